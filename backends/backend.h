@@ -1,0 +1,84 @@
+/* The backend contract.
+ *
+ * posix.c and windows.c both have every function below, and nothing else is public. A function is one operation of the
+ * system. It returns 0, or the system's error code (errno or GetLastError), read before any clean-up call; what it
+ * was to fill in is then untouched. Arguments arrive validated: offsets are multiples of the granularity, addresses
+ * and lengths handed to mf_flush are whole pages inside one map. Nothing here allocates, keeps state or decides a policy.
+ *
+ * build.py hands this file to cffi as it stands, so it has no directives; the types it needs come from native.h.
+ */
+
+/* A file that is open: a descriptor; on Windows a HANDLE. -1 when it is not. */
+typedef struct {
+    intptr_t handle;
+} mf_file;
+
+/* What maps are made from. Windows: the file mapping object, for the size that the file had then, or -1 while the file was
+ * empty. POSIX maps from the file itself: always -1. */
+typedef struct {
+    intptr_t handle;
+} mf_section;
+
+/* What may be done with the memory of a map. */
+enum {
+    MF_READ = 0,  /* read, shared */
+    MF_WRITE = 1, /* read and write, shared */
+    MF_COPY = 2   /* read and write, private copy-on-write */
+};
+
+/* How mf_open finds the file. */
+enum {
+    MF_EXISTING = 0, /* it must exist */
+    MF_EMPTIED = 1,  /* it is created, or cut to no bytes */
+    MF_NEW = 2       /* it is created and must not exist */
+};
+
+/* What the system is like. page_size and granularity are in bytes; the offset of a map is a multiple of granularity. */
+typedef struct {
+    size_t page_size;
+    size_t granularity;
+    int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
+    int sync_covers_maps;     /* mf_sync writes what is dirty in maps too; elsewhere mf_flush must come first */
+} mf_system;
+
+void mf_query_system(mf_system *out);
+
+/* Opens a regular file by name, not inherited by child programs, with every kind of sharing (Windows). */
+int mf_open(const mf_char *path, int access, int found, mf_file *out);
+
+/* Duplicates a handle of the caller's (a regular file's, open for what access needs), not inherited either. */
+int mf_adopt(intptr_t handle, int access, mf_file *out);
+
+/* Gives the handle back. The field reads -1 afterwards, whatever happened. */
+int mf_close(mf_file *file);
+int mf_close_section(mf_section *section);
+
+/* Looks up the size of the file. POSIX: fstat. Windows: GetFileSizeEx. */
+int mf_get_size(const mf_file *file, int64_t *out);
+
+/* Sets the end of the file. Growing leaves a hole where the file system has holes. */
+int mf_set_size(const mf_file *file, int64_t size);
+
+/* Allocates disk blocks for a range at the end of the file, and moves its end to offset + length if that is further. */
+int mf_allocate(const mf_file *file, int64_t offset, int64_t length);
+
+/* Marks the file as one that may have holes. POSIX files always may: nothing to do. */
+int mf_make_sparse(const mf_file *file);
+
+/* Makes a section of the whole file, and tells its size in bytes. */
+int mf_open_section(const mf_file *file, int access, mf_section *out, int64_t *size);
+
+/* Maps a range, which lies inside the section and is not empty. */
+int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, char **out);
+
+/* Gives back a whole map: the address and length of one mf_map. */
+int mf_unmap(char *base, size_t length);
+
+/* Writes the pages of a map back to the file. With wait set, POSIX waits for the device (msync with MS_SYNC); Windows
+ * needs mf_sync for that. Without it, write-back is started: through sync_file_range where there is one and file is
+ * not NULL; offset is where in the file the range starts. */
+int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int wait);
+
+/* Writes the file back. With wait set it returns when what was written, and the size, is on stable storage; without, write-back
+ * is started, where the system can be told to. */
+int mf_sync(const mf_file *file, int wait);

@@ -1,0 +1,199 @@
+/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile, CloseHandle. kernel32 alone.
+ * backend.h says what each function promises. */
+#ifndef _WIN32_WINNT
+#define _WIN32_WINNT 0x0602
+#endif
+#ifndef UNICODE
+#define UNICODE
+#endif
+#define WIN32_LEAN_AND_MEAN
+
+#include "native.h"
+
+#include <windows.h>
+#include <winioctl.h>
+
+#define ABSENT ((intptr_t)-1)
+
+static HANDLE handle_of(intptr_t value)
+{
+    return (HANDLE)value;
+}
+
+static int last_error(void)
+{
+    return (int)GetLastError();
+}
+
+void mf_query_system(mf_system *out)
+{
+    SYSTEM_INFO info;
+
+    GetSystemInfo(&info);
+    out->page_size = info.dwPageSize;
+    out->granularity = info.dwAllocationGranularity;
+    out->flush_reaches_device = 0; /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks */
+    out->sync_covers_maps = 0;
+}
+
+int mf_get_size(const mf_file *file, int64_t *out)
+{
+    LARGE_INTEGER size;
+
+    if (!GetFileSizeEx(handle_of(file->handle), &size))
+        return last_error();
+    *out = size.QuadPart;
+    return 0;
+}
+
+int mf_open_section(const mf_file *file, int access, mf_section *out, int64_t *size)
+{
+    static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
+    HANDLE section = INVALID_HANDLE_VALUE;
+    int error = mf_get_size(file, size);
+
+    if (error != 0)
+        return error;
+    if (*size > 0) {
+        /* Size 0 asks for the file's own: an explicit one would let the section grow the file. */
+        section = CreateFileMappingW(handle_of(file->handle), NULL, protections[access], 0, 0, NULL);
+        if (section == NULL)
+            return last_error();
+    }
+    out->handle = (intptr_t)section;
+    return 0;
+}
+
+/* Fills in out from a handle of ours, or closes it. */
+static int take(HANDLE handle, mf_file *out)
+{
+    if (GetFileType(handle) != FILE_TYPE_DISK) {
+        CloseHandle(handle);
+        return ERROR_NOT_SUPPORTED;
+    }
+    out->handle = (intptr_t)handle;
+    return 0;
+}
+
+static DWORD rights(int access)
+{
+    return access == MF_WRITE ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ;
+}
+
+int mf_open(const mf_char *path, int access, int found, mf_file *out)
+{
+    static const DWORD dispositions[] = {OPEN_EXISTING, OPEN_ALWAYS, CREATE_NEW};
+    DWORD sharing = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
+    HANDLE handle =
+        CreateFileW(path, rights(access), sharing, NULL, dispositions[found], FILE_ATTRIBUTE_NORMAL, NULL);
+    mf_file file = {(intptr_t)handle};
+
+    if (handle == INVALID_HANDLE_VALUE)
+        return last_error();
+    if (found == MF_EMPTIED) {
+        /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
+        int error = mf_set_size(&file, 0);
+        if (error != 0) {
+            CloseHandle(handle);
+            return error;
+        }
+    }
+    return take(handle, out);
+}
+
+int mf_adopt(intptr_t handle, int access, mf_file *out)
+{
+    HANDLE process = GetCurrentProcess();
+    HANDLE copy;
+
+    /* Asked for rights that the original lacks, DuplicateHandle refuses: its Remarks. */
+    if (!DuplicateHandle(process, handle_of(handle), process, &copy, rights(access), FALSE, 0))
+        return last_error();
+    return take(copy, out);
+}
+
+static int close_field(intptr_t *field)
+{
+    intptr_t value = *field;
+
+    *field = ABSENT;
+    return value == ABSENT || CloseHandle(handle_of(value)) ? 0 : last_error();
+}
+
+int mf_close(mf_file *file)
+{
+    return close_field(&file->handle);
+}
+
+int mf_close_section(mf_section *section)
+{
+    return close_field(&section->handle);
+}
+
+int mf_set_size(const mf_file *file, int64_t size)
+{
+    FILE_END_OF_FILE_INFO info;
+
+    info.EndOfFile.QuadPart = size;
+    if (!SetFileInformationByHandle(handle_of(file->handle), FileEndOfFileInfo, &info, sizeof info))
+        return last_error();
+    return 0;
+}
+
+int mf_allocate(const mf_file *file, int64_t offset, int64_t length)
+{
+    return mf_set_size(file, offset + length); /* a file that is not sparse gets its clusters with its size */
+}
+
+int mf_make_sparse(const mf_file *file)
+{
+    DWORD written;
+
+    if (!DeviceIoControl(handle_of(file->handle), FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &written, NULL))
+        return last_error();
+    return 0;
+}
+
+int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, char **out)
+{
+    static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
+    DWORD high = (DWORD)((uint64_t)offset >> 32);
+    DWORD low = (DWORD)((uint64_t)offset & 0xFFFFFFFFu);
+    void *base = MapViewOfFile(handle_of(section->handle), accesses[access], high, low, length);
+
+    (void)file;
+    if (base == NULL)
+        return last_error();
+    *out = base;
+    return 0;
+}
+
+int mf_unmap(char *base, size_t length)
+{
+    (void)length;
+    return UnmapViewOfFile(base) ? 0 : last_error();
+}
+
+int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int wait)
+{
+    DWORD pause;
+
+    (void)file;
+    (void)offset;
+    (void)wait;
+    /* The system may be writing the same pages: it says ERROR_LOCK_VIOLATION and wants to be asked again. Half a
+     * second in all, then the error stands. */
+    for (pause = 1; !FlushViewOfFile(base, length); pause *= 2) {
+        int error = last_error();
+        if (error != ERROR_LOCK_VIOLATION || pause > 256)
+            return error;
+        Sleep(pause);
+    }
+    return 0;
+}
+
+int mf_sync(const mf_file *file, int wait)
+{
+    /* Nothing only starts it: what FlushViewOfFile handed over is on its way already. */
+    return !wait || FlushFileBuffers(handle_of(file->handle)) ? 0 : last_error();
+}
