@@ -1,0 +1,93 @@
+"""How a check becomes a clause, and how it says what it found."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mappedfile.contract._subjects import Subject
+
+Check = Callable[["Subject", Path], None]
+
+ALL = ("r", "r+", "w+", "x+", "c")
+WRITABLE = ("r+", "w+", "x+", "c")
+SHARED_WRITABLE = ("r+", "w+", "x+")
+
+
+class Broken(AssertionError):
+    """The clause does not hold."""
+
+
+class NotHere(Exception):
+    """The clause cannot be shown here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One clause: its id, what it says, the modes it speaks of, and its check."""
+
+    id: str
+    says: str
+    modes: tuple[str, ...]
+    check: Check
+
+
+#: Every clause by its id, in the order of the contract.
+CLAUSES: dict[str, Clause] = {}
+
+
+def clause(id: str, *, modes: tuple[str, ...] = ALL) -> Callable[[Check], Check]:
+    """Make a function the check of clause *id*; its docstring is the clause's text."""
+
+    def register(check: Check) -> Check:
+        CLAUSES[id] = Clause(id, " ".join(inspect.getdoc(check).split()), modes, check)  # type: ignore[union-attr]
+        return check
+
+    return register
+
+
+# Not assert statements: python -O would take them out of a user's run.
+
+
+def equal(expected: object, actual: object, what: str) -> None:
+    """Break the clause unless both are equal."""
+    if expected != actual:
+        raise Broken(f"{what}: expected {expected!r}, got {actual!r}")
+
+
+def true(condition: object, what: str) -> None:
+    """Break the clause unless the condition holds; *what* says what should have been."""
+    if not condition:
+        raise Broken(f"not so: {what}")
+
+
+@contextmanager
+def raises(kinds: type[BaseException] | tuple[type[BaseException], ...], what: str, *, says: str = "") -> Iterator[Any]:
+    """Break the clause unless the block raises one of *kinds*, with *says* in its message. Gives ``.error`` afterwards."""
+    caught = Caught()
+    try:
+        yield caught
+    except kinds as error:
+        caught.error = error
+        if says not in str(error):
+            raise Broken(f"{what}: the message {str(error)!r} does not say {says!r}") from error
+        error.__traceback__ = None  # frames in it would keep buffers alive
+    except Broken:
+        raise
+    except Exception as error:
+        raise Broken(f"{what}: expected {kinds}, got {error!r}") from error
+    else:
+        raise Broken(f"{what}: expected {kinds}, got no error")
+
+
+class Caught:
+    """What ``raises`` caught."""
+
+    error: Any = None

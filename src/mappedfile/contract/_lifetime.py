@@ -1,0 +1,1 @@
+"""L · Lifetime: closing while mapped."""

@@ -1,0 +1,126 @@
+"""What the contract is held against: the library in each of its modes and, as an oracle, the standard library's mmap."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mappedfile import MappedFile
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A way to open files, in one mode."""
+
+    name: str
+    mode: str
+    #: Opens a file as ``MappedFile`` does; what it returns has MappedFile's vocabulary, as far as the subject can.
+    open: Any
+
+    @property
+    def writable(self) -> bool:
+        return self.mode != "r"
+
+    @property
+    def shared(self) -> bool:
+        """Whether what is written reaches the file."""
+        return self.mode not in ("r", "c")
+
+    def create(self, path: Path, content: bytes, **options: Any) -> Any:
+        """Open a file with this content in the subject's mode, through the subject itself where the mode creates files."""
+        if self.mode in ("w+", "x+"):
+            mapped = self.open(path, self.mode, size=len(content), **options)
+            if content:
+                mapped[0 : len(content)] = content
+            return mapped
+        path.write_bytes(content)
+        return self.open(path, self.mode, **options)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.mode}"
+
+
+class StdlibWindow:
+    """mmap.mmap under MappedFile's names. It adds nothing that mmap lacks: what mmap cannot do fails, as it does for users."""
+
+    def __init__(self, descriptor: int, mode: str, offset: int = 0, length: int = 0) -> None:
+        access = {"r": mmap.ACCESS_READ, "c": mmap.ACCESS_COPY}.get(mode, mmap.ACCESS_WRITE)
+        self._map = mmap.mmap(descriptor, length, access=access, offset=offset)
+        self._mode = mode
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._map, name)
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._map[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._map[key] = value
+
+    def __contains__(self, sub: Any) -> bool:
+        return sub in self._map
+
+    @property
+    def data(self) -> memoryview:
+        return memoryview(self._map)
+
+    @property
+    def mapped(self) -> bool:
+        return not self._map.closed
+
+    def close(self, *, strict: bool = False) -> None:
+        self._map.close()  # always strict
+
+    def flush(self, offset: int = 0, length: int | None = None, *, durable: bool = True) -> None:
+        self._map.flush(*(() if length is None and not offset else (offset, length)))
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class StdlibFile(StdlibWindow):
+    """The same for a whole file."""
+
+    def __init__(self, file: Any, mode: str = "r", *, size: int | None = None, sparse: bool = False) -> None:
+        flags = {"r": os.O_RDONLY, "c": os.O_RDONLY, "r+": os.O_RDWR, "w+": os.O_RDWR | os.O_CREAT | os.O_TRUNC}
+        flags["x+"] = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        self.name = file
+        self.mode = mode
+        owned = not isinstance(file, int) and not hasattr(file, "fileno")
+        binary = getattr(os, "O_BINARY", 0)
+        self._fd = os.open(file, flags[mode] | binary) if owned else os.dup(file if isinstance(file, int) else file.fileno())
+        try:
+            if size is not None:
+                os.truncate(self._fd, size)
+            super().__init__(self._fd, mode)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def view(self, offset: int = 0, length: int | None = None) -> StdlibWindow:
+        return StdlibWindow(self._fd, self._mode, offset, length or 0)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self, *, strict: bool = False) -> None:
+        super().close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+#: The library, once in each mode.
+NATIVE: tuple[Subject, ...] = tuple(Subject("mappedfile", mode, MappedFile) for mode in ("r", "r+", "w+", "x+", "c"))
+
+#: The oracle, likewise.
+STDLIB: tuple[Subject, ...] = tuple(Subject("mmap", mode, StdlibFile) for mode in ("r", "r+", "w+", "x+", "c"))

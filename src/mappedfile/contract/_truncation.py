@@ -1,0 +1,1 @@
+"""T · Truncation by others, and device errors."""
