@@ -11,12 +11,14 @@
 /* A file that is open: a descriptor; on Windows a HANDLE. -1 when it is not. */
 typedef struct {
     intptr_t handle;
+    int64_t size; /* bytes in the file, when it was opened */
 } mf_file;
 
 /* What maps are made from. Windows: the file mapping object, for the size that the file had then, or -1 while the file was
- * empty. POSIX maps from the file itself: always -1. */
+ * empty. POSIX maps from the file itself and looks at no section. */
 typedef struct {
     intptr_t handle;
+    int64_t size; /* bytes in the file when the section was made: maps lie inside */
 } mf_section;
 
 /* What may be done with the memory of a map. */
@@ -38,6 +40,7 @@ typedef struct {
     size_t page_size;
     size_t granularity;
     int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
+    int has_sections;         /* maps are made from a section: mf_open_section must come first */
     int sync_covers_maps;     /* mf_sync writes what is dirty in maps too; elsewhere mf_flush must come first */
 } mf_system;
 
@@ -65,8 +68,8 @@ int mf_allocate(const mf_file *file, int64_t offset, int64_t length);
 /* Marks the file as one that may have holes. POSIX files always may: nothing to do. */
 int mf_make_sparse(const mf_file *file);
 
-/* Makes a section of the whole file, and tells its size in bytes. */
-int mf_open_section(const mf_file *file, int access, mf_section *out, int64_t *size);
+/* Makes a section of the whole file. */
+int mf_open_section(const mf_file *file, int access, mf_section *out);
 
 /* Maps a range, which lies inside the section and is not empty. */
 int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, char **out);

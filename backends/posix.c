@@ -24,6 +24,7 @@ void mf_query_system(mf_system *out)
 {
     out->page_size = (size_t)sysconf(_SC_PAGESIZE);
     out->granularity = out->page_size;
+    out->has_sections = 0;
 #ifdef __APPLE__
     out->flush_reaches_device = 0; /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC */
     out->sync_covers_maps = 0;
@@ -50,6 +51,7 @@ static int take(int fd, mf_file *out)
         return error;
     }
     out->handle = fd;
+    out->size = status.st_size;
     return 0;
 }
 
@@ -164,11 +166,11 @@ int mf_make_sparse(const mf_file *file)
     return 0;
 }
 
-int mf_open_section(const mf_file *file, int access, mf_section *out, int64_t *size)
+int mf_open_section(const mf_file *file, int access, mf_section *out)
 {
     (void)access;
     out->handle = -1;
-    return mf_get_size(file, size);
+    return mf_get_size(file, &out->size);
 }
 
 int mf_close_section(mf_section *section)

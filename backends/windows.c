@@ -32,6 +32,7 @@ void mf_query_system(mf_system *out)
     GetSystemInfo(&info);
     out->page_size = info.dwPageSize;
     out->granularity = info.dwAllocationGranularity;
+    out->has_sections = 1;
     out->flush_reaches_device = 0; /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks */
     out->sync_covers_maps = 0;
 }
@@ -46,33 +47,37 @@ int mf_get_size(const mf_file *file, int64_t *out)
     return 0;
 }
 
-int mf_open_section(const mf_file *file, int access, mf_section *out, int64_t *size)
+int mf_open_section(const mf_file *file, int access, mf_section *out)
 {
     static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
     HANDLE section = INVALID_HANDLE_VALUE;
-    int error = mf_get_size(file, size);
+    int64_t size;
+    int error = mf_get_size(file, &size);
 
     if (error != 0)
         return error;
-    if (*size > 0) {
+    if (size > 0) {
         /* Size 0 asks for the file's own: an explicit one would let the section grow the file. */
         section = CreateFileMappingW(handle_of(file->handle), NULL, protections[access], 0, 0, NULL);
         if (section == NULL)
             return last_error();
     }
     out->handle = (intptr_t)section;
+    out->size = size;
     return 0;
 }
 
 /* Fills in out from a handle of ours, or closes it. */
 static int take(HANDLE handle, mf_file *out)
 {
-    if (GetFileType(handle) != FILE_TYPE_DISK) {
+    mf_file file = {(intptr_t)handle, 0};
+    int error = GetFileType(handle) == FILE_TYPE_DISK ? mf_get_size(&file, &file.size) : ERROR_NOT_SUPPORTED;
+
+    if (error == 0)
+        *out = file;
+    else
         CloseHandle(handle);
-        return ERROR_NOT_SUPPORTED;
-    }
-    out->handle = (intptr_t)handle;
-    return 0;
+    return error;
 }
 
 static DWORD rights(int access)
@@ -86,7 +91,7 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     DWORD sharing = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
     HANDLE handle =
         CreateFileW(path, rights(access), sharing, NULL, dispositions[found], FILE_ATTRIBUTE_NORMAL, NULL);
-    mf_file file = {(intptr_t)handle};
+    mf_file file = {(intptr_t)handle, 0};
 
     if (handle == INVALID_HANDLE_VALUE)
         return last_error();

@@ -8,13 +8,12 @@ import os
 import sys
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from weakref import ref
 
 from mappedfile._errors import os_error, refuse_alive
 from mappedfile._native import ffi, lib
-from mappedfile._pages import Alive, hold_file, hold_section, map_range
+from mappedfile._pages import hold_file, hold_section, map_range
 from mappedfile._ranges import check_size
-from mappedfile._system import SYNC_COVERS_MAPS
+from mappedfile._system import HAS_SECTIONS, SYNC_COVERS_MAPS
 from mappedfile._view import View
 from mappedfile._window import COPY, NOWHERE, READ, WRITE, Window
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Protocol, SupportsIndex
 
     from mappedfile._errors import Name
-    from mappedfile._pages import OpenFile, OpenSection, Source
+    from mappedfile._pages import Held, OpenFile, Source
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -69,11 +68,12 @@ class MappedFile(Window):
     what the system refused.
     """
 
-    __slots__ = ("_file_fate", "_lock", "_mode", "_opened", "_section_fate", "_self", "_sparse")
+    __slots__ = ("_lock", "_mode", "_section_fate", "_source", "_sparse")
 
     _what = "mapped file"
 
-    _opened: Source | None
+    _section_fate: Held | None  # None: the system has no sections
+    _source: Source | None  # None: closed
 
     def __init__(
         self, file: File, mode: Mode = "r", *, size: SupportsIndex | None = None, sparse: bool = False
@@ -97,14 +97,21 @@ class MappedFile(Window):
         raw, self._file_fate = self._open(file, access, found)
         if size is not None:
             self._create(raw, size)
-        section, self._section_fate, self._length = hold_section(raw, access, self._name)
-        self._opened = raw, section
-        self._fate = self._held = None
+        self._fate = self._held = self._source = None
         self._memory = self._buffer = NOWHERE
-        self._alive = Alive()
         self._lock = Lock()
-        self._self = ref(self)
+        self._take_source(raw, raw.size if size is None else size)
         self._closed = False
+
+    def _take_source(self, raw: Any, size: int) -> None:
+        """Make maps from *raw*, which has *size* bytes, from now on."""
+        if HAS_SECTIONS:
+            section, self._section_fate = hold_section(raw, self._access, self._name)
+            size = section.size
+        else:
+            section, self._section_fate = ffi.NULL, None
+        self._source = raw, section
+        self._length = size
 
     # Opening
 
@@ -116,8 +123,7 @@ class MappedFile(Window):
             if (b"\0" if isinstance(path, bytes) else "\0") in path:
                 raise ValueError(f"a path cannot have a NUL character in it: {path!r}")
             raw, fate = hold_file(path)
-            native = os.fsdecode(path) if sys.platform == "win32" else os.fsencode(path)
-            _raise_for(_again(lib.mf_open, native, access, found, raw), path)
+            _call(path, lib.mf_open, _native(path), access, found, raw)
             return raw, fate
         if found == lib.MF_NEW:
             raise ValueError(f"mode 'x+' creates a file and needs a path, not {file!r}")
@@ -141,16 +147,16 @@ class MappedFile(Window):
             raise OverflowError(f"a descriptor must be at most {2**31 - 1}, not {descriptor}")
         raw, fate = hold_file(self._name)
         handle = get_osfhandle(descriptor) if sys.platform == "win32" else descriptor
-        _raise_for(lib.mf_adopt(handle, access, raw), self._name)
+        _call(self._name, lib.mf_adopt, handle, access, raw)
         if found == lib.MF_EMPTIED:
-            _raise_for(_again(lib.mf_set_size, raw, 0), self._name)
+            _call(self._name, lib.mf_set_size, raw, 0)
         return raw, fate
 
     def _create(self, raw: Any, size: int) -> None:
         """Give the empty file its size; take a new file away again if that fails."""
         try:
             if self._sparse:
-                _raise_for(lib.mf_make_sparse(raw), self._name)
+                _call(self._name, lib.mf_make_sparse, raw)
             self._extend(raw, 0, size)
         except BaseException:
             if self._mode == "x+":
@@ -162,26 +168,27 @@ class MappedFile(Window):
         if old == new:
             return
         if self._sparse:
-            _raise_for(_again(lib.mf_set_size, raw, new), self._name)
+            _call(self._name, lib.mf_set_size, raw, new)
             return
-        code = _again(lib.mf_allocate, raw, old, new - old)
-        if code:
+        try:
+            _call(self._name, lib.mf_allocate, raw, old, new - old)
+        except BaseException:
             lib.mf_set_size(raw, old)
-            _raise_for(code, self._name)
+            raise
 
     # The window on the whole file
 
-    def _source(self) -> Source | None:
-        return self._opened
+    def _open_source(self) -> Source | None:
+        return self._source
 
     def _map(self) -> None:
         if self._memory is not NOWHERE:
             return
-        source = self._opened
+        source = self._source
         if source is None:
             self._refuse()
         if self._length:
-            self._hold(*map_range(source, self._access, 0, self._length, self._name, self._alive))
+            self._hold(*map_range(source, self._access, 0, self._length, self._file_fate))
         else:
             self._hold_nothing()
         if self._closed:  # by another thread, meanwhile
@@ -206,13 +213,14 @@ class MappedFile(Window):
         Without a range it covers everything that was written through this object and its views, closed ones too, and
         the size of the file.
         """
-        source = self._opened
+        source = self._source
         if source is None or length is not None or offset != 0 or self._access != WRITE:
             super().flush(offset, length, durable=durable)
             return
         file = source[0]
-        code = 0 if SYNC_COVERS_MAPS else self._alive.flush(file, durable)
-        _raise_for(code or lib.mf_sync(file, durable), self._name)
+        if not SYNC_COVERS_MAPS:
+            _call(self._name, self._file_fate.flush_maps, file, durable)
+        _call(self._name, lib.mf_sync, file, durable)
 
     # Size
 
@@ -232,7 +240,7 @@ class MappedFile(Window):
                 f"a file opened in mode {self._mode!r} cannot be resized: open it in mode 'r+', 'w+' or 'x+'"
             )
         with self._lock:
-            source = self._opened
+            source = self._source
             if source is None:
                 self._refuse()
             raw = source[0]
@@ -241,7 +249,7 @@ class MappedFile(Window):
                 self._shrink(raw, new)
             else:
                 self._extend(raw, old, new)
-            self._look_again(raw)
+            self._look_again(raw, new)
 
     def _shrink(self, raw: Any, new: int) -> None:
         before, what = self._length, f"shrink {self!r} to {new} bytes"
@@ -250,7 +258,7 @@ class MappedFile(Window):
             self._refuse_if_alive(what)
             self._let_go()
             self._refuse_if_alive(what)
-            _raise_for(_again(lib.mf_set_size, raw, new), self._name)
+            _call(self._name, lib.mf_set_size, raw, new)
         except BaseException:
             self._length = before
             raise
@@ -259,20 +267,20 @@ class MappedFile(Window):
         """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are."""
         self._refuse_if_closed()
         with self._lock:
-            source = self._opened
+            source = self._source
             if source is None:
                 self._refuse()
-            if _size_of(source[0], self._name) != self._length:
-                self._look_again(source[0])
+            size = _size_of(source[0], self._name)
+            if size != self._length:
+                self._look_again(source[0], size)
 
-    def _look_again(self, raw: Any) -> None:
+    def _look_again(self, raw: Any, size: int) -> None:
         """Map the file anew, at the size it has now, when it is next used."""
-        section, fate, size = hold_section(raw, self._access, self._name)
-        before, self._section_fate = self._section_fate, fate
-        self._opened = raw, section
-        self._length = size
+        before = self._section_fate
+        self._take_source(raw, size)
         self._let_go()
-        before.settle()
+        if before is not None:
+            before.settle()
 
     # State
 
@@ -288,7 +296,7 @@ class MappedFile(Window):
 
     def fileno(self) -> int:
         """Return the descriptor that the mapped file holds; on Windows, the handle. It stays the mapped file's."""
-        source = self._opened
+        source = self._source
         if source is None:
             self._refuse()
         return int(source[0].handle)
@@ -304,37 +312,41 @@ class MappedFile(Window):
         if strict:
             self._refuse_if_alive(f"close {self!r}")
         self._closed = True
-        self._opened = None
+        self._source = None
         try:
             self._let_go()
         finally:
             try:
-                self._section_fate.settle()
+                if self._section_fate is not None:
+                    self._section_fate.settle()
             finally:
                 self._file_fate.settle()
 
     def _refuse_if_alive(self, what: str) -> None:
-        refuse_alive(len(self._alive.views), self._alive.buffers(), what)
+        refuse_alive(len(self._file_fate.views), self._file_fate.buffers(), what)
 
     def __repr__(self) -> str:
         state = "closed " if self._closed else ""
         return f"<{state}MappedFile {self._name!r}, mode {self._mode!r}, length {self._length}>"
 
 
-def _again(function: Callable[..., int], *arguments: Any) -> int:
-    """Call the system again when a signal came in between, as PEP 475 has it; Python's handlers run meanwhile."""
-    code = errno.EINTR
+def _native(path: str | bytes) -> str | bytes:
+    """Return the path as ``mf_char`` has it."""
+    if sys.platform == "win32":
+        return os.fsdecode(path)
+    return os.fsencode(path)
+
+
+def _call(name: Name, function: Callable[..., int], *arguments: Any) -> None:
+    """Call the backend, or raise ``OSError``. Call again when a signal came in between: Python's handlers run meanwhile, PEP 475."""
+    code = function(*arguments)
     while code == errno.EINTR:
         code = function(*arguments)
-    return code
-
-
-def _raise_for(code: int, name: Name) -> None:
     if code:
         raise os_error(code, name)
 
 
 def _size_of(raw: Any, name: Name) -> int:
     size = ffi.new("int64_t *")
-    _raise_for(lib.mf_get_size(raw, size), name)
+    _call(name, lib.mf_get_size, raw, size)
     return int(size[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from mappedfile._errors import refuse_alive
 from mappedfile._pages import map_range
@@ -23,26 +24,27 @@ class View(Window):
 
     def __init__(self, file: MappedFile, offset: int, length: int) -> None:
         self._closed = True  # until there is something to close
-        self._file = file._self
-        self._access = file._access
-        self._name = name = file._name
-        self._alive = alive = file._alive
+        self._file = ref(file)
+        self._access = access = file._access
+        self._name = file._name
+        self._file_fate = file_fate = file._file_fate
         self._offset = offset
         self._length = length
-        source = file._opened
+        source = file._source
         if source is None:
             file._refuse()
-        # Counted before the range is checked: a shrink sets the new size before it counts.
-        alive.views.add(id(self))
+        # Counted before the range is checked: a shrink sets the new length before it counts.
+        views = file_fate.views
+        views.add(id(self))
         try:
             if offset + length > file._length:
                 check_range(offset, length, file._length, file._what)
             if length:
-                self._hold(*map_range(source, self._access, offset, length, name, alive))
+                self._hold(*map_range(source, access, offset, length, file_fate))
             else:
                 self._hold_nothing()
         except BaseException:
-            alive.views.discard(id(self))
+            views.discard(id(self))
             raise
         self._closed = False
 
@@ -51,9 +53,9 @@ class View(Window):
         """Where in the file the view begins, in bytes."""
         return self._offset
 
-    def _source(self) -> Source | None:
+    def _open_source(self) -> Source | None:
         file = self._file()
-        return None if file is None else file._opened
+        return None if file is None else file._source
 
     def close(self, *, strict: bool = False) -> None:
         """Unmap the view. Buffers taken from it keep their memory until the last of them goes.
@@ -66,7 +68,7 @@ class View(Window):
         if strict and self._fate is not None:
             refuse_alive(0, len(self._fate.exports), f"close {self!r}")
         self._closed = True
-        self._alive.views.discard(id(self))
+        self._file_fate.views.discard(id(self))
         self._let_go()
 
     def __repr__(self) -> str:

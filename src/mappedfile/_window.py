@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from mappedfile._errors import os_error
 from mappedfile._native import ffi, lib
-from mappedfile._pages import Alive, Pages, Source
+from mappedfile._pages import OpenFile, Pages, Source
 from mappedfile._ranges import check_range, clamp
 from mappedfile._system import FLUSH_REACHES_DEVICE
 
@@ -36,6 +36,7 @@ NOWHERE = memoryview(b"")
 NOWHERE.release()
 
 _NOTHING = ffi.new("char[]", 0)
+_buffer = ffi.buffer
 
 
 class Window:
@@ -44,10 +45,10 @@ class Window:
     __slots__ = (
         "__weakref__",
         "_access",
-        "_alive",
         "_buffer",
         "_closed",
         "_fate",
+        "_file_fate",
         "_held",
         "_length",
         "_memory",
@@ -55,10 +56,10 @@ class Window:
     )
 
     _access: int
-    _alive: Alive
     _buffer: Any  # the memory, indexed by slices: gives bytes
     _closed: bool
     _fate: Pages | None  # of the map; it does not keep the map
+    _file_fate: OpenFile  # of the file, and what is alive on it
     _held: tuple[Any, Pages] | None  # the address, which keeps the map; None: not mapped, or empty
     _length: int
     _memory: memoryview  # the memory, indexed by numbers: gives ints
@@ -71,7 +72,7 @@ class Window:
     def _map(self) -> None:
         """Map the memory, if that is still to be done; called when it is first needed."""
 
-    def _source(self) -> Source | None:
+    def _open_source(self) -> Source | None:
         """Return the open file or, when it is closed, None."""
         raise NotImplementedError
 
@@ -214,7 +215,7 @@ class Window:
         first, count = check_range(first, count, self._length, self._what)
         if self._access != WRITE or count == 0:
             return
-        source = self._source()
+        source = self._open_source()
         if source is None and durable:
             raise ValueError(
                 f"the file {self._name!r} is closed, and a durable flush needs it: flush before closing it, or use"
@@ -291,7 +292,7 @@ class Window:
 
     def _hold(self, start: Any, pages: Pages) -> None:
         """Make this map the window's."""
-        buffer = ffi.buffer(start, pages.length)
+        buffer = _buffer(start, pages.length)
         memory = memoryview(buffer)
         self._fate = pages
         self._held = start, pages
