@@ -201,9 +201,13 @@ class MappedFile(Window):
         Any offset and length inside the file will do. The view has a lifetime of its own and outlives the file.
         Raises ``ValueError`` for a range outside the file.
         """
-        start = check_size(offset, "offset")
-        count = max(self._length - start, 0) if length is None else check_size(length, "length")
-        return View(self, start, count)
+        if offset.__class__ is not int or offset < 0:
+            offset = check_size(offset, "offset")
+        if length is None:
+            length = max(self._length - offset, 0)
+        elif length.__class__ is not int or length < 0:
+            length = check_size(length, "length")
+        return View(self, offset, length)
 
     def flush(
         self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, durable: bool = True
@@ -332,9 +336,7 @@ class MappedFile(Window):
 
 def _native(path: str | bytes) -> str | bytes:
     """Return the path as ``mf_char`` has it."""
-    if sys.platform == "win32":
-        return os.fsdecode(path)
-    return os.fsencode(path)
+    return os.fsdecode(path) if sys.platform == "win32" else os.fsencode(path)
 
 
 def _call(name: Name, function: Callable[..., int], *arguments: Any) -> None:

@@ -18,7 +18,7 @@ from mappedfile._system import GRANULARITY, PAGE_SIZE, SYNC_COVERS_MAPS
 
 # Looked up once: opening a view is a matter of few microseconds.
 _new, _gc, _buffer = ffi.new, ffi.gc, ffi.buffer
-_mf_map, _mf_unmap = lib.mf_map, lib.mf_unmap
+_mf_map, _mf_unmap, _mf_close = lib.mf_map, lib.mf_unmap, lib.mf_close
 _CHAR_POINTER_OUT = ffi.typeof("char **")
 _FILE = ffi.typeof("mf_file *")
 _SECTION = ffi.typeof("mf_section *")
@@ -40,15 +40,13 @@ class Held:
 
     def give_back(self, thing: Any) -> None:
         """Called by cffi when the last reference to *thing* has gone."""
-        error = self.release(thing)
-        self.held = False
-        if error:
-            self.error = error
-            if self.settled:
-                raise os_error(error, self.name)  # nobody is left to catch it: sys.unraisablehook reports it
-
-    def release(self, thing: Any) -> int:
         raise NotImplementedError
+
+    def fail(self, error: int) -> None:
+        """Remember for ``settle`` what giving back failed with."""
+        self.error = error
+        if self.settled:
+            raise os_error(error, self.name)  # nobody is left to catch it: sys.unraisablehook reports it
 
     def settle(self) -> None:
         """Called by the owner after it let go: raises what went wrong, if it was the last to."""
@@ -68,8 +66,10 @@ class OpenFile(Held):
         self.views: set[int] = set()
         self.maps: set[Pages] = set()
 
-    def release(self, thing: Any) -> int:
-        return lib.mf_close(thing)
+    def give_back(self, thing: Any) -> None:
+        self.held = False
+        if error := _mf_close(thing):
+            self.fail(error)
 
     def buffers(self) -> int:
         """Count the buffers on all maps, those of closed owners too."""
@@ -84,8 +84,10 @@ class OpenFile(Held):
 class OpenSection(Held):
     """The fate of a section."""
 
-    def release(self, thing: Any) -> int:
-        return lib.mf_close_section(thing)
+    def give_back(self, thing: Any) -> None:
+        self.held = False
+        if error := lib.mf_close_section(thing):
+            self.fail(error)
 
 
 def hold_file(name: Name) -> tuple[Any, OpenFile]:
@@ -149,9 +151,11 @@ class Pages(Held):
         """The length of the map, in bytes."""
         return self.slack + self.length
 
-    def release(self, thing: Any) -> int:
+    def give_back(self, thing: Any) -> None:
+        self.held = False
         self.file.maps.discard(self)
-        return _mf_unmap(self.base, self.slack + self.length)
+        if error := _mf_unmap(self.base, self.slack + self.length):
+            self.fail(error)
 
     def export(self, start: Any, readonly: bool) -> memoryview:
         """Return a buffer on the map, counted while it or anything made from it lives."""

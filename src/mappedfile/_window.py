@@ -98,7 +98,7 @@ class Window:
                     self._refuse()
                 return data
         except (TypeError, ValueError):
-            pass
+            pass  # closed, not mapped yet, or a slice with a step
         return self._get(key)
 
     def _get(self, key: Any) -> int | bytes:
@@ -111,18 +111,27 @@ class Window:
 
     def __setitem__(self, key: SupportsIndex | slice, value: SupportsIndex | Buffer, /) -> None:
         """Write a byte, or bytes of the same length as the slice."""
+        if key.__class__ is int and value.__class__ is int:
+            try:
+                self._memory[key] = value
+                return
+            except (TypeError, ValueError):
+                pass  # closed, not mapped yet, read-only, or no byte
+        self._set(key, value)
+
+    def _set(self, key: Any, value: Any) -> None:
         if self._access == READ:
             self._refuse_if_closed()
             raise TypeError(f"the {self._what} on {self._name!r} is read-only: open the file in mode 'r+' or 'c'")
         if not isinstance(key, slice):
             position = index(key)
-            number = index(value)  # type: ignore[arg-type]
+            number = index(value)
             if not 0 <= number <= 255:
                 raise ValueError(f"a byte must be in range(0, 256), not {number}")
             self._mapped_memory()[position] = number
             return
         span = self._resolve(key)
-        with memoryview(value) as given, self._mapped_memory()[span] as target:  # type: ignore[arg-type]
+        with memoryview(value) as given, self._mapped_memory()[span] as target:
             source = given if given.format == "B" and given.ndim == 1 else given.tobytes()
             if len(target) != len(source):
                 raise ValueError(f"a slice of {len(target)} bytes cannot be set to {len(source)} bytes")
@@ -281,8 +290,9 @@ class Window:
             self._refuse()
 
     def _mapped_memory(self) -> memoryview:
-        self._refuse_if_closed()
-        self._map()
+        if self._memory is NOWHERE:
+            self._refuse_if_closed()
+            self._map()
         return self._memory
 
     def _mapped_buffer(self) -> Any:

@@ -1,0 +1,124 @@
+"""``python -m benchmarks``: the table, or with ``--profile`` where the time goes."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from . import mapping  # noqa: F401, I001 - they add their rows, in this order
+from . import growing  # noqa: F401
+from .harness import CLOCKS, ROWS, NotHere, Result, Setting
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rows", default="*", metavar="NAMES", help="names or patterns, with commas: open,view,find-*")
+    parser.add_argument("--list", action="store_true", help="list the rows and stop")
+    parser.add_argument("--quick", action="store_true", help="fewer turns and smaller files: a tenth of the time")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
+    parser.add_argument("--profile", action="store_true", help="show where the time goes instead")
+    parser.add_argument("--dir", type=Path, help="where the files are made (default: a temporary folder)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu leaves out what other programs do to us")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # in the process of one row
+    options = parser.parse_args()
+    patterns = options.rows.split(",")
+    chosen = [name for name in ROWS if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    if not chosen:
+        parser.error(f"no such row: {options.rows}; there are {', '.join(ROWS)}")
+    if options.list:
+        for name in chosen:
+            print(f"{name:16} {ROWS[name].what}, against {ROWS[name].against}")
+        return 0
+    if options.inside:
+        with tempfile.TemporaryDirectory(prefix="mappedfile-benchmark-", dir=options.dir) as folder:
+            inside(chosen[0], Setting(Path(folder), options.quick, options.clock), options.profile)
+        return 0
+    results = []
+    if not options.json:
+        print(f"Python {platform.python_version()}, {platform.platform()}, files in {options.dir or tempfile.gettempdir()}")
+        if not options.profile:
+            print(HEAD)
+    for name in chosen:
+        found = in_a_process(name, options)
+        results.append(found)
+        if not options.json:
+            print(steps_of(found) if options.profile else line(found), flush=True)
+    if options.json:
+        print(json.dumps(results, indent=1))
+    return int(any("error" in found for found in results))
+
+
+def inside(name: str, at: Setting, profile: bool) -> None:
+    """Measure one row and print what was found, for the process that prints the table."""
+    row = ROWS[name]
+    try:
+        if profile:
+            steps = list(row.explain(at)) if row.explain else [("no profile of this row", 0.0)]
+            print(json.dumps({"row": name, "what": row.what, "steps": steps}))
+        else:
+            print(json.dumps(asdict(row.run(at))))
+    except NotHere as reason:
+        print(json.dumps({"row": name, "what": row.what, "not_here": str(reason)}))
+
+
+def in_a_process(name: str, options: argparse.Namespace) -> dict[str, object]:
+    command = [sys.executable, "-m", "benchmarks", "--inside", "--rows", name, "--clock", options.clock]
+    command += ["--quick"] * options.quick + ["--profile"] * options.profile
+    if options.dir:
+        command += ["--dir", str(options.dir.resolve())]
+    run = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    if run.returncode:
+        return {"row": name, "what": ROWS[name].what, "error": run.stderr.strip()}
+    found: dict[str, object] = json.loads(run.stdout)
+    return found
+
+
+# What is printed
+
+HEAD = f"{'row':15} {'what':52} {'peer':>9} {'ours':>9} {'ratio':>6}  {'quartiles':11} {'bar':>5}"
+
+
+def line(found: dict[str, object]) -> str:
+    if reason := found.get("error") or found.get("not_here"):
+        return f"{found['row']:15} {found['what']:52} {str(reason).splitlines()[-1]}"
+    result = Result(**found)  # type: ignore[arg-type]
+    verdict = {None: "", True: "ok", False: "MISSED"}[result.ok]
+    bar = "" if result.bar is None else f"{result.bar:.2f}"
+    text = (
+        f"{result.row:15} {result.what:52} {duration(result.peer):>9} {duration(result.ours):>9} {result.ratio:6.2f}"
+        f"  {result.low:.2f}-{result.high:<6.2f} {bar:>5} {verdict}"
+    )
+    notes = [result.note] if result.note else []
+    if result.loop:
+        notes.append(f"empty loop {duration(result.loop)}, taken off in the ratio; with it {result.raw_ratio:.2f}")
+    notes += [f"{label}: {ratio:.2f}" for label, ratio in result.further.items()]
+    return f"{text}\n{'':15} {'; '.join(notes)}" if notes else text
+
+
+def steps_of(found: dict[str, object]) -> str:
+    if reason := found.get("error") or found.get("not_here"):
+        return f"\n{found['row']}: {reason}"
+    lines = [f"\n{found['row']}: {found['what']}"]
+    for label, cost in found["steps"]:  # type: ignore[attr-defined]
+        lines.append(f"  {duration(cost) if cost else '':>9}  {label}")
+    return "\n".join(lines)
+
+
+def duration(nanoseconds: float) -> str:
+    for unit, scale in (("ns", 1), ("us", 1e3), ("ms", 1e6), ("s", 1e9)):
+        if abs(nanoseconds) < 1000 * scale or unit == "s":
+            break
+    return f"{nanoseconds / scale:.{1 if unit == 'ns' else 2}f} {unit}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

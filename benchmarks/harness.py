@@ -1,0 +1,240 @@
+"""Measure two ways to do one thing side by side, and say where the time goes.
+
+The two sides take turns (A B, B A, A B, ...), each turn a few milliseconds long, and what counts is the median of the
+ratios of all turns: a machine that is busy with something else slows both. Every row runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from timeit import Timer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Clock = Callable[[], float]
+    Steps = Iterator[tuple[str, float]]
+    Explain = Callable[["Setting"], Steps]
+
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+TURN = 0.004  # seconds
+
+
+class NotHere(Exception):
+    """The row cannot be measured, and why."""
+
+
+@dataclass
+class Samples:
+    """What was measured: nanoseconds for one operation of each side, turn by turn."""
+
+    peer: list[float]
+    ours: list[float]
+    loop: float = 0.0  # nanoseconds for the loop around the operation, to be taken off
+    note: str = ""
+    further: dict[str, float] = field(default_factory=dict)  # other ratios worth knowing
+
+    def ratios(self, loop: float = 0.0) -> list[float]:
+        return [(ours - loop) / (peer - loop) for peer, ours in zip(self.peer, self.ours, strict=True)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table. Times are medians in nanoseconds, as measured: with the loop."""
+
+    row: str
+    what: str
+    against: str
+    peer: float
+    ours: float
+    loop: float
+    ratio: float  # with the loop taken off
+    low: float  # quartiles of the ratio
+    high: float
+    raw_ratio: float  # with the loop
+    turns: int
+    bar: float | None
+    ok: bool | None
+    note: str
+    further: dict[str, float]
+
+
+@dataclass
+class Setting:
+    """Where and how a row is measured."""
+
+    folder: Path
+    quick: bool = False
+    clock: str = "wall"
+
+    def pick(self, full: Any, quick: Any) -> Any:
+        return quick if self.quick else full
+
+    def file(self, size: int, content: bytes = b"\x5a") -> Path:
+        """Make a file of *size* bytes: *content*, over and over."""
+        path = self.folder / "data"
+        chunk = content * max(1, min(size, 1 << 20) // len(content))
+        with open(path, "wb") as file:
+            while size > 0:
+                size -= file.write(chunk[:size])
+        return path
+
+    def sparse(self, size: int, name: str = "data") -> Path:
+        path = self.folder / name
+        with open(path, "wb") as file:
+            file.truncate(size)
+        return path
+
+    def timer(self, code: str, names: dict[str, Any]) -> Timer:
+        """Time *code* in a loop, with *names* as local variables and the garbage collector on."""
+        setup = "; ".join(["_gc.enable()", *(f"{name} = _names['{name}']" for name in names)])
+        return Timer(code, setup, CLOCKS[self.clock], {"_names": names, "_gc": gc})
+
+    def cost(self, code: str, names: dict[str, Any], turns: int = 0) -> float:
+        """Return the median cost of *code*, in nanoseconds."""
+        timer = self.timer(code, names)
+        number = enough(timer)
+        turns = turns or self.pick(60, 12)
+        return statistics.median(timer.timeit(number) / number for _ in range(turns)) * 1e9
+
+    def compare(self, peer: str, ours: str, names: dict[str, Any], *, loop: bool = False, turns: int = 0) -> Samples:
+        """Run two pieces of code in turns; with *loop*, say what an empty loop costs too."""
+        codes = [peer, ours, *(["pass"] if loop else [])]
+        timers = [self.timer(code, names) for code in codes]
+        numbers = [enough(timer) for timer in timers]
+        taken: list[list[float]] = [[] for _ in codes]
+        turns = turns or self.pick(500, 40)
+        for turn in range(turns):
+            sides = range(len(codes))
+            for side in sides if turn % 2 else reversed(sides):
+                taken[side].append(timers[side].timeit(numbers[side]) / numbers[side] * 1e9)
+        return Samples(taken[0], taken[1], statistics.median(taken[2]) if loop else 0.0)
+
+    def alternate(self, peer: Callable[[], float], ours: Callable[[], float], turns: int) -> Samples:
+        """The same for functions that measure by themselves and return nanoseconds."""
+        sides: list[list[float]] = [[], []]
+        for turn in range(turns):
+            for side in (0, 1) if turn % 2 else (1, 0):
+                sides[side].append((peer, ours)[side]())
+        return Samples(*sides)
+
+
+def enough(timer: Timer) -> int:
+    """Return how many times make a turn."""
+    number = 1
+    while (taken := timer.timeit(number)) < TURN:
+        number = max(number * 2, min(number * 100, int(number * TURN / max(taken, 1e-9))))
+    return number
+
+
+def stopwatch(function: Callable[[], object]) -> float:
+    """Return what one call takes, in nanoseconds."""
+    start = time.perf_counter_ns()
+    function()
+    return float(time.perf_counter_ns() - start)
+
+
+def child(code: str, *arguments: object) -> str:
+    """Run *code* in a fresh process and return what it prints."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    return run.stdout
+
+
+# Rows
+
+
+@dataclass
+class Row:
+    name: str
+    what: str
+    against: str
+    bar: float | None  # None: to know, not to reach
+    measure: Callable[[Setting], Samples]
+    explain: Explain | None = None
+
+    def run(self, at: Setting) -> Result:
+        samples = self.measure(at)
+        ratios = samples.ratios(samples.loop)
+        low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        return Result(
+            row=self.name,
+            what=self.what,
+            against=self.against,
+            peer=statistics.median(samples.peer),
+            ours=statistics.median(samples.ours),
+            loop=samples.loop,
+            ratio=ratio,
+            low=low,
+            high=high,
+            raw_ratio=statistics.median(samples.ratios()),
+            turns=len(ratios),
+            bar=self.bar,
+            ok=None if self.bar is None else ratio <= self.bar,
+            note=samples.note,
+            further=samples.further,
+        )
+
+    def profile(self, function: Explain) -> Explain:
+        """Take *function* as what explains the row: it yields steps, and nanoseconds for each."""
+        self.explain = function
+        return function
+
+
+ROWS: dict[str, Row] = {}
+
+
+def row(name: str, what: str, against: str, bar: float | None) -> Callable[[Callable[[Setting], Samples]], Row]:
+    """Make a row of the table of a function that measures it."""
+
+    def make(measure: Callable[[Setting], Samples]) -> Row:
+        ROWS[name] = Row(name, what, against, bar, measure)
+        return ROWS[name]
+
+    return make
+
+
+# Profiles
+
+
+def steps(at: Setting, names: dict[str, Any], *codes: tuple[str, str]) -> Steps:
+    """Time (label, code) pairs; a step that the library no longer has is a NaN."""
+    yield "empty loop", at.cost("pass", names)
+    for label, code in codes:
+        try:
+            yield label, at.cost(code, names)
+        except Exception as error:  # noqa: BLE001 - a profile looks at internals, which change
+            yield f"{label}: {error!r}", float("nan")
+
+
+def frames(operation: Callable[[], object]) -> Steps:
+    """Count the calls that one operation makes: Python functions and, marked C, builtin ones."""
+    calls: Counter[str] = Counter()
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code is not operation.__code__:  # type: ignore[attr-defined]
+            calls[f"{Path(frame.f_code.co_filename).name}: {frame.f_code.co_qualname}"] += 1
+        elif event == "c_call" and argument is not sys.setprofile:
+            calls[f"C {getattr(argument, '__qualname__', argument)}"] += 1
+
+    operation()
+    sys.setprofile(note)
+    try:
+        operation()
+    finally:
+        sys.setprofile(None)
+    for name, count in calls.items():
+        yield f"{count} x {name}", 0.0
+
+
+def has_parameter(function: Callable[..., object], name: str) -> bool:
+    return name in inspect.signature(function).parameters
