@@ -51,7 +51,7 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
 {
     static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
     HANDLE section = INVALID_HANDLE_VALUE;
-    int64_t size;
+    int64_t size = 0;
     int error = mf_get_size(file, &size);
 
     if (error != 0)

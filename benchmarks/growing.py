@@ -52,9 +52,9 @@ def _appending(at: Setting, peer: Callable[..., None], ours: Callable[..., None]
     path = at.folder / "grown"
 
     def once(side: Callable[..., None]) -> float:
-        taken = stopwatch(lambda: side(path, total))
+        taken: float = stopwatch(side, path, total) / (total // MIB)
         path.unlink()
-        return taken / (total // MIB)
+        return taken
 
     once(peer), once(ours)
     samples = at.alternate(lambda: once(peer), lambda: once(ours), at.pick(9, 5))
@@ -124,9 +124,9 @@ def _(at: Setting) -> Steps:
 def _steps_of(label: str, total: int, resize: Callable[[int], None], target: Any) -> Steps:
     taken: dict[str, list[float]] = {"resize": [], "first byte": [], "write": []}
     for size in range(MIB, total, MIB):
-        taken["resize"].append(stopwatch(lambda size=size: resize(size + MIB)))
-        taken["first byte"].append(stopwatch(lambda size=size: target[size]))
-        taken["write"].append(stopwatch(lambda size=size: target.__setitem__(slice(size, size + MIB), CHUNK)))
+        taken["resize"].append(stopwatch(resize, size + MIB))
+        taken["first byte"].append(stopwatch(target.__getitem__, size))
+        taken["write"].append(stopwatch(target.__setitem__, slice(size, size + MIB), CHUNK))
     for step, times in taken.items():
         tenth = max(1, len(times) // 10)
         yield f"{label}: {step}", statistics.median(times)
@@ -139,6 +139,11 @@ def _steps_of(label: str, total: int, resize: Callable[[int], None], target: Any
 SIZES = (MIB, GIB, 64 * GIB)
 
 
+def _grow(w: MappedFile, size: int) -> None:
+    w.resize(size)
+    w[size - 1] = 1
+
+
 def _step_costs(at: Setting) -> list[list[float]]:
     """Return the cost of a step (grow by 1 MiB, write a byte at the new end), for each size, turn by turn."""
     costs: list[list[float]] = [[] for _ in SIZES]
@@ -148,9 +153,7 @@ def _step_costs(at: Setting) -> list[list[float]]:
             path = at.folder / "stepped"
             with MappedFile(path, "w+", size=size, sparse=True) as w:
                 w[size - 1] = 1
-                times = []
-                for end in range(size + MIB, size + 21 * MIB, MIB):
-                    times.append(stopwatch(lambda w=w, end=end: (w.resize(end), w.__setitem__(end - 1, 1))))
+                times = [stopwatch(_grow, w, end) for end in range(size + MIB, size + 21 * MIB, MIB)]
             path.unlink()
             costs[which].append(statistics.median(times))
     return costs
@@ -173,8 +176,8 @@ def _(at: Setting) -> Steps:
             w[size - 1] = 1
             resized, touched = [], []
             for end in range(size + MIB, size + 101 * MIB, MIB):
-                resized.append(stopwatch(lambda w=w, end=end: w.resize(end)))
-                touched.append(stopwatch(lambda w=w, end=end: w.__setitem__(end - 1, 1)))
+                resized.append(stopwatch(w.resize, end))
+                touched.append(stopwatch(w.__setitem__, end - 1, 1))
             yield f"resize from {size // MIB} MiB on", statistics.median(resized)
             yield f"first byte written past {size // MIB} MiB: the map, the fault, the block", statistics.median(touched)
         path.unlink()

@@ -125,7 +125,7 @@ class Setting:
         for turn in range(turns):
             for side in (0, 1) if turn % 2 else (1, 0):
                 sides[side].append((peer, ours)[side]())
-        return Samples(*sides)
+        return Samples(sides[0], sides[1])
 
 
 def enough(timer: Timer) -> int:
@@ -136,10 +136,10 @@ def enough(timer: Timer) -> int:
     return number
 
 
-def stopwatch(function: Callable[[], object]) -> float:
+def stopwatch(function: Callable[..., object], *arguments: object) -> float:
     """Return what one call takes, in nanoseconds."""
     start = time.perf_counter_ns()
-    function()
+    function(*arguments)
     return float(time.perf_counter_ns() - start)
 
 
@@ -221,7 +221,7 @@ def frames(operation: Callable[[], object]) -> Steps:
     calls: Counter[str] = Counter()
 
     def note(frame: Any, event: str, argument: Any) -> None:
-        if event == "call" and frame.f_code is not operation.__code__:  # type: ignore[attr-defined]
+        if event == "call" and frame.f_code is not getattr(operation, "__code__", None):
             calls[f"{Path(frame.f_code.co_filename).name}: {frame.f_code.co_qualname}"] += 1
         elif event == "c_call" and argument is not sys.setprofile:
             calls[f"C {getattr(argument, '__qualname__', argument)}"] += 1

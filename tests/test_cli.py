@@ -1,0 +1,389 @@
+"""The command line, run as users run it: as a program."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import mappedfile
+from mappedfile._check import _bsd_mounts, _linux_mounts
+from mappedfile.contract import CLAUSES
+
+try:
+    import pty
+except ImportError:  # no pseudo-terminals on this system
+    pty = None
+
+HAS_RICH = importlib.util.find_spec("rich") is not None
+
+needs_pty = pytest.mark.skipif(pty is None, reason="this system has no pseudo-terminals")
+needs_rich = pytest.mark.skipif(not HAS_RICH, reason="rich is not installed")
+
+# A contract with a clause for every fate. The worker process imports the program again, and so registers them too.
+PROGRAM = """
+import ctypes, os, subprocess, sys, threading, time, _thread
+from mappedfile.contract._clauses import CLAUSES, Broken, NotHere, clause
+
+CLAUSES.clear()
+
+@clause("A1")
+def holds(subject, folder):
+    '''``this`` holds. Its second sentence.'''
+    (folder / "file").write_bytes(b"left behind")
+
+@clause("A2")
+def fails(subject, folder):
+    '''This fails in mode "r+".'''
+    if subject.mode == "r+":
+        raise Broken("length: expected 3, got 4")
+
+@clause("A3", modes=("r", "c"))
+def errs(subject, folder):
+    '''This meets an error.'''
+    raise OSError(5, "device on fire")
+
+@clause("A4", modes=("r", "c"))
+def not_here(subject, folder):
+    '''This cannot be shown in mode "c".'''
+    if subject.mode == "c":
+        raise NotHere("no magic on this system")
+
+@clause("A5", modes=("r",))
+def not_here_at_all(subject, folder):
+    '''This cannot be shown.'''
+    raise NotHere("no magic at all")
+
+@clause("B1", modes=("r", "r+"))
+def crashes(subject, folder):
+    '''This takes the interpreter along.'''
+    if subject.mode == "r":
+        os.abort()
+
+@clause("B2", modes=("r",))
+def hangs(subject, folder):
+    '''This waits for a program that never ends.'''
+    with open(folder / "held", "wb") as file:
+        (folder / "hung").touch()
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], stdout=file)
+
+if __name__ == "__main__":
+    if "--without-rich" in sys.argv:
+        sys.argv.remove("--without-rich")
+        sys.modules["rich"] = None
+    if "--interrupt" in sys.argv:
+        sys.argv.remove("--interrupt")
+        threading.Timer(1.5, _thread.interrupt_main).start()
+    from mappedfile.__main__ import main
+    sys.exit(main())
+"""
+
+FATES = {
+    ("A1", "r"): "holds",
+    ("A2", "r"): "holds",
+    ("A2", "r+"): "fails",
+    ("A3", "c"): "fails",
+    ("A4", "c"): "not_here",
+    ("A5", "r"): "not_here",
+    ("B1", "r"): "fails",
+    ("B1", "r+"): "holds",
+    ("B2", "r"): "fails",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder to check, which every run leaves as it found it."""
+    folder = tmp_path / "checked"
+    folder.mkdir()
+    (folder / "mine").write_bytes(b"mine")
+    yield folder
+    assert ["mine"] == os.listdir(folder)
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    """The command line over the contract above."""
+    path = tmp_path_factory.mktemp("program") / "program.py"
+    path.write_text(PROGRAM, "utf-8")
+    return [sys.executable, str(path)]
+
+
+REAL = [sys.executable, "-m", "mappedfile"]
+
+
+def run(command, *arguments, expect, **environment):
+    """Run a command to its end with pipes for its streams; return what it wrote."""
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=240,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
+    )
+    out, err = done.stdout.decode("utf-8").replace("\r\n", "\n"), done.stderr.decode("utf-8").replace("\r\n", "\n")
+    assert expect == done.returncode, out + err
+    return out, err
+
+
+def on_a_terminal(command, *arguments, expect, keys=None, after=None, **environment):
+    """Run a command on a pseudo-terminal of 80 columns; return what it showed. Types *keys* when it shows *after*."""
+    import fcntl
+    import struct
+    import termios
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(command[0], [*command, *map(str, arguments)], {**os.environ, "TERM": "xterm-256color", **environment})
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    shown = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # EIO: Linux' way to say that nobody has the other end open any more
+            part = b""
+        if not part:
+            break
+        shown += part
+        if keys is not None and after in shown:
+            time.sleep(0.3)
+            os.write(terminal, keys)
+            keys = None
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    text = shown.decode("utf-8").replace("\r\n", "\n")
+    assert expect == os.waitstatus_to_exitcode(status), text
+    return text
+
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """The JSON report of a whole run."""
+    folder = tmp_path_factory.mktemp("whole")
+    out, err = run(REAL, "check", "--json", folder, expect=0)
+    assert "" == err
+    assert [] == os.listdir(folder)
+    return json.loads(out)
+
+
+class TestRealContract:
+    """``mappedfile check`` in a folder of the test's."""
+
+    def test_every_clause_is_in_the_report(self, told):
+        """One row a clause, in the contract's order, with one outcome a mode."""
+        expected = [(clause.id, clause.says, list(clause.modes)) for clause in CLAUSES.values()]
+
+        assert expected == [
+            (row["id"], row["says"], [outcome["mode"] for outcome in row["modes"]]) for row in told["clauses"]
+        ]
+
+    def test_no_clause_fails(self, told):
+        """The contract holds in the folder of temporary files."""
+        assert 0 == told["summary"]["fails"]
+        assert len(CLAUSES) == sum(told["summary"].values())
+
+    def test_a_clause_that_cannot_be_shown_says_why(self, told):
+        """There is no result "not here" without a message."""
+        outcomes = [outcome for row in told["clauses"] for outcome in row["modes"]]
+
+        assert [] == [outcome for outcome in outcomes if outcome["result"] == "not_here" and not outcome["message"]]
+
+    def test_the_report_tells_the_system(self, told):
+        """Version, page size, granularity and capabilities are those that the package tells."""
+        assert 1 == told["schema"]
+        assert mappedfile.__version__ == told["mappedfile"]
+        assert mappedfile.PAGE_SIZE == told["page_size"]
+        assert mappedfile.GRANULARITY == told["granularity"]
+        assert vars(mappedfile.capabilities()) == told["capabilities"]
+        assert told["backend"] in ("posix", "windows")
+
+    def test_it_is_done_in_20_seconds(self, told):
+        """A whole run is short enough to be run without thinking. (Twice the time here: test machines are busy.)"""
+        assert told["seconds"] < 40
+
+    def test_default_folder_is_a_temporary_one(self, tmp_path):
+        """Without DIR it goes where temporary files go, and removes what it made there."""
+        places = {"TMPDIR": str(tmp_path), "TEMP": str(tmp_path), "TMP": str(tmp_path)}
+
+        out, _ = run(REAL, "check", "--json", "--clause", "I3", "--mode", "r", expect=0, **places)
+
+        assert str(tmp_path) == json.loads(out)["folder"]
+        assert [] == os.listdir(tmp_path)
+
+    def test_import_does_not_load_the_command_line(self):
+        """``import mappedfile`` loads neither the command line, nor the contract, nor rich."""
+        before = "import sys; before = {*sys.modules}; import mappedfile; "
+        out, _ = run([sys.executable, "-c", before + "print(*{*sys.modules} - before)"], expect=0)
+
+        assert "mappedfile._file" in out.split()
+        assert not re.search(r"rich|argparse|multiprocessing|contract|_cli|_check|__main__", out)
+
+
+class TestReport:
+    """Every fate that a clause can have."""
+
+    @pytest.fixture
+    def told(self, program, folder):
+        out, err = run(program, "check", "--json", "--timeout", "2", folder, expect=1)
+        assert "" == err
+        return json.loads(out)
+
+    def test_json(self, told, folder):
+        """A clause that fails, errs, crashes or hangs in one mode does not disturb the others."""
+        fates = {(row["id"], outcome["mode"]): outcome for row in told["clauses"] for outcome in row["modes"]}
+
+        assert FATES == {key: fates[key]["result"] for key in FATES}
+        assert "length: expected 3, got 4" == fates["A2", "r+"]["message"]
+        assert "OSError: [Errno 5] device on fire" == fates["A3", "r"]["message"]
+        assert "no magic on this system" == fates["A4", "c"]["message"]
+        assert fates["B1", "r"]["message"].startswith("the process crashed: ")
+        assert "did not come to an end in 2 seconds" == fates["B2", "r"]["message"]
+        assert {"holds": 2, "fails": 4, "not_here": 1} == told["summary"]
+        assert {"A1": "holds", "A2": "fails", "A3": "fails", "A4": "holds", "A5": "not_here"} == {
+            row["id"]: row["result"] for row in told["clauses"] if row["id"][0] == "A"
+        }
+        assert str(folder) == told["folder"]
+
+    def test_plain(self, program, folder):
+        """In a pipe it is plain text of at most 80 columns: the clause, what it says, whether it holds, and why not."""
+        out, err = run(program, "check", "--clause", "A", folder, expect=1)
+
+        assert "" == err
+        assert "\x1b" not in out
+        assert max(map(len, out.splitlines())) <= 80
+        assert "  A1  holds     this holds.\n" in out
+        assert '  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n' in out
+        assert "  A3  FAILS     This meets an error.\n                - OSError: [Errno 5] device on fire\n" in out
+        assert "- mode c: not here: no magic on this system" in out
+        assert "  A5  not here  This cannot be shown.\n                - no magic at all\n" in out
+        assert "2 hold, 2 fail, 1 cannot be shown here." in out
+        assert f"page size    {mappedfile.PAGE_SIZE}\n" in out
+        assert "truncate_mapped: others can cut a mapped file short" in out
+
+    def test_exit_status_0(self, program, folder):
+        """Clauses that hold, and clauses that cannot be shown, are a success."""
+        run(program, "check", "--clause", "A1", "--clause", "A5", folder, expect=0)
+        run(program, "check", "--clause", "A2", "--mode", "c", "--mode", "w+", folder, expect=0)
+
+    def test_interrupted(self, program, folder):
+        """Ctrl-C: a message, no traceback, the folder as it was, status 130."""
+        out, err = run(program, "check", "--clause", "B2", "--interrupt", folder, expect=130)
+
+        assert "" == out
+        assert "mappedfile: interrupted" == err.strip()
+
+
+class TestUsage:
+    """What cannot be run: status 2, a message, and nothing on the standard output."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ([], "COMMAND"),
+            (["chek"], "invalid choice"),
+            (["check", "--mode", "rw"], "invalid choice"),
+            (["check", "--clause", "Q7"], "no such clause: Q7; there are A1, A2"),
+            (["check", "--clause", "A5", "--mode", "c"], "the clauses chosen do not speak of mode c"),
+            (["check", "--timeout", "soon"], "invalid float"),
+        ],
+    )
+    def test_arguments(self, program, arguments, says):
+        out, err = run(program, *arguments, expect=2)
+
+        assert "" == out
+        assert says in err
+
+    def test_missing_folder(self, tmp_path):
+        missing = tmp_path / "missing"
+
+        out, err = run(REAL, "check", missing, expect=2)
+
+        assert "" == out
+        assert re.search(r"^mappedfile check: cannot use '.*missing': .+\n$", err)
+
+    def test_file_instead_of_folder(self, tmp_path):
+        (tmp_path / "file").touch()
+
+        out, err = run(REAL, "check", "--json", tmp_path / "file", expect=2)
+
+        assert "" == out
+        assert "cannot use" in err
+        assert "Traceback" not in err
+
+    def test_version(self):
+        assert f"mappedfile {mappedfile.__version__}\n" == run(REAL, "--version", expect=0)[0]
+
+
+@needs_pty
+class TestTerminal:
+    """On a terminal."""
+
+    @needs_rich
+    def test_rich(self, program, folder):
+        """With rich: a progress bar, which goes away, and a table in colours that fits 80 columns."""
+        text = on_a_terminal(program, "check", "--clause", "A", folder, expect=1)
+
+        assert "━" in text  # the bar
+        assert "\x1b[32mholds" in text
+        assert "\x1b[1;31mFAILS" in text
+        assert "\x1b[33mnot here" in text
+        table = ESCAPES.sub("", text[text.rindex("Clause") :])
+        assert re.search(
+            r"^ A2 +FAILS +This fails in mode \"r\+\"\. *\n +- mode r\+: length: expected 3, got 4", table, re.MULTILINE
+        )
+        assert max(map(len, table.splitlines())) <= 80
+
+    @needs_rich
+    def test_no_color(self, program, folder):
+        """NO_COLOR is respected."""
+        text = on_a_terminal(program, "check", "--clause", "A", folder, expect=1, NO_COLOR="1")
+
+        assert "holds" in text
+        assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text)
+
+    def test_without_rich(self, program, folder):
+        """Without rich: a line that counts, and plain text."""
+        text = on_a_terminal(program, "check", "--clause", "A", "--without-rich", folder, expect=1)
+
+        assert "\r1/15 A1 r" in text
+        assert "\x1b" not in text
+        assert "\n  A1  holds     this holds.\n" in text
+
+    def test_ctrl_c(self, program, folder):
+        """Ctrl-C typed on the terminal: a message, the folder as it was, status 130."""
+        text = on_a_terminal(program, "check", "--clause", "B2", folder, expect=130, keys=b"\x03", after=b"B2")
+
+        assert "mappedfile: interrupted" in text
+        assert "Traceback" not in text
+
+
+class TestFileSystemType:
+    """The tables of mounts are read right."""
+
+    def test_linux(self):
+        """/proc/self/mountinfo: octal escapes in the mount point, any number of optional fields."""
+        text = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n35 22 0:31 / /a\\040b rw - fuse.bindfs /c rw\n"
+        assert [("/", "ext4"), ("/a b", "fuse.bindfs")] == list(_linux_mounts(text))
+
+    def test_macos(self):
+        """The lines of mount(8), also with a bracket or an "on" in the name."""
+        text = "/dev/disk3s1s1 on / (apfs, sealed, local)\n//me@nas/share on /Volumes/on (2) (smbfs, nodev)\n"
+
+        assert [("/", "apfs"), ("/Volumes/on (2)", "smbfs")] == list(_bsd_mounts(text))
+
+
+def test_script_is_the_module():
+    """The installed program ``mappedfile`` is the same as ``python -m mappedfile``."""
+    script = Path(sys.executable).with_name("mappedfile.exe" if os.name == "nt" else "mappedfile")
+    if not script.exists():
+        pytest.skip("installed without its script")
+    assert f"mappedfile {mappedfile.__version__}\n" == run([str(script)], "--version", expect=0)[0]

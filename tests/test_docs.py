@@ -1,0 +1,54 @@
+"""The documentation: its examples run, and its tables are those that the code makes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
+
+
+def blocks(page, language):
+    """The fenced blocks of a page that are in a language, each with its line number."""
+    text = page.read_text("utf-8")
+    for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield text.count("\n", 0, found.start(1)), found[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples(page, tmp_path, monkeypatch):
+    """Every Python block of a page runs, in order, in one namespace and an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": page.stem}
+    for line, code in blocks(page, "python"):
+        exec(compile("\n" * line + code, page, "exec"), namespace)  # noqa: S102 (the examples are ours)
+
+
+def test_the_readme_has_an_example():
+    """The README shows the library at work, in about ten lines."""
+    (_, code), *_ = blocks(ROOT / "README.md", "python")
+
+    assert 8 <= len([line for line in code.splitlines() if line]) <= 12
+
+
+def test_tables_are_fresh():
+    """The generated tables in the README are what docs/tables.py makes of the tests' own lists."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "tables.py", "--check"],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+    assert 0 == done.returncode, done.stderr
+
+
+def test_links_lead_somewhere():
+    """Every relative link of a page is a file."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
