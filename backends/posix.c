@@ -139,9 +139,8 @@ static int write_zeros(int fd, int64_t offset, int64_t length)
     return 0;
 }
 
-int mf_allocate(const mf_file *file, int64_t offset, int64_t length)
+static int allocate_blocks(int fd, int64_t offset, int64_t length)
 {
-    int fd = fd_of(file);
     int error;
 
 #if defined(__linux__)
@@ -150,13 +149,40 @@ int mf_allocate(const mf_file *file, int64_t offset, int64_t length)
 #elif defined(__APPLE__)
     fstore_t request = {F_ALLOCATEALL, F_PEOFPOSMODE, 0, length, 0};
     error = fcntl(fd, F_PREALLOCATE, &request) != -1 ? 0 : errno;
-    if (error == 0)
-        error = ftruncate(fd, offset + length) == 0 ? 0 : errno; /* F_PREALLOCATE leaves the size alone */
+    if (error == 0) /* F_PREALLOCATE leaves the size alone */
+        error = ftruncate(fd, (off_t)(offset + length)) == 0 ? 0 : errno;
 #else
     error = posix_fallocate(fd, (off_t)offset, (off_t)length);
 #endif
     if (error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS)
         return write_zeros(fd, offset, length);
+    return error;
+}
+
+int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out)
+{
+    int fd = fd_of(file);
+    int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
+    int64_t tail = (page - size % page) % page;
+    int error = 0;
+
+    if (tail > grown - size)
+        tail = grown - size;
+    /* What a map wrote behind the end of the file, in its last page, shows once the file is longer: tmpfs keeps it. */
+    if (tail > 0)
+        error = write_zeros(fd, size, tail);
+    if (error == 0 && grown > size + tail) {
+        if (allocate)
+            error = allocate_blocks(fd, size + tail, grown - size - tail);
+        else
+            error = ftruncate(fd, (off_t)grown) == 0 ? 0 : errno;
+    }
+    if (error == 0) {
+        out->handle = -1;
+        out->size = grown;
+    } else if (ftruncate(fd, (off_t)size) != 0) {
+        return error; /* of two errors, the first is the one to tell */
+    }
     return error;
 }
 

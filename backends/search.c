@@ -1,142 +1,163 @@
-/* Two-Way string matching (Crochemore and Perrin, 1991), with a table that skips windows by their last two bytes.
+/* Two-Way string matching (Crochemore and Perrin, "Two-way string-matching", JACM 38(3), 1991), with a table of skips
+ * in front so that most of a haystack is not looked at. search.h says what each function promises.
  *
- * The same code searches forwards and backwards: byte i of a text is text[i * step], with step 1 from the first byte on or
- * -1 from the last. */
-#include "native.h"
-
+ * One algorithm serves both directions: offsets count in the direction of the search, and dir (1 or -1) turns them
+ * into addresses, so x[dir * i] is byte i of x. */
+#include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
-#define SKIPS 1024
-#define NONE ((size_t)-1)
+#include "search.h"
 
 typedef unsigned char byte;
-typedef ptrdiff_t direction;
 
-/* A needle, cut in two where its local period is its global one. */
+enum {
+    SHORT = 4,     /* to this length a needle moves too little per skip for the table to pay */
+    TABLE = 1024   /* a power of two */
+};
+
+/* The place in the table of two neighbouring bytes. Pairs of lower-case letters have places of their own. */
+#define PLACE(last, before) (((unsigned)(last) ^ (unsigned)(before) << 5) & (TABLE - 1))
+
 typedef struct {
-    const byte *text;
-    size_t length;
-    size_t cut;
-    size_t period;
-    size_t remembered; /* bytes known to match after a shift by the period; 0 if the needle does not repeat itself */
-    size_t skips[SKIPS];
-} pattern;
+    const byte *needle; /* its first byte in the direction of the search */
+    ptrdiff_t dir, length;
+    ptrdiff_t cut, period; /* the critical factorization, and how far a match of the right part moves the window */
+    ptrdiff_t kept;        /* bytes known to match after that move: 0 unless the needle repeats with the period */
+    ptrdiff_t gap;         /* from the needle's last pair back to the one before in the same place */
+    ptrdiff_t skip[TABLE]; /* by the last pair of a window: how far to move it, times dir; 0 if it may match */
+} plan;
 
-static byte at(const byte *text, size_t i, direction step)
+/* Where the greatest suffix of x starts, for the order of bytes or, if flip, the reverse order; and its period. */
+static ptrdiff_t greatest_suffix(const byte *x, ptrdiff_t length, ptrdiff_t dir, int flip, ptrdiff_t *period)
 {
-    return text[(direction)i * step];
-}
+    ptrdiff_t best = 0, rival = 1, same = 0;
 
-static size_t hash(const byte *text, size_t last, direction step)
-{
-    return ((size_t)at(text, last - 1, step) << 5 ^ at(text, last, step)) % SKIPS;
-}
-
-/* Where the largest suffix begins, in the order of bytes or (descending) in the opposite one; and its period. */
-static size_t largest_suffix(const byte *text, size_t length, direction step, int descending, size_t *period)
-{
-    size_t start = 0, rival = 1, same = 0, repeat = 1;
-
+    *period = 1;
     while (rival + same < length) {
-        byte ours = at(text, start + same, step), theirs = at(text, rival + same, step);
+        byte ours = x[dir * (best + same)], theirs = x[dir * (rival + same)];
+
         if (ours == theirs) {
-            if (++same == repeat) {
-                rival += repeat;
+            if (++same == *period) {
+                rival += same;
                 same = 0;
             }
-        } else if ((theirs < ours) != descending) {
+        } else if ((theirs < ours) != flip) {
             rival += same + 1;
             same = 0;
-            repeat = rival - start;
+            *period = rival - best;
         } else {
-            start = rival++;
+            best = rival++;
             same = 0;
-            repeat = 1;
+            *period = 1;
         }
     }
-    *period = repeat;
-    return start;
+    return best;
 }
 
-static int repeats(const pattern *needle, direction step)
+static void prepare(plan *p, const byte *needle, ptrdiff_t length, ptrdiff_t dir)
 {
-    size_t i;
+    const byte *x = dir > 0 ? needle : needle + length - 1;
+    ptrdiff_t i, other, other_period, *last = NULL;
 
-    for (i = 0; i < needle->cut; i++)
-        if (at(needle->text, i, step) != at(needle->text, i + needle->period, step))
-            return 0;
-    return 1;
-}
-
-/* The length is 2 or more. */
-static void prepare(pattern *needle, const byte *text, size_t length, direction step)
-{
-    size_t up, down, up_period, down_period, i;
-
-    up = largest_suffix(text, length, step, 0, &up_period);
-    down = largest_suffix(text, length, step, 1, &down_period);
-    needle->text = text;
-    needle->length = length;
-    needle->cut = up > down ? up : down;
-    needle->period = up > down ? up_period : down_period;
-    needle->remembered = 0;
-    if (needle->cut + needle->period <= length && repeats(needle, step)) {
-        needle->remembered = length - needle->period;
+    p->needle = x;
+    p->dir = dir;
+    p->length = length;
+    if (length <= SHORT)
+        return;
+    p->cut = greatest_suffix(x, length, dir, 0, &p->period);
+    other = greatest_suffix(x, length, dir, 1, &other_period);
+    if (other > p->cut) {
+        p->cut = other;
+        p->period = other_period;
+    }
+    for (i = 0; i < p->cut && x[dir * i] == x[dir * (i + p->period)]; i++)
+        ;
+    if (i == p->cut) {
+        p->kept = length - p->period;
     } else {
-        size_t rest = length - needle->cut;
-        needle->period = (needle->cut > rest ? needle->cut : rest) + 1;
+        p->kept = 0;
+        p->period = (p->cut > length - p->cut ? p->cut : length - p->cut) + 1;
     }
-    for (i = 0; i < SKIPS; i++)
-        needle->skips[i] = length - 1;
-    for (i = 1; i < length; i++)
-        needle->skips[hash(text, i, step)] = length - 1 - i;
+    for (i = 0; i < TABLE; i++)
+        p->skip[i] = dir * (length - 1);
+    for (i = 1; i < length; i++) {
+        last = &p->skip[PLACE(x[dir * i], x[dir * (i - 1)])];
+        p->gap = dir * *last;
+        *last = dir * (length - 1 - i);
+    }
 }
 
-/* The first match at or after position, in the direction of step. */
-static size_t search(const pattern *needle, const byte *text, size_t length, size_t position, direction step)
+/* Eight positions at a time: a byte of differ is 0 where all bytes of the needle match. */
+static ptrdiff_t next_short(const plan *p, const byte *haystack, ptrdiff_t length, ptrdiff_t from)
 {
-    size_t last = length - needle->length, far = needle->length - 1;
-    size_t known = 0; /* bytes at position that match, from the time before a shift by the period */
+    const uint64_t ones = UINT64_MAX / 255;
+    const ptrdiff_t size = p->length;
+    const byte *needle = p->dir > 0 ? p->needle : p->needle - (size - 1);
 
-    if (needle->length > length)
-        return NONE;
-    while (position <= last) {
-        size_t i;
-        if (known == 0) {
-            size_t skip = needle->skips[hash(text, position + far, step)];
-            /* A loop of its own, since the processor then guesses this shift and does not wait for the table. */
-            while (skip == far && last - position > far) {
-                position += far;
-                skip = needle->skips[hash(text, position + far, step)];
-            }
-            if (skip != 0) {
-                position += skip;
-                continue;
-            }
+    for (; length - from >= size + 7; from += 8) {
+        const byte *low = haystack + (p->dir > 0 ? from : length - size - from - 7);
+        uint64_t differ = 0, word;
+        ptrdiff_t i;
+
+        for (i = 0; i < size; i++) {
+            memcpy(&word, low + i, sizeof word);
+            differ |= word ^ ones * needle[i];
         }
-        i = needle->cut > known ? needle->cut : known;
-        while (i < needle->length && at(needle->text, i, step) == at(text, position + i, step))
-            i++;
-        if (i < needle->length) {
-            position += i - needle->cut + 1;
+        if ((differ - ones) & ~differ & ones << 7)
+            break;
+    }
+    for (; length - from >= size; from++)
+        if (memcmp(haystack + (p->dir > 0 ? from : length - size - from), needle, (size_t)size) == 0)
+            return from;
+    return -1;
+}
+
+/* The first match at from or after, or -1; both are offsets in the direction of the search. */
+static ptrdiff_t next(const plan *p, const byte *haystack, ptrdiff_t length, ptrdiff_t from)
+{
+    const ptrdiff_t dir = p->dir, last = p->length - 1, stop = dir * (length - 1);
+    const byte *start = dir > 0 ? haystack : haystack + length - 1;
+    ptrdiff_t at = dir * (from + last); /* the last byte of the window is start[at] */
+    ptrdiff_t known = 0;                /* bytes at the start of the window that match */
+
+    if (p->length <= SHORT)
+        return next_short(p, haystack, length, from);
+    while ((stop - at) * dir >= 0) {
+        ptrdiff_t i, move = p->skip[PLACE(start[at], start[at - dir])];
+        const byte *window;
+
+        if (move != 0) {
+            /* What is known matches, so the mismatch is after it, and Two-Way moves past that. Without this, losing
+             * what is known would cost the linear bound. */
+            if (known > 0 && move * dir <= known - p->cut)
+                move = dir * (known - p->cut + 1);
+            known = 0;
+            at += move;
+            continue;
+        }
+        window = start + (at - dir * last);
+        for (i = known > p->cut ? known : p->cut; i <= last && p->needle[dir * i] == window[dir * i]; i++)
+            ;
+        if (i <= last) {
+            i -= p->cut - 1;
+            at += dir * (i > p->gap ? i : p->gap);
             known = 0;
             continue;
         }
-        i = needle->cut;
-        while (i > known && at(needle->text, i - 1, step) == at(text, position + i - 1, step))
-            i--;
+        for (i = p->cut; i > known && p->needle[dir * (i - 1)] == window[dir * (i - 1)]; i--)
+            ;
         if (i <= known)
-            return position;
-        position += needle->period;
-        known = needle->remembered;
+            return at * dir - last;
+        at += dir * p->period;
+        known = p->kept;
     }
-    return NONE;
+    return -1;
 }
 
 int64_t mf_find(const void *haystack, size_t length, const void *needle, size_t needle_length)
 {
-    pattern prepared;
-    size_t found;
+    plan p;
 
     if (needle_length > length)
         return -1;
@@ -144,54 +165,49 @@ int64_t mf_find(const void *haystack, size_t length, const void *needle, size_t 
         return 0;
     if (needle_length == 1) {
         const byte *match = memchr(haystack, *(const byte *)needle, length);
-        return match == NULL ? -1 : match - (const byte *)haystack;
+
+        return match ? match - (const byte *)haystack : -1;
     }
-    prepare(&prepared, needle, needle_length, 1);
-    found = search(&prepared, haystack, length, 0, 1);
-    return found == NONE ? -1 : (int64_t)found;
+    prepare(&p, needle, (ptrdiff_t)needle_length, 1);
+    return next(&p, haystack, (ptrdiff_t)length, 0);
 }
 
 int64_t mf_rfind(const void *haystack, size_t length, const void *needle, size_t needle_length)
 {
-    const byte *text = haystack, *wanted = needle;
-    pattern prepared;
-    size_t found;
+    ptrdiff_t match;
+    plan p;
 
     if (needle_length > length)
         return -1;
     if (needle_length == 0)
         return (int64_t)length;
-    if (needle_length == 1) {
-        while (length-- > 0)
-            if (text[length] == *wanted)
-                return (int64_t)length;
-        return -1;
-    }
-    prepare(&prepared, wanted + needle_length - 1, needle_length, -1);
-    found = search(&prepared, text + length - 1, length, 0, -1);
-    return found == NONE ? -1 : (int64_t)(length - found - needle_length);
+    prepare(&p, needle, (ptrdiff_t)needle_length, -1);
+    match = next(&p, haystack, (ptrdiff_t)length, 0);
+    return match < 0 ? -1 : (int64_t)(length - needle_length) - match;
 }
 
 int64_t mf_count(const void *haystack, size_t length, const void *needle, size_t needle_length)
 {
-    const byte *text = haystack;
-    pattern prepared;
-    size_t position = 0;
+    ptrdiff_t match = 0;
     int64_t count = 0;
+    plan p;
 
     if (needle_length == 0)
         return (int64_t)length + 1;
     if (needle_length > length)
         return 0;
     if (needle_length == 1) {
-        for (; position < length; position++)
-            count += text[position] == *(const byte *)needle;
+        const byte *h = haystack, wanted = *(const byte *)needle;
+        size_t i;
+
+        for (i = 0; i < length; i++)
+            count += h[i] == wanted;
         return count;
     }
-    prepare(&prepared, needle, needle_length, 1);
-    while ((position = search(&prepared, text, length, position, 1)) != NONE) {
+    prepare(&p, needle, (ptrdiff_t)needle_length, 1);
+    while ((match = next(&p, haystack, (ptrdiff_t)length, match)) >= 0) {
         count++;
-        position += needle_length;
+        match += p.length;
     }
     return count;
 }

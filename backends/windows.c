@@ -47,6 +47,19 @@ int mf_get_size(const mf_file *file, int64_t *out)
     return 0;
 }
 
+/* Size 0 asks for the file's own. A larger one than the file's makes the file longer. */
+static int make_section(const mf_file *file, DWORD protection, int64_t size, HANDLE *out)
+{
+    DWORD high = (DWORD)((uint64_t)size >> 32);
+    DWORD low = (DWORD)((uint64_t)size & 0xFFFFFFFFu);
+    HANDLE section = CreateFileMappingW(handle_of(file->handle), NULL, protection, high, low, NULL);
+
+    if (section == NULL)
+        return last_error();
+    *out = section;
+    return 0;
+}
+
 int mf_open_section(const mf_file *file, int access, mf_section *out)
 {
     static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
@@ -54,17 +67,27 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     int64_t size = 0;
     int error = mf_get_size(file, &size);
 
-    if (error != 0)
-        return error;
-    if (size > 0) {
-        /* Size 0 asks for the file's own: an explicit one would let the section grow the file. */
-        section = CreateFileMappingW(handle_of(file->handle), NULL, protections[access], 0, 0, NULL);
-        if (section == NULL)
-            return last_error();
+    if (error == 0 && size > 0)
+        error = make_section(file, protections[access], 0, &section);
+    if (error == 0) {
+        out->handle = (intptr_t)section;
+        out->size = size;
     }
-    out->handle = (intptr_t)section;
-    out->size = size;
-    return 0;
+    return error;
+}
+
+int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out)
+{
+    HANDLE section;
+    int error = make_section(file, PAGE_READWRITE, grown, &section);
+
+    (void)size;
+    (void)allocate; /* a file that is not sparse gets its clusters with its size */
+    if (error == 0) {
+        out->handle = (intptr_t)section;
+        out->size = grown;
+    }
+    return error;
 }
 
 /* Fills in out from a handle of ours, or closes it. */
@@ -143,11 +166,6 @@ int mf_set_size(const mf_file *file, int64_t size)
     if (!SetFileInformationByHandle(handle_of(file->handle), FileEndOfFileInfo, &info, sizeof info))
         return last_error();
     return 0;
-}
-
-int mf_allocate(const mf_file *file, int64_t offset, int64_t length)
-{
-    return mf_set_size(file, offset + length); /* a file that is not sparse gets its clusters with its size */
 }
 
 int mf_make_sparse(const mf_file *file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import json
 import platform
 import subprocess
@@ -12,15 +13,19 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+import mappedfile
+
 from . import growing, mapping
 from .harness import CLOCKS, ROWS, NotHere, Result, Setting
 
+EPILOG = "ratio: the median over turns, with its quartiles; a '?' means that they lie on both sides of the bar."
 FILES = (mapping, growing)  # importing them adds their rows; the table has them in this order
 HERE = Path(__file__).resolve().parent
+PACKAGE = Path(mappedfile.__file__).resolve().parent
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
     parser.add_argument("--rows", default="*", metavar="NAMES", help="names or patterns, with commas: open,view,find-*")
     parser.add_argument("--list", action="store_true", help="list the rows and stop")
     parser.add_argument("--quick", action="store_true", help="fewer turns and smaller files: a tenth of the time")
@@ -45,8 +50,10 @@ def main() -> int:
             inside(chosen[0], Setting(Path(folder), options.quick, options.clock), options.profile)
         return 0
     results = []
+    before = state()
     if not options.json:
         print(f"Python {platform.python_version()}, {platform.platform()}, files in {options.dir or tempfile.gettempdir()}")
+        print(f"{PACKAGE}, {before}")
         if not options.profile:
             print(HEAD)
     for name in chosen:
@@ -54,9 +61,20 @@ def main() -> int:
         results.append(found)
         if not options.json:
             print(steps_of(found) if options.profile else line(found), flush=True)
+    if state() != before:
+        print(f"The library changed meanwhile: it is {state()} now. The rows are of different code.", file=sys.stderr)
     if options.json:
         print(json.dumps(results, indent=1))
     return int(any("error" in found for found in results))
+
+
+def state() -> str:
+    """Return a digest of the library's files, which may change while it is measured."""
+    digest = hashlib.sha256()
+    for path in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_native*")]):
+        if path.suffix in {".py", ".so", ".pyd"}:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def inside(name: str, at: Setting, profile: bool) -> None:
@@ -93,7 +111,7 @@ def line(found: dict[str, object]) -> str:
     if reason := found.get("error") or found.get("not_here"):
         return f"{found['row']:15} {found['what']:52} {str(reason).splitlines()[-1]}"
     result = Result(**found)  # type: ignore[arg-type]
-    verdict = {None: "", True: "ok", False: "MISSED"}[result.ok]
+    verdict = {None: "", True: "ok", False: "MISSED"}[result.ok] + "?" * result.unsure
     bar = "" if result.bar is None else f"{result.bar:.2f}"
     text = (
         f"{result.row:15} {result.what:52} {duration(result.peer):>9} {duration(result.ours):>9} {result.ratio:6.2f}"
@@ -102,6 +120,8 @@ def line(found: dict[str, object]) -> str:
     notes = [result.note] if result.note else []
     if result.loop:
         notes.append(f"empty loop {duration(result.loop)}, taken off in the ratio; with it {result.raw_ratio:.2f}")
+    if result.unsteady:
+        notes.append(f"UNSTEADY: the medians give {result.ours / result.peer:.2f}; run it again on a quiet machine")
     notes += [f"{label}: {ratio:.2f}" for label, ratio in result.further.items()]
     return f"{text}\n{'':15} {'; '.join(notes)}" if notes else text
 

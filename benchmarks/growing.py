@@ -147,7 +147,7 @@ def _grow(w: MappedFile, size: int) -> None:
 def _step_costs(at: Setting) -> list[list[float]]:
     """Return the cost of a step (grow by 1 MiB, write a byte at the new end), for each size, turn by turn."""
     costs: list[list[float]] = [[] for _ in SIZES]
-    for turn in range(at.pick(40, 8)):
+    for turn in range(-1, at.pick(40, 8)):
         for which in range(len(SIZES)) if turn % 2 else reversed(range(len(SIZES))):
             size = SIZES[which]
             path = at.folder / "stepped"
@@ -155,16 +155,25 @@ def _step_costs(at: Setting) -> list[list[float]]:
                 w[size - 1] = 1
                 times = [stopwatch(_grow, w, end) for end in range(size + MIB, size + 21 * MIB, MIB)]
             path.unlink()
-            costs[which].append(statistics.median(times))
+            if turn >= 0:  # the first one warms up
+                costs[which].append(statistics.median(times))
     return costs
 
 
 @row("step", "one growth step at 1 MiB, 1 GiB, 64 GiB: the dearest", "the cheapest", 1.5)
 def step(at: Setting) -> Samples:
     costs = _step_costs(at)
-    medians = [statistics.median(cost) for cost in costs]
-    samples = Samples(costs[medians.index(min(medians))], costs[medians.index(max(medians))])
-    samples.note = ", ".join(f"{size // MIB} MiB: {cost / 1000:.1f} us" for size, cost in zip(SIZES, medians, strict=True))
+    # Which is dearest is decided turn by turn too: medians would compare the machine's slow turns with its quick ones.
+    shares = [
+        statistics.median(one / sum(turn) for one, turn in zip(cost, zip(*costs, strict=True), strict=True))
+        for cost in costs
+    ]
+    cheapest, dearest = shares.index(min(shares)), shares.index(max(shares))
+    samples = Samples(costs[cheapest], costs[dearest])
+    samples.note = ", ".join(
+        f"{size // MIB} MiB: {statistics.median(cost) / 1000:.1f} us ({share / min(shares):.2f})"
+        for size, cost, share in zip(SIZES, costs, shares, strict=True)
+    )
     return samples
 
 

@@ -64,6 +64,8 @@ class Result:
     turns: int
     bar: float | None
     ok: bool | None
+    unsure: bool  # the quartiles lie on both sides of the bar
+    unsteady: bool  # the ratio of the medians is another: the machine changed its pace between turns
     note: str
     further: dict[str, float]
 
@@ -166,20 +168,24 @@ class Row:
         samples = self.measure(at)
         ratios = samples.ratios(samples.loop)
         low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        peer, ours = statistics.median(samples.peer), statistics.median(samples.ours)
+        raw_ratio = statistics.median(samples.ratios())
         return Result(
             row=self.name,
             what=self.what,
             against=self.against,
-            peer=statistics.median(samples.peer),
-            ours=statistics.median(samples.ours),
+            peer=peer,
+            ours=ours,
             loop=samples.loop,
             ratio=ratio,
             low=low,
             high=high,
-            raw_ratio=statistics.median(samples.ratios()),
+            raw_ratio=raw_ratio,
             turns=len(ratios),
             bar=self.bar,
             ok=None if self.bar is None else ratio <= self.bar,
+            unsure=self.bar is not None and low <= self.bar < high,
+            unsteady=not 0.85 <= ours / peer / raw_ratio <= 1.15,
             note=samples.note,
             further=samples.further,
         )

@@ -3,6 +3,8 @@
 import errno
 import os
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 from mappedfile._native import ffi
@@ -10,19 +12,21 @@ from mappedfile._native import ffi
 #: What a file was opened by, as errors name it: a path, or a descriptor.
 Name: TypeAlias = "str | bytes | int"
 
-# What the two backends say of something that is not a regular file: ENODEV, ERROR_NOT_SUPPORTED.
-_NOT_A_FILE = 50 if sys.platform == "win32" else errno.ENODEV
+# ENODEV means two things, and its text ("No such device") neither. ERROR_NOT_SUPPORTED is windows.c's for the first.
+_NOT_SUPPORTED = 50 if sys.platform == "win32" else errno.ENODEV
+NO_NOTES: Mapping[int, str] = MappingProxyType({})
+NOT_A_FILE = {_NOT_SUPPORTED: "not a regular file, and nothing else can be mapped"}
+NOT_MAPPABLE = {_NOT_SUPPORTED: "its file system cannot map it like this"}
 
 
-def os_error(code: int, name: Name, *, note: str = "") -> OSError:
-    """Build the ``OSError`` subclass that fits *code*, errno's or (on Windows) ``GetLastError``'s, about file *name*."""
-    if code == _NOT_A_FILE and not note:
-        note = "not a regular file, and nothing else can be mapped"
+def os_error(code: int, name: Name, notes: Mapping[int, str] = NO_NOTES) -> OSError:
+    """Build the ``OSError`` subclass that fits *code*, errno's or (on Windows) ``GetLastError``'s, about file *name*.
+
+    *notes* has better words for some codes than the system's.
+    """
     if sys.platform == "win32":
-        text = ffi.getwinerror(code)[1]
-        return OSError(0, f"{note}: {text}" if note else text, name, code)
-    text = os.strerror(code)
-    return OSError(code, f"{note}: {text}" if note else text, name)
+        return OSError(0, notes.get(code) or ffi.getwinerror(code)[1], name, code)
+    return OSError(code, notes.get(code) or os.strerror(code), name)
 
 
 def refuse_alive(views: int, buffers: int, what: str) -> None:

@@ -8,21 +8,22 @@ import os
 import sys
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from weakref import ref
 
-from mappedfile._errors import os_error, refuse_alive
+from mappedfile._errors import NO_NOTES, NOT_A_FILE, os_error, refuse_alive
 from mappedfile._native import ffi, lib
-from mappedfile._pages import hold_file, hold_section, map_range
+from mappedfile._pages import NO_FILE, NO_SECTION, hold_file, hold_section
 from mappedfile._ranges import check_size
 from mappedfile._system import HAS_SECTIONS, SYNC_COVERS_MAPS
 from mappedfile._view import View
 from mappedfile._window import COPY, NOWHERE, READ, WRITE, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Protocol, SupportsIndex
 
     from mappedfile._errors import Name
-    from mappedfile._pages import Held, OpenFile, Source
+    from mappedfile._pages import OpenSection, Source
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -30,16 +31,29 @@ if TYPE_CHECKING:
     File: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int | HasFileno
 
 if sys.platform == "win32":
-    from msvcrt import get_osfhandle
+    from msvcrt import get_osfhandle as handle_of
+    from os import fsdecode as native
+else:
+    from os import fsencode as native
+
+    def handle_of(descriptor: int) -> int:
+        return descriptor
+
+
+LARGEST_DESCRIPTOR = 2**31 - 1
 
 Mode: TypeAlias = Literal["r", "r+", "w+", "x+", "c"]
 
+EXISTING: int = lib.MF_EXISTING
+EMPTIED: int = lib.MF_EMPTIED
+NEW: int = lib.MF_NEW
+
 _MODES = {
-    "r": (READ, lib.MF_EXISTING),
-    "r+": (WRITE, lib.MF_EXISTING),
-    "w+": (WRITE, lib.MF_EMPTIED),
-    "x+": (WRITE, lib.MF_NEW),
-    "c": (COPY, lib.MF_EXISTING),
+    "r": (READ, EXISTING),
+    "r+": (WRITE, EXISTING),
+    "w+": (WRITE, EMPTIED),
+    "x+": (WRITE, NEW),
+    "c": (COPY, EXISTING),
 }
 
 
@@ -68,11 +82,11 @@ class MappedFile(Window):
     what the system refused.
     """
 
-    __slots__ = ("_lock", "_mode", "_section_fate", "_source", "_sparse")
+    __slots__ = ("_lock", "_mode", "_section_fate", "_self", "_source", "_sparse")
 
     _what = "mapped file"
 
-    _section_fate: Held | None  # None: the system has no sections
+    _section_fate: OpenSection | None
     _source: Source | None  # None: closed
 
     def __init__(
@@ -84,7 +98,7 @@ class MappedFile(Window):
         except (KeyError, TypeError):
             kind = ValueError if isinstance(mode, str) else TypeError
             raise kind(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}") from None
-        if found == lib.MF_EXISTING:
+        if found == EXISTING:
             if size is not None:
                 raise ValueError(f"size is for the modes 'w+' and 'x+', which create a file, not for {mode!r}")
         elif size is None:
@@ -94,106 +108,112 @@ class MappedFile(Window):
         self._access = access
         self._mode = mode
         self._sparse = bool(sparse)
-        raw, self._file_fate = self._open(file, access, found)
-        if size is not None:
-            self._create(raw, size)
-        self._fate = self._held = self._source = None
+        self._fate = self._held = self._section_fate = None
         self._memory = self._buffer = NOWHERE
         self._lock = Lock()
-        self._take_source(raw, raw.size if size is None else size)
+        self._self = ref(self)
+        try:
+            self._open(file, access, found)
+            if size:
+                self._create(size)
+            elif HAS_SECTIONS:
+                self._take_section(lib.mf_open_section, access)
+            else:
+                self._length = self._raw().size
+        except BaseException:
+            self._source = None
+            raise
         self._closed = False
-
-    def _take_source(self, raw: Any, size: int) -> None:
-        """Make maps from *raw*, which has *size* bytes, from now on."""
-        if HAS_SECTIONS:
-            section, self._section_fate = hold_section(raw, self._access, self._name)
-            size = section.size
-        else:
-            section, self._section_fate = ffi.NULL, None
-        self._source = raw, section
-        self._length = size
 
     # Opening
 
-    def _open(self, file: Any, access: int, found: int) -> tuple[Any, OpenFile]:
+    def _open(self, file: Any, access: int, found: int) -> None:
         """Open a path, or duplicate a descriptor."""
         if isinstance(file, (str, bytes)) or hasattr(file, "__fspath__"):
-            path: str | bytes = os.fspath(file)
-            self._name = path
+            path = self._name = os.fspath(file)
             if (b"\0" if isinstance(path, bytes) else "\0") in path:
                 raise ValueError(f"a path cannot have a NUL character in it: {path!r}")
-            raw, fate = hold_file(path)
-            _call(path, lib.mf_open, _native(path), access, found, raw)
-            return raw, fate
-        if found == lib.MF_NEW:
+            raw = self._hold_file()
+            self._call(lib.mf_open, native(path), access, found, raw, notes=NOT_A_FILE)
+            return
+        if found == NEW:
             raise ValueError(f"mode 'x+' creates a file and needs a path, not {file!r}")
-        if isinstance(file, bool):
-            raise TypeError("file must be a path, a descriptor or an object with fileno(), not a bool")
-        if isinstance(file, int):
-            descriptor = self._name = file
-        elif hasattr(file, "fileno"):
-            descriptor = file.fileno()
-            if not isinstance(descriptor, int):
-                raise TypeError(f"fileno() must return an int, not {descriptor!r}")
-            name = getattr(file, "name", descriptor)
-            self._name = name if isinstance(name, (str, bytes, int)) else descriptor
-        else:
+        descriptor = self._descriptor(file)
+        raw = self._hold_file()
+        self._call(lib.mf_adopt, handle_of(descriptor), access, raw, notes=NOT_A_FILE)
+        if found == EMPTIED:
+            self._call(lib.mf_set_size, raw, 0)
+
+    def _descriptor(self, file: Any) -> int:
+        """Return the descriptor that *file* is or has, and take its name."""
+        if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
             raise TypeError(
                 f"file must be a path, a descriptor or an object with fileno(), not {type(file).__name__}"
             )
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if not isinstance(descriptor, int):
+            raise TypeError(f"fileno() must return an int, not {descriptor!r}")
         if descriptor < 0:
             raise ValueError(f"a descriptor must be 0 or more, not {descriptor}")
-        if descriptor > 2**31 - 1:
-            raise OverflowError(f"a descriptor must be at most {2**31 - 1}, not {descriptor}")
-        raw, fate = hold_file(self._name)
-        handle = get_osfhandle(descriptor) if sys.platform == "win32" else descriptor
-        _call(self._name, lib.mf_adopt, handle, access, raw)
-        if found == lib.MF_EMPTIED:
-            _call(self._name, lib.mf_set_size, raw, 0)
-        return raw, fate
+        if descriptor > LARGEST_DESCRIPTOR:
+            raise OverflowError(f"a descriptor must be at most {LARGEST_DESCRIPTOR}, not {descriptor}")
+        name = getattr(file, "name", descriptor)
+        self._name = name if isinstance(name, (str, bytes, int)) else descriptor
+        return descriptor
 
-    def _create(self, raw: Any, size: int) -> None:
+    def _hold_file(self) -> Any:
+        """Make what the backend opens the file into."""
+        raw, self._file_fate = hold_file(self._name)
+        self._source = raw, NO_SECTION
+        return raw
+
+    def _take_section(self, function: Callable[..., int], *arguments: Any) -> None:
+        """Have the backend make the section that maps are made from, from now on."""
+        section, fate = hold_section(self._name)
+        self._call(function, self._raw() or NO_FILE, *arguments, section)
+        before, self._section_fate = self._section_fate, fate
+        self._source = self._raw(), section
+        self._length = section.size
+        if before is not None:
+            before.settle()
+
+    def _create(self, size: int) -> None:
         """Give the empty file its size; take a new file away again if that fails."""
         try:
             if self._sparse:
-                _call(self._name, lib.mf_make_sparse, raw)
-            self._extend(raw, 0, size)
+                self._call(lib.mf_make_sparse, self._raw())
+            self._take_section(lib.mf_grow, 0, size, not self._sparse)
         except BaseException:
+            self._source = None
             if self._mode == "x+":
-                os.unlink(self._name)
-            raise
-
-    def _extend(self, raw: Any, old: int, new: int) -> None:
-        """Move the end of the file from *old* to *new*, further out; leave it where it was if that fails."""
-        if old == new:
-            return
-        if self._sparse:
-            _call(self._name, lib.mf_set_size, raw, new)
-            return
-        try:
-            _call(self._name, lib.mf_allocate, raw, old, new - old)
-        except BaseException:
-            lib.mf_set_size(raw, old)
+                os.unlink(self._name)  # type: ignore[arg-type]  # a path: the mode takes nothing else
             raise
 
     # The window on the whole file
 
-    def _open_source(self) -> Source | None:
-        return self._source
+    def _raw(self) -> Any:
+        source = self._source
+        return None if source is None else source[0]
+
+    def _call(self, function: Callable[..., int], *arguments: Any, notes: Mapping[int, str] = NO_NOTES) -> None:
+        """Call the backend, or raise ``OSError``. After a signal call again: Python's handlers run meanwhile (PEP 475)."""
+        code = function(*arguments)
+        while code == errno.EINTR:
+            code = function(*arguments)
+        if code:
+            del arguments  # or the error's traceback would keep the file open
+            raise os_error(code, self._name, notes)
 
     def _map(self) -> None:
         if self._memory is not NOWHERE:
             return
-        source = self._source
-        if source is None:
-            self._refuse()
         if self._length:
-            self._hold(*map_range(source, self._access, 0, self._length, self._file_fate))
+            self._hold(self._source, 0, self._length)
         else:
             self._hold_nothing()
         if self._closed:  # by another thread, meanwhile
             self._let_go()
-            self._refuse()
+            raise self._refusal()
 
     def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> View:
         """Map a range of the file by itself: *length* bytes from *offset* on, or all up to the end.
@@ -217,14 +237,12 @@ class MappedFile(Window):
         Without a range it covers everything that was written through this object and its views, closed ones too, and
         the size of the file.
         """
-        source = self._source
-        if source is None or length is not None or offset != 0 or self._access != WRITE:
+        if length is not None or offset != 0 or self._access != WRITE or self._closed:
             super().flush(offset, length, durable=durable)
             return
-        file = source[0]
         if not SYNC_COVERS_MAPS:
-            _call(self._name, self._file_fate.flush_maps, file, durable)
-        _call(self._name, lib.mf_sync, file, durable)
+            self._call(self._file_fate.flush_maps, self._raw() or NO_FILE, durable)
+        self._call(lib.mf_sync, self._raw() or NO_FILE, durable)
 
     # Size
 
@@ -244,47 +262,47 @@ class MappedFile(Window):
                 f"a file opened in mode {self._mode!r} cannot be resized: open it in mode 'r+', 'w+' or 'x+'"
             )
         with self._lock:
-            source = self._source
-            if source is None:
-                self._refuse()
-            raw = source[0]
-            old = _size_of(raw, self._name)
+            old = self._size_now()
             if new < old:
-                self._shrink(raw, new)
-            else:
-                self._extend(raw, old, new)
-            self._look_again(raw, new)
+                self._shrink(new)
+            elif new > old:
+                self._take_section(lib.mf_grow, old, new, not self._sparse)
+                self._let_go()
+            elif new != self._length:
+                self._look_again()
 
-    def _shrink(self, raw: Any, new: int) -> None:
+    def _shrink(self, new: int) -> None:
         before, what = self._length, f"shrink {self!r} to {new} bytes"
         self._length = min(new, before)  # from here on no view is made of what goes
         try:
             self._refuse_if_alive(what)
             self._let_go()
             self._refuse_if_alive(what)
-            _call(self._name, lib.mf_set_size, raw, new)
+            self._source = self._raw(), NO_SECTION  # Windows cuts no file that has a section
+            self._call(lib.mf_set_size, self._raw(), new)
         except BaseException:
             self._length = before
             raise
+        finally:
+            if self._source is not None and self._source[1] is NO_SECTION:
+                self._take_section(lib.mf_open_section, self._access)
 
     def refresh(self) -> None:
         """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are."""
         self._refuse_if_closed()
         with self._lock:
-            source = self._source
-            if source is None:
-                self._refuse()
-            size = _size_of(source[0], self._name)
-            if size != self._length:
-                self._look_again(source[0], size)
+            if self._size_now() != self._length:
+                self._look_again()
 
-    def _look_again(self, raw: Any, size: int) -> None:
+    def _look_again(self) -> None:
         """Map the file anew, at the size it has now, when it is next used."""
-        before = self._section_fate
-        self._take_source(raw, size)
+        self._take_section(lib.mf_open_section, self._access)
         self._let_go()
-        if before is not None:
-            before.settle()
+
+    def _size_now(self) -> int:
+        size = ffi.new("int64_t *")
+        self._call(lib.mf_get_size, self._raw() or NO_FILE, size)
+        return int(size[0])
 
     # State
 
@@ -300,10 +318,10 @@ class MappedFile(Window):
 
     def fileno(self) -> int:
         """Return the descriptor that the mapped file holds; on Windows, the handle. It stays the mapped file's."""
-        source = self._source
-        if source is None:
-            self._refuse()
-        return int(source[0].handle)
+        raw = self._raw()
+        if raw is None:
+            raise self._refusal()
+        return int(raw.handle)
 
     def close(self, *, strict: bool = False) -> None:
         """Give back the file: descriptor, handles and, unless buffers keep it, the map of the whole file.
@@ -332,23 +350,3 @@ class MappedFile(Window):
     def __repr__(self) -> str:
         state = "closed " if self._closed else ""
         return f"<{state}MappedFile {self._name!r}, mode {self._mode!r}, length {self._length}>"
-
-
-def _native(path: str | bytes) -> str | bytes:
-    """Return the path as ``mf_char`` has it."""
-    return os.fsdecode(path) if sys.platform == "win32" else os.fsencode(path)
-
-
-def _call(name: Name, function: Callable[..., int], *arguments: Any) -> None:
-    """Call the backend, or raise ``OSError``. Call again when a signal came in between: Python's handlers run meanwhile, PEP 475."""
-    code = function(*arguments)
-    while code == errno.EINTR:
-        code = function(*arguments)
-    if code:
-        raise os_error(code, name)
-
-
-def _size_of(raw: Any, name: Name) -> int:
-    size = ffi.new("int64_t *")
-    _call(name, lib.mf_get_size, raw, size)
-    return int(size[0])

@@ -14,15 +14,17 @@ from weakref import ref
 from mappedfile._errors import Name, os_error
 from mappedfile._native import ffi, lib
 from mappedfile._ranges import align
-from mappedfile._system import GRANULARITY, PAGE_SIZE, SYNC_COVERS_MAPS
+from mappedfile._system import PAGE_SIZE
 
-# Looked up once: opening a view is a matter of few microseconds.
 _new, _gc, _buffer = ffi.new, ffi.gc, ffi.buffer
-_mf_map, _mf_unmap, _mf_close = lib.mf_map, lib.mf_unmap, lib.mf_close
-_CHAR_POINTER_OUT = ffi.typeof("char **")
+_mf_unmap, _mf_close = lib.mf_unmap, lib.mf_close
 _FILE = ffi.typeof("mf_file *")
 _SECTION = ffi.typeof("mf_section *")
 _ABSENT = (-1, 0)
+
+#: A file and a section that are none.
+NO_FILE = _new(_FILE, _ABSENT)
+NO_SECTION = _new(_SECTION, _ABSENT)
 
 #: What maps are made from: an ``mf_file`` and its ``mf_section``. Whoever has the pair keeps both open.
 Source: TypeAlias = "tuple[Any, Any]"
@@ -96,14 +98,10 @@ def hold_file(name: Name) -> tuple[Any, OpenFile]:
     return _gc(_new(_FILE, _ABSENT), fate.give_back), fate
 
 
-def hold_section(file: Any, access: int, name: Name) -> tuple[Any, Held]:
-    """Make a section of the whole file; return it and its fate."""
+def hold_section(name: Name) -> tuple[Any, OpenSection]:
+    """Return an ``mf_section`` for the backend to fill in, and the fate of what it will hold."""
     fate = OpenSection(name)
-    section = _gc(_new(_SECTION, _ABSENT), fate.give_back)
-    code = lib.mf_open_section(file, access, section)
-    if code:
-        raise os_error(code, name)
-    return section, fate
+    return _gc(_new(_SECTION, _ABSENT), fate.give_back), fate
 
 
 if sys.version_info >= (3, 12):
@@ -142,6 +140,8 @@ class Pages(Held):
         self.offset = offset
         self.exports: dict[int, ref[Any]] = {}
 
+    address: ref[Any]  # the start, for those that were registered
+
     @property
     def name(self) -> Name:  # type: ignore[override]
         return self.file.name
@@ -157,6 +157,11 @@ class Pages(Held):
         if error := _mf_unmap(self.base, self.slack + self.length):
             self.fail(error)
 
+    def register(self, start: Any) -> None:
+        """Make the map one of those that a flush of the file covers."""
+        self.address = ref(start)
+        self.file.maps.add(self)
+
     def export(self, start: Any, readonly: bool) -> memoryview:
         """Return a buffer on the map, counted while it or anything made from it lives."""
         exporter = Exporter(start, self.length) if readonly else _buffer(start, self.length)
@@ -171,22 +176,3 @@ class Pages(Held):
         """Flush the pages under a range of the caller's; return the system's code."""
         first, count = align(self.slack + offset, length, PAGE_SIZE, self.whole)
         return lib.mf_flush(file, self.base + first, count, self.offset - self.slack + first, wait)
-
-
-def map_range(source: Source, access: int, offset: int, length: int, file: OpenFile) -> tuple[Any, Pages]:
-    """Map *length* bytes (1 or more) from *offset* on; return their address and the fate of the map.
-
-    The map lasts as long as the address object does. Raises ``OSError``.
-    """
-    slack = offset % GRANULARITY
-    out = _new(_CHAR_POINTER_OUT)
-    code = _mf_map(*source, access, offset - slack, length + slack, out)
-    if code:
-        raise os_error(code, file.name)
-    base = out[0]
-    pages = Pages(file, base, slack, length, offset)
-    start = _gc(base + slack, pages.give_back)
-    if not SYNC_COVERS_MAPS:
-        pages.address = ref(start)
-        file.maps.add(pages)
-    return start, pages

@@ -15,7 +15,7 @@ GRANULARITY: int = _system.granularity
 
 #: A flush that waits is durable by itself: Linux. Elsewhere the file must be synced after it.
 FLUSH_REACHES_DEVICE: bool = bool(_system.flush_reaches_device)
-#: Maps are made from a section of the file: Windows' "file mapping object".
+#: Maps are made from a section of the file, which must be made first: Windows' "file mapping object".
 HAS_SECTIONS: bool = bool(_system.has_sections)
 #: Syncing the file writes what is dirty in maps of it too: Linux. Elsewhere they must be flushed before.
 SYNC_COVERS_MAPS: bool = bool(_system.sync_covers_maps)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from weakref import ref
+from typing import TYPE_CHECKING, Any
 
 from mappedfile._errors import refuse_alive
-from mappedfile._pages import map_range
 from mappedfile._ranges import check_range
 from mappedfile._window import Window
 
 if TYPE_CHECKING:
+    from weakref import ref
+
     from mappedfile._file import MappedFile
-    from mappedfile._pages import Source
 
 
 class View(Window):
@@ -22,17 +21,16 @@ class View(Window):
 
     _what = "view"
 
+    _file: ref[MappedFile]
+
     def __init__(self, file: MappedFile, offset: int, length: int) -> None:
         self._closed = True  # until there is something to close
-        self._file = ref(file)
-        self._access = access = file._access
+        self._file = file._self
+        self._access = file._access
         self._name = file._name
         self._file_fate = file_fate = file._file_fate
         self._offset = offset
         self._length = length
-        source = file._source
-        if source is None:
-            file._refuse()
         # Counted before the range is checked: a shrink sets the new length before it counts.
         views = file_fate.views
         views.add(id(self))
@@ -40,8 +38,9 @@ class View(Window):
             if offset + length > file._length:
                 check_range(offset, length, file._length, file._what)
             if length:
-                self._hold(*map_range(source, access, offset, length, file_fate))
+                self._hold(file._source, offset, length)
             else:
+                file._refuse_if_closed()
                 self._hold_nothing()
         except BaseException:
             views.discard(id(self))
@@ -53,9 +52,9 @@ class View(Window):
         """Where in the file the view begins, in bytes."""
         return self._offset
 
-    def _open_source(self) -> Source | None:
+    def _raw(self) -> Any:
         file = self._file()
-        return None if file is None else file._source
+        return None if file is None else file._raw()
 
     def close(self, *, strict: bool = False) -> None:
         """Unmap the view. Buffers taken from it keep their memory until the last of them goes.
@@ -65,8 +64,9 @@ class View(Window):
         """
         if self._closed:
             return
-        if strict and self._fate is not None:
-            refuse_alive(0, len(self._fate.exports), f"close {self!r}")
+        fate = self._fate
+        if strict and fate is not None:
+            refuse_alive(0, len(fate.exports), f"close {self!r}")
         self._closed = True
         self._file_fate.views.discard(id(self))
         self._let_go()

@@ -6,11 +6,11 @@ import warnings
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
-from mappedfile._errors import os_error
+from mappedfile._errors import NOT_MAPPABLE, os_error
 from mappedfile._native import ffi, lib
-from mappedfile._pages import OpenFile, Pages, Source
+from mappedfile._pages import NO_FILE, OpenFile, Pages, Source
 from mappedfile._ranges import check_range, clamp
-from mappedfile._system import FLUSH_REACHES_DEVICE
+from mappedfile._system import FLUSH_REACHES_DEVICE, GRANULARITY, SYNC_COVERS_MAPS
 
 if TYPE_CHECKING:
     import sys
@@ -36,7 +36,9 @@ NOWHERE = memoryview(b"")
 NOWHERE.release()
 
 _NOTHING = ffi.new("char[]", 0)
-_buffer = ffi.buffer
+_CHAR_POINTER_OUT = ffi.typeof("char **")
+# Looked up once: making a view is a matter of a few microseconds.
+_new, _gc, _buffer, _mf_map = ffi.new, ffi.gc, ffi.buffer, lib.mf_map
 
 
 class Window:
@@ -72,15 +74,15 @@ class Window:
     def _map(self) -> None:
         """Map the memory, if that is still to be done; called when it is first needed."""
 
-    def _open_source(self) -> Source | None:
-        """Return the open file or, when it is closed, None."""
+    def _raw(self) -> Any:
+        """Return the open ``mf_file`` or, when it is closed, None."""
         raise NotImplementedError
 
     # Bytes
 
     def __len__(self) -> int:
         if self._closed:
-            self._refuse()
+            raise self._refusal()
         return self._length
 
     @overload
@@ -95,7 +97,7 @@ class Window:
             if key.__class__ is slice:
                 data = self._buffer[key]
                 if self._closed:  # by an __index__ inside the slice
-                    self._refuse()
+                    raise self._refusal()
                 return data
         except (TypeError, ValueError):
             pass  # closed, not mapped yet, or a slice with a step
@@ -224,22 +226,20 @@ class Window:
         first, count = check_range(first, count, self._length, self._what)
         if self._access != WRITE or count == 0:
             return
-        source = self._open_source()
-        if source is None and durable:
+        if durable and self._raw() is None:
             raise ValueError(
                 f"the file {self._name!r} is closed, and a durable flush needs it: flush before closing it, or use"
                 " flush(durable=False)"
             )
-        file = ffi.NULL if source is None else source[0]
         self._map()
         held = self._held
         if held is None:
-            self._refuse()
+            raise self._refusal()
         start, pages = held  # start keeps the map until we are through
-        code = pages.flush(file, first, count, durable)
+        code = pages.flush(self._raw() or ffi.NULL, first, count, durable)
         if code == 0 and durable and not FLUSH_REACHES_DEVICE:
-            code = lib.mf_sync(file, True)
-        del start, held
+            code = lib.mf_sync(self._raw() or NO_FILE, True)
+        del start, held  # or the error's traceback would keep them
         if code:
             raise os_error(code, self._name)
 
@@ -282,12 +282,12 @@ class Window:
 
     # Inside
 
-    def _refuse(self) -> Any:
-        raise ValueError(f"the {self._what} on {self._name!r} is closed")
+    def _refusal(self) -> ValueError:
+        return ValueError(f"the {self._what} on {self._name!r} is closed")
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            self._refuse()
+            raise self._refusal()
 
     def _mapped_memory(self) -> memoryview:
         if self._memory is NOWHERE:
@@ -300,14 +300,25 @@ class Window:
         self._map()
         return self._buffer
 
-    def _hold(self, start: Any, pages: Pages) -> None:
-        """Make this map the window's."""
-        buffer = _buffer(start, pages.length)
-        memory = memoryview(buffer)
-        self._fate = pages
+    def _hold(self, source: Source | None, offset: int, length: int) -> None:
+        """Map *length* bytes (1 or more) of the file from *offset* on, as the memory of the window."""
+        if source is None:
+            raise ValueError(f"the mapped file on {self._name!r} is closed")
+        slack = offset % GRANULARITY
+        out = _new(_CHAR_POINTER_OUT)
+        access = self._access
+        code = _mf_map(*source, access, offset - slack, length + slack, out)
+        if code:
+            del source  # or the error's traceback would keep the file open
+            raise os_error(code, self._name, NOT_MAPPABLE)
+        base = out[0]
+        self._fate = pages = Pages(self._file_fate, base, slack, length, offset)
+        start = _gc(base + slack, pages.give_back)
+        if not SYNC_COVERS_MAPS:
+            pages.register(start)
+        self._buffer = buffer = _buffer(start, length)
+        self._memory = memoryview(buffer) if access != READ else memoryview(buffer).toreadonly()
         self._held = start, pages
-        self._buffer = buffer
-        self._memory = memory.toreadonly() if self._access == READ else memory
 
     def _hold_nothing(self) -> None:
         """Be an empty window: bytes, but no memory of the system's."""

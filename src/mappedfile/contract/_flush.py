@@ -1,1 +1,347 @@
 """F · Flush."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import random
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mappedfile.contract import _child
+from mappedfile.contract._clauses import SHARED_WRITABLE, clause, equal, raises, true
+
+if TYPE_CHECKING:
+    from mappedfile.contract._subjects import Subject
+
+PAGE = mmap.PAGESIZE
+GRANULARITY = mmap.ALLOCATIONGRANULARITY
+
+
+@clause("F1", modes=SHARED_WRITABLE)
+def F1(subject: Subject, folder: Path) -> None:
+    """`flush()` returns when the range is on stable storage: `msync(MS_SYNC)` on Linux; plus `F_FULLFSYNC` on macOS;
+    `FlushViewOfFile` and then `FlushFileBuffers` on Windows."""
+    # From inside a process: what was flushed is read by others, past the cache too, and Linux counts no dirty page any
+    # more. tests/test_flush.py watches the system calls.
+    counts = counts_dirty_pages(folder)
+    path = folder / "file"
+    mapped = subject.create(path, bytes(2 * GRANULARITY + 3 * PAGE))
+    view = mapped.view(GRANULARITY, GRANULARITY + 2 * PAGE)
+    for number, (window, start) in enumerate([(mapped, 0), (view, GRANULARITY), (mapped, 0), (view, GRANULARITY)], 1):
+        content = bytes([number]) * (PAGE + 10)
+        window[5 : 5 + len(content)] = content
+        if counts:
+            true(dirty(window) > 0, "a page is dirty after it was written")
+        equal(None, window.flush() if number <= 2 else window.flush(0, 2 * PAGE), "what flush() returns")
+        if counts:
+            equal(0, dirty(window), "dirty bytes after flush()")
+        found = path.read_bytes()
+        equal(content, found[start + 5 : start + 5 + len(content)], "what others read after flush()")
+        direct = read_past_cache(path, start)
+        if direct is not None:
+            equal(found[start : start + PAGE], direct, "what is read past the cache after flush()")
+    view.close()
+    mapped.close()
+
+
+@clause("F2")
+def F2(subject: Subject, folder: Path) -> None:
+    """Any byte offset and length, rounded outwards to pages inside; a range outside the view is `ValueError`; an empty
+    range does nothing."""
+    size = GRANULARITY + 3 * PAGE + 100
+    mapped = subject.create(folder / "file", bytes(size))
+    view = mapped.view(GRANULARITY + 5, 3 * PAGE)
+    counts = subject.shared and counts_dirty_pages(folder)
+    for window in (mapped, view):
+        length = len(window)
+        edges = (0, 1, PAGE - 6, PAGE - 5, PAGE - 1, PAGE, PAGE + 1, length - 1, length)
+        for first in edges:
+            for stop in edges:
+                if first > stop:
+                    continue
+                equal(None, window.flush(first, stop - first), f"flush({first}, {stop - first}) of {length}")
+        for first in edges:
+            equal(None, window.flush(first), f"flush({first}) of {length}")
+        outside = [(length + 1, 0), (length, 1), (0, length + 1), (1, length), (PAGE, length), (length + PAGE, None)]
+        outside += [(-1, None), (-1, 1), (0, -1), (length, -1), (-PAGE, PAGE), (2**62, 2**62), (1, 2**63 - 1)]
+        for first, count in outside:
+            with raises(ValueError, f"flush({first}, {count}) of {length} bytes"):
+                window.flush(first, count)
+        if counts:
+            window.flush(0, length)
+            for first, count in ((PAGE + 50, 3), (PAGE - 6, 2), (PAGE - 1, PAGE + 2), (length - 1, 1)):
+                window[first] = window[first + count - 1] = 1
+                window.flush(first, 0)
+                true(dirty(window) > 0, "an empty range flushes nothing")
+                window.flush(first, count)
+                equal(0, dirty(window), f"dirty bytes after flush({first}, {count}) of what was written there")
+    view.close()
+    mapped.close()
+
+
+@clause("F3", modes=SHARED_WRITABLE)
+def F3(subject: Subject, folder: Path) -> None:
+    """`flush(durable=False)` starts write-back and does not wait for the device."""
+    # That it starts, and that nobody waits, is for tests/test_flush.py to see: only system calls show it.
+    path = folder / "file"
+    mapped = subject.create(path, bytes(3 * PAGE))
+    view = mapped.view(0, 2 * PAGE)
+    for number, window in enumerate((mapped, view), 1):
+        window[PAGE - 2 : PAGE + 2] = bytes([number]) * 4
+        equal(None, window.flush(durable=False), "what flush(durable=False) returns")
+        equal(None, window.flush(PAGE - 2, 4, durable=False), "what flush(offset, length, durable=False) returns")
+        equal(bytes([number]) * 4, path.read_bytes()[PAGE - 2 : PAGE + 2], "what others read after it")
+        for first, count in ((len(window) + 1, 0), (0, len(window) + 1), (-1, 1)):
+            with raises(ValueError, f"flush({first}, {count}, durable=False) of {len(window)} bytes"):
+                window.flush(first, count, durable=False)
+    mapped.close()
+    view[0:3] = b"end"
+    equal(None, view.flush(durable=False), "what it returns once the mapped file is closed")
+    view.close()
+    equal(b"end", path.read_bytes()[:3], "what others read after that")
+
+
+@clause("F4", modes=("r", "c"))
+def F4(subject: Subject, folder: Path) -> None:
+    """On read-only and private maps `flush()` succeeds and writes nothing."""
+    path = folder / "file"
+    content = bytes(range(256)) * (2 * PAGE // 256)
+    mapped = subject.create(path, content)
+    view = mapped.view(0, PAGE)
+    before = path.stat()
+    for window in (mapped, view):
+        if subject.writable:
+            window[10:14] = b"mine"
+        for arguments in ((), (0,), (0, PAGE), (PAGE // 2, 7), (11, 1), (len(window), 0)):
+            for durable in (True, False):
+                equal(None, window.flush(*arguments, durable=durable), f"what flush{arguments} returns")
+    mapped[0], view[0]
+    mapped.close()
+    view.close()
+    after = path.stat()
+    equal(content, path.read_bytes(), "the content of the file")
+    equal((before.st_size, before.st_mtime_ns), (after.st_size, after.st_mtime_ns), "its size and time of modification")
+
+
+@clause("F5", modes=SHARED_WRITABLE)
+def F5(subject: Subject, folder: Path) -> None:
+    """A durable flush needs the file handle: on a view whose mapped file is closed, `flush()` raises `ValueError` and
+    says what to do instead."""
+    path = folder / "file"
+    mapped = subject.create(path, bytes(2 * PAGE))
+    with mapped.view(0, PAGE) as view:
+        view[0:4] = b"open"
+        equal(None, view.flush(), "what flush() returns while the mapped file is open")
+        mapped.close()
+        view[0:4] = b"gone"
+        for arguments in ((), (0, 1), (PAGE - 1,)):
+            with raises(ValueError, f"flush{arguments} once the mapped file is closed", says="durable=False"):
+                view.flush(*arguments)
+        equal(None, view.flush(durable=False), "what flush(durable=False) returns then")
+        equal(b"gone", view[0:4], "the bytes of the view")
+    equal(b"gone", path.read_bytes()[:4], "the bytes of the file")
+
+
+@clause("F6", modes=SHARED_WRITABLE)
+def F6(subject: Subject, folder: Path) -> None:
+    """`MappedFile.flush()` without a range covers everything written through it and its views, closed ones too, and
+    the file's size."""
+    counts = counts_dirty_pages(folder)
+    path = folder / "file"
+    mapped = subject.create(path, bytes(3 * GRANULARITY))
+    mapped[0:5] = b"whole"
+    view = mapped.view(GRANULARITY, PAGE)
+    view[0:4] = b"view"
+    with mapped.view(2 * GRANULARITY, PAGE) as closed:
+        closed[0:6] = b"closed"
+    foreign = mapped.view(2 * GRANULARITY, PAGE)  # where the dirty pages of the closed one are still to be seen
+    foreign[0]
+    equal(None, mapped.flush(), "what flush() returns")
+    if counts:
+        for what, window in (("the mapped file", mapped), ("a view", view), ("where a closed view was", foreign)):
+            equal(0, dirty(window), f"dirty bytes in {what} after flush()")
+    found = path.read_bytes()
+    equal(b"whole view closed".split(), [found[: 5], found[GRANULARITY:][:4], found[2 * GRANULARITY :][:6]], "the file")
+    mapped.resize(4 * GRANULARITY)
+    mapped[4 * GRANULARITY - 3 :] = b"end"
+    equal(None, mapped.flush(), "what flush() returns after resize()")
+    if counts:
+        equal(0, dirty(mapped), "dirty bytes after that")
+    equal((4 * GRANULARITY, b"end"), (path.stat().st_size, path.read_bytes()[-3:]), "the file's size and its last bytes")
+    for window in (foreign, view, mapped):
+        window.close()
+
+
+@clause("F7", modes=SHARED_WRITABLE)
+def F7(subject: Subject, folder: Path) -> None:
+    """What was written and not flushed is still there for others after the writing process is killed with SIGKILL."""
+    kill_writers(subject, folder, times=5)
+
+
+@clause("F8", modes=SHARED_WRITABLE)
+def F8(subject: Subject, folder: Path) -> None:
+    """A write-back error of the system (`EIO`, `ENOSPC`) is an `OSError`, with number and file name."""
+    # No device fails on demand. What the system refuses here comes through the same calls; tests/test_flush.py has a
+    # device that is full.
+    _child.run(flush_what_is_gone, subject, folder / "file")
+
+
+# F1, F2, F6: what Linux tells of dirty pages
+
+
+def dirty(window: Any) -> int:
+    """Count the dirty bytes of the map that the window is in: proc_pid_smaps(5)."""
+    address = address_of(window.data)
+    inside = False
+    total = 0
+    with open("/proc/self/smaps", encoding="ascii", errors="replace") as lines:
+        for line in lines:
+            field, _, rest = line.partition(" ")
+            if not field.endswith(":"):
+                start, _, stop = field.partition("-")
+                inside = int(start, 16) <= address < int(stop, 16)
+            elif inside and field in ("Shared_Dirty:", "Private_Dirty:"):
+                total += int(rest.split()[0]) * 1024
+    return total
+
+
+def address_of(buffer: memoryview) -> int:
+    """Where a writable buffer is in memory."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+class _Plain:
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+
+def counts_dirty_pages(folder: Path) -> bool:
+    """Whether dirty pages of this file system can be counted, and become clean when they are written: not on tmpfs."""
+    if not os.path.exists("/proc/self/smaps"):
+        return False
+    path = folder / "probe-of-dirty-pages"
+    with open(path, "w+b") as file:
+        file.truncate(2 * PAGE)
+        with mmap.mmap(file.fileno(), 0) as plain:
+            plain[PAGE] = 1
+            was = dirty(_Plain(plain))
+            os.fsync(file.fileno())
+            now = dirty(_Plain(plain))
+    path.unlink()
+    return was > 0 and now == 0
+
+
+def read_past_cache(path: Path, offset: int) -> bytes | None:
+    """Read a page of the file from the device, or None where that cannot be."""
+    if not hasattr(os, "O_DIRECT") or not hasattr(os, "preadv"):
+        return None
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            with mmap.mmap(-1, PAGE) as aligned:
+                count = os.preadv(descriptor, [aligned], offset)
+                return aligned[:count] if count == PAGE else None
+        finally:
+            os.close(descriptor)
+    return None
+
+
+# F7: a writer that is killed
+
+_SIZE = 64 * PAGE
+_ACK = 8  # bytes of one acknowledgement
+
+
+def kill_writers(subject: Subject, folder: Path, *, times: int) -> None:
+    """Let a process write through maps and say so, kill it at a random moment, and look for what it had said."""
+    for number in range(times):
+        path = folder / f"file{number}"
+        with _child.start(write_until_killed, subject, path) as writer:
+            said = writer.stdout.read(_ACK)  # type: ignore[union-attr]
+            time.sleep(random.random() * 0.03)
+            writer.kill()
+            said += writer.stdout.read()  # type: ignore[union-attr]
+            error = writer.stderr.read().decode("utf-8", "replace").strip()  # type: ignore[union-attr]
+        equal("", error, "what the writer complained of")
+        done = len(said) // _ACK
+        true(done >= 1, "the writer wrote something before it was killed")
+        model = bytearray(_SIZE)
+        for index in range(done):
+            at, record = _record(index)
+            model[at : at + len(record)] = record
+        found = bytearray(path.read_bytes())
+        at, record = _record(done)  # may have been on its way
+        found[at : at + len(record)] = model[at : at + len(record)]
+        equal(_SIZE, len(found), "the size of the file")
+        true(found == model, f"all {done} records that were written before the kill are in the file")
+        path.unlink()
+
+
+def _record(index: int) -> tuple[int, bytes]:
+    """Where in the file a record goes, and what it is: no two are alike."""
+    return index * 7919 % (_SIZE - 512), (b"%07x " % index) * (1 + index % 63)
+
+
+def write_until_killed(subject: Subject, path: str) -> None:
+    """Write record after record, in every way there is, and say after each that it is written."""
+    mapped = subject.create(Path(path), bytes(_SIZE))
+    view = mapped.view()
+    data = view.data
+    index = 0
+    while True:
+        at, record = _record(index)
+        stop = at + len(record)
+        if index % 4 == 0:
+            mapped[at:stop] = record
+        elif index % 4 == 1:
+            view[at:stop] = record
+        elif index % 4 == 2:
+            data[at:stop] = record
+        else:
+            with mapped.view() as closed:
+                closed[at:stop] = record
+        os.write(1, b"%0*d" % (_ACK, index))
+        index += 1
+
+
+# F8: flushes that the system refuses
+
+
+def flush_what_is_gone(subject: Subject, path: str) -> None:
+    """Take the memory, then the file, away behind the library's back, and flush."""
+    mapped = subject.create(Path(path), bytes(4 * PAGE))
+    view = mapped.view()
+    view[PAGE] = 1
+    address = address_of(view.data)
+    if sys.platform == "win32":
+        true(ctypes.windll.kernel32.UnmapViewOfFile(ctypes.c_void_p(address)), "the check's own UnmapViewOfFile works")
+    else:
+        munmap = ctypes.CDLL(None, use_errno=True).munmap
+        munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        equal(0, munmap(address + PAGE, PAGE), "the check's own munmap")
+    with raises(OSError, "flush() of memory that is gone") as caught:
+        view.flush()
+    _check_error(caught.error, errno.ENOMEM, {87, 487}, path)  # Wine, Windows
+    if sys.platform == "win32":
+        true(ctypes.windll.kernel32.CloseHandle(ctypes.c_void_p(mapped.fileno())), "the check's own CloseHandle works")
+    else:
+        os.close(mapped.fileno())
+    with raises(OSError, "flush() of a file that is gone") as caught:
+        mapped.flush()
+    _check_error(caught.error, errno.EBADF, {6}, path)
+    sys.stdout.flush()
+    os._exit(0)  # nothing here can be given back
+
+
+def _check_error(error: OSError, code: int, windows: set[int], path: str) -> None:
+    if sys.platform == "win32":
+        true(error.winerror in windows, f"winerror is one of {windows}, not {error.winerror}")
+    else:
+        equal(code, error.errno, "errno")
+    equal(path, error.filename, "the file name of the error")

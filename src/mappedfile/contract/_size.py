@@ -1,1 +1,509 @@
 """S · Size."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import gc
+import mmap
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mappedfile import MappedFile
+from mappedfile.contract import _child
+from mappedfile.contract._clauses import SHARED_WRITABLE, NotHere, clause, equal, raises, true
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mappedfile.contract._subjects import Subject
+
+PAGE = mmap.PAGESIZE
+GRANULARITY = mmap.ALLOCATIONGRANULARITY
+GIB = 2**30
+
+
+@clause("S1")
+def S1(subject: Subject, folder: Path) -> None:
+    """An empty file maps, in every mode, as an empty object of length 0, and can grow."""
+    path = folder / "file"
+    mapped = subject.create(path, b"")
+    view = mapped.view()
+    for window in (mapped, view, mapped.view(0, 0)):
+        equal(0, len(window), "its length")
+        equal((b"", b"", []), (window[:], window[0:10], list(window)), "its bytes")
+        equal((0, -1, 0, -1, 1), (window.find(b""), window.find(b"x"), window.rfind(b""), window.rfind(b"x"),
+              window.count(b"")), "what is found in it")  # fmt: skip
+        equal((True, False), (b"" in window, b"x" in window), "what is in it")
+        equal((0, not subject.writable), (window.data.nbytes, window.data.readonly), "its buffer")
+        for position in (0, -1):
+            with raises(IndexError, f"[{position}] of an empty object"):
+                window[position]
+        if subject.writable:
+            window[0:0] = b""
+            with raises(IndexError, "[0] = 1 on an empty object"):
+                window[0] = 1
+        equal(None, window.flush(), "what flush() returns")
+    for offset, length in ((1, 0), (0, 1), (1, None)):
+        with raises(ValueError, f"view({offset}, {length}) of an empty file"):
+            mapped.view(offset, length)
+    equal(0, path.stat().st_size, "the size of the file")
+    if subject.shared:
+        mapped.resize(PAGE + 7)
+    else:
+        append(path, bytes(PAGE + 7))
+        mapped.refresh()
+    equal((PAGE + 7, PAGE + 7), (len(mapped), path.stat().st_size), "the lengths after it grew")
+    equal(bytes(PAGE + 7), mapped[:], "the new bytes")
+    equal((0, b""), (len(view), view[:]), "a view made before")
+    if subject.writable:
+        mapped[PAGE:] = b"written"
+        equal(b"written" if subject.shared else bytes(7), path.read_bytes()[PAGE:], "what reached the file")
+    view.close()
+    mapped.close()
+
+
+@clause("S2", modes=SHARED_WRITABLE)
+def S2(subject: Subject, folder: Path) -> None:
+    """`resize()` to a larger size works while views and buffers are alive. They keep their addresses and content and
+    stay coherent with the grown map. New bytes are zero, also where a write past the old end of file had left bytes in
+    its last page."""
+    path = folder / "file"
+    content = bytes(range(1, 251)) * ((GRANULARITY + PAGE) // 250 + 1)
+    mapped = subject.create(path, content)
+    size = first = len(content)
+    view, part = mapped.view(), mapped.view(PAGE + 5, 100)
+    buffers = [mapped.data, view.data, view.data[10:20].cast("H"), part.data]
+    addresses = [address_of(buffer) for buffer in buffers]
+    for step, new in enumerate((size + 1, size + 2, size + PAGE, 2 * GRANULARITY, 2 * GRANULARITY + 1, 40 * GRANULARITY)):
+        # Bytes between the old end and the end of its page: of ours, and of somebody else's map.
+        scribble(path, size)
+        if step == 0:
+            scribble_past(addresses[0], size)
+        mapped.resize(new)
+        equal((new, new), (len(mapped), path.stat().st_size), "the length, and the file's")
+        equal(bytes(new - size), mapped[size:], f"the new bytes, after growth from {size} to {new}")
+        equal(bytes(new - size), path.read_bytes()[size:], f"the new bytes in the file, after growth from {size} to {new}")
+        equal(content[:first], mapped[:first], "the bytes that were there before")
+        equal((first, 100), (len(view), len(part)), "the lengths of the views")
+        equal(addresses, [address_of(buffer) for buffer in buffers], "the addresses of the buffers")
+        equal(address_of(view.data), addresses[1], "the address of the view")
+        mark = bytes([255 - step]) * 4
+        for what, write in enumerate((buffers[0], view, buffers[1], part, mapped)):
+            at = PAGE + 5 if write is not part else 0
+            write[at : at + 4] = bytes([what]) + mark[1:]
+            seen = [mapped[PAGE + 5 : PAGE + 9], view[PAGE + 5 : PAGE + 9], part[0:4], bytes(buffers[3][0:4])]
+            seen += [bytes(buffers[0][PAGE + 5 : PAGE + 9]), bytes(buffers[1][PAGE + 5 : PAGE + 9])]
+            equal([bytes([what]) + mark[1:]] * 6, seen, "the same bytes through the old maps and the new one")
+        content = path.read_bytes()[:first]
+        mapped[new - 1] = 7
+        equal(7, path.read_bytes()[new - 1], "the last byte, written through the grown map")
+        mapped[new - 1] = 0
+        size = new
+    del buffers, addresses, write
+    view.close()
+    part.close()
+    mapped.close()
+    equal(size, path.stat().st_size, "the size of the file after close()")
+
+
+@clause("S3", modes=SHARED_WRITABLE)
+def S3(subject: Subject, folder: Path) -> None:
+    """`resize()` to a smaller size raises `BufferError` and changes nothing while a view or buffer is alive (Windows
+    could not do it either: 1224); otherwise it works."""
+    path = folder / "file"
+    content = bytes(range(256)) * (4 * PAGE // 256) + b"end"
+    size = len(content)
+    mapped = subject.create(path, content)
+    closed_view = mapped.view(0, 10)
+    kept = closed_view.data[2:4]
+    closed_view.close()
+    alive = [mapped.view(3 * PAGE), mapped.view(0, 0), mapped.data, mapped.data[1:3].cast("H"), kept]
+    del kept
+    while alive:
+        for new in (size - 1, PAGE, 1, 0):
+            with raises(BufferError, f"resize({new}) of {size} bytes with {alive[-1]!r} alive"):
+                mapped.resize(new)
+        equal((size, size), (len(mapped), path.stat().st_size), "the length, and the file's, after a refusal")
+        true(mapped[:] == content, "the content is what it was after a refusal")
+        last = alive[-1]
+        if hasattr(last, "flush"):
+            equal(content[size - len(last) if len(last) else size :], last[:], "the bytes of the view")
+            last.close()
+        else:
+            true(bytes(last) in content, "the bytes of the buffer are what they were")
+        del last, alive[-1]
+        gc.collect()
+    mapped[0] = 42
+    for new in (size - 1, PAGE + 1, PAGE, 1, 0):
+        mapped.resize(new)
+        equal((new, new), (len(mapped), path.stat().st_size), "the length, and the file's")
+        equal((b"\x2a" + content[1:])[:new], mapped[:], "what is left")
+        with raises(IndexError, "an index past the new end"):
+            mapped[new]
+        with raises(ValueError, "a view past the new end"):
+            mapped.view(0, new + 1)
+    mapped.resize(2 * PAGE)
+    equal(bytes(2 * PAGE), mapped[:], "the bytes after shrinking to nothing and growing again")
+    mapped.close()
+    equal(bytes(2 * PAGE), path.read_bytes(), "the file")
+
+
+@clause("S4")
+def S4(subject: Subject, folder: Path) -> None:
+    """A resize that fails leaves size, content and mapping as they were."""
+    path = folder / "file"
+    content = bytes(range(256)) * (2 * PAGE // 256) + b"end"
+    if not subject.shared:
+        with subject.create(path, content) as mapped, mapped.view(PAGE) as view:
+            for new in (0, 1, 10 * PAGE):
+                with raises((OSError, TypeError), f"resize({new}) in mode {subject.mode!r}"):  # UnsupportedOperation
+                    mapped.resize(new)
+                unchanged(mapped, view, path, content)
+        return
+    _child.run(resize_in_vain, subject, path)
+
+
+@clause("S5", modes=SHARED_WRITABLE)
+def S5(subject: Subject, folder: Path) -> None:
+    """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later; `sparse=True` opts out."""
+    size = 2**20
+    holes = system_leaves_holes(folder, size)
+    if shutil.disk_usage(folder).free < 64 * size:
+        fill_disk(subject, folder, allocates=holes is not None)
+        return
+    # Nobody's large disk gets filled: that the blocks are there when the size is says as much.
+    if holes is None:
+        raise NotHere("blocks in use cannot be seen here")
+    path = folder / "file"
+    with subject.create(path, b"x" * PAGE) as mapped:
+        mapped.resize(size)
+        true(allocated(path) >= size, f"{size} bytes of blocks are there after resize(), not {allocated(path)}")
+    if subject.mode != "r+":
+        path = folder / "created"
+        with subject.open(path, subject.mode, size=size):
+            true(allocated(path) >= size, f"{size} bytes of blocks are there after creation, not {allocated(path)}")
+    if holes:
+        with subject.create(folder / "sparse", b"x" * PAGE, sparse=True) as mapped:
+            mapped.resize(64 * size)
+            blocks = allocated(folder / "sparse")
+            true(blocks < 64 * size, f"with sparse=True there are fewer blocks than {64 * size} bytes, not {blocks}")
+
+
+@clause("S6")
+def S6(subject: Subject, folder: Path) -> None:
+    """A view lies inside the file: any byte offset, any length; outside it `ValueError`. Nothing grows or shrinks a
+    file but `resize()` and the creating modes."""
+    size = GRANULARITY + PAGE + 123
+    content = (bytes(range(251)) * (size // 251 + 1))[:size]
+    path = folder / "file"
+    mapped = subject.create(path, content)
+    edges = {0, 1, size // 2}
+    for edge in (PAGE, GRANULARITY, GRANULARITY + PAGE, size):
+        edges |= {edge - 1, edge, edge + 1}
+    for offset in sorted(edges):
+        for length in sorted({0, 1, 2, PAGE, GRANULARITY, size, size - offset - 1, size - offset, size - offset + 1}):
+            if length < 0:
+                continue
+            if offset + length <= size:
+                with mapped.view(offset, length) as view:
+                    equal((offset, length), (view.offset, len(view)), "the offset and length of a view")
+                    true(view[:] == content[offset : offset + length], f"view({offset}, {length}) has the file's bytes")
+            else:
+                with raises(ValueError, f"view({offset}, {length}) of {size} bytes"):
+                    mapped.view(offset, length)
+        if offset <= size:
+            with mapped.view(offset) as view:
+                true(view[:] == content[offset:], f"view({offset}) has the file's bytes")
+    for far in [(size + 1, None), (-1, 1), (0, -1), (size, -1), (2**40, 0), (2**62, 2**62), (1, 2**63 - 1)]:
+        with raises(ValueError, f"view{far} of {size} bytes"):
+            mapped.view(*far)
+    with mapped.view(size - 5) as view:
+        for window in (view, mapped):
+            with raises(IndexError, "an index past the end"):
+                window[len(window)]
+            equal(b"", window[len(window) :], "a slice past the end")
+            if subject.writable:
+                length = len(window)
+                window[length - 5 :] = b"final"
+                window[length - 1 : length + 10] = b"L"
+                with raises(IndexError, "a write past the end"):
+                    window[length] = 1
+                with raises(ValueError, "a write over the end"):
+                    window[length - 1 :] = b"12"
+                with raises(ValueError, "a write past the end"):
+                    window[length:] = b"1"
+        mapped.flush()
+        view.flush()
+    equal(size, len(mapped), "the length after all that")
+    mapped.close()
+    equal(size, path.stat().st_size, "the file's size after all that")
+    with subject.open(path, "r+" if subject.shared else subject.mode) as mapped:
+        equal(size, len(mapped), "the length when it is opened again")
+    equal(size, path.stat().st_size, "the file's size after that")
+
+
+@clause("S7")
+def S7(subject: Subject, folder: Path) -> None:
+    """Sizes and offsets past 4 GiB work."""
+    if sys.maxsize < 2**32:
+        raise NotHere("a process of 32 bits has no room for it")
+    past(subject, folder / "file", 5 * GIB)
+
+
+@clause("S8")
+def S8(subject: Subject, folder: Path) -> None:
+    """Growth by others shows after `refresh()`; `len()` does not change by itself."""
+    path = folder / "file"
+    content = b"begin" * 1000
+    mapped = subject.create(path, content)
+    size = len(content)
+    view = mapped.view(size - 10)
+    data = view.data
+    address = address_of(data) if subject.writable else None
+    for more in (b"!", b"within the page", b"beyond it" * PAGE):
+        append(path, more)
+        equal(size, len(mapped), "the length before refresh()")
+        equal(content, mapped[:], "the bytes before refresh()")
+        with raises(IndexError, "an index past the end, before refresh()"):
+            mapped[size]
+        with raises(ValueError, "a view past the end, before refresh()"):
+            mapped.view(size, 1)
+        mapped.refresh()
+        content += more
+        size += len(more)
+        equal(size, len(mapped), "the length after refresh()")
+        true(mapped[:] == content, "the bytes after refresh() are the file's")
+        with mapped.view(size - len(more)) as new:
+            equal(more, new[:], "a view of the new bytes")
+        equal((10, b"begin" * 2), (len(view), view[:]), "a view made before")
+        equal(b"begin" * 2, bytes(data), "a buffer taken before")
+        if address is not None:
+            equal(address, address_of(data), "its address")
+    mapped.refresh()
+    equal(size, len(mapped), "the length after a refresh() for nothing")
+    if subject.shared:
+        mapped[size - 3 :] = b"end"
+        view[0:5] = b"BEGIN"
+        equal(b"BEGIN", mapped[4990:4995], "what is written through the old view, in the new map")
+        equal((b"BEGIN", b"end"), (path.read_bytes()[4990:4995], path.read_bytes()[-3:]), "and in the file")
+    del data, new
+    view.close()
+    mapped.close()
+
+
+# Files as others treat them
+
+
+def append(path: Path, data: bytes) -> None:
+    """Make a file larger, as a stranger does."""
+    with open(path, "ab") as file:
+        file.write(data)
+
+
+def address_of(buffer: memoryview) -> int:
+    """Where a writable buffer is in memory."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def scribble(path: Path, size: int) -> None:
+    """Write to the last page past the end of the file, through a map of somebody else's."""
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as foreign:
+        scribble_past(address_of(memoryview(foreign)), size)
+
+
+def scribble_past(address: int, size: int) -> None:
+    """Write to the last page of a map, past its end: hardware cannot forbid it."""
+    ctypes.memset(address + size, 0xEE, -size % PAGE)
+
+
+def unchanged(mapped: Any, view: Any, path: Path, content: bytes) -> None:
+    """Break the clause unless all is as it was; *view* reaches from the second page to the end."""
+    equal((len(content), len(content)), (len(mapped), path.stat().st_size), "the length, and the file's")
+    true(mapped[:] == content, "the content is what it was")
+    true(path.read_bytes() == content, "the file's content is what it was")
+    true(view[:] == content[PAGE:], "the view's content is what it was")
+    with mapped.view(1) as another:
+        true(another[:] == content[1:], "another view can be made")
+    with raises(IndexError, "an index past the end"):
+        mapped[len(content)]
+
+
+def resize_in_vain(subject: Subject, path_name: str) -> None:
+    """S4: make resizes fail, in this process of its own."""
+    from pathlib import Path
+
+    path = Path(path_name)
+    content = bytes(range(256)) * (2 * PAGE // 256) + b"end"
+    size = len(content)
+    if sys.platform == "win32":
+        impossible = (2**63 - 1, 2**62)
+        gives_up = "a file of 2**62 bytes is possible here"
+    else:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8 * PAGE, hard))
+        impossible = (8 * PAGE + 1, 100 * PAGE, 2**40)
+        gives_up = "this file system does not heed RLIMIT_FSIZE"
+    with subject.create(path, content) as mapped, mapped.view(PAGE) as view:
+        data = mapped.data
+        address = address_of(data)
+        failed = 0
+        for new in impossible:
+            try:
+                mapped.resize(new)
+            except OSError as error:
+                failed += 1
+                equal(path_name, os.fspath(error.filename or ""), "the file name of the error")
+                true(error.errno, "the error has a number")
+                unchanged(mapped, view, path, content)
+                equal((content, address), (bytes(data), address_of(data)), "a buffer taken before, and its address")
+            else:
+                break
+        if not failed:
+            raise NotHere(gives_up)
+        for kind, wrong in ((OverflowError, 2**63), (ValueError, -1), (TypeError, "1"), (TypeError, None)):
+            with raises(kind, f"resize({wrong!r})"):
+                mapped.resize(wrong)
+            unchanged(mapped, view, path, content)
+        with raises(BufferError, "resize(1) with a view alive"):
+            mapped.resize(1)
+        unchanged(mapped, view, path, content)
+        view[0:3] = b"new"
+        equal(b"new", mapped[PAGE : PAGE + 3], "what is written through the view, in the map")
+        mapped.resize(4 * PAGE)
+        equal((4 * PAGE, 4 * PAGE), (len(mapped), path.stat().st_size), "the length after a resize that is possible")
+        equal(bytes(4 * PAGE - size), mapped[size:], "its new bytes")
+        del data
+
+
+# S5
+
+
+def allocated(path: Path) -> int:
+    """Bytes of disk blocks that a file has."""
+    if sys.platform != "win32":
+        return path.stat().st_blocks * 512
+    high = ctypes.c_ulong()
+    low = ctypes.windll.kernel32.GetCompressedFileSizeW(str(path), ctypes.byref(high))
+    return (high.value << 32) + (low & 0xFFFFFFFF)
+
+
+def system_leaves_holes(folder: Path, size: int) -> bool | None:
+    """Whether files have holes here and blocks elsewhere; None if that cannot be seen: Wine, where the plain way to grow a
+    file leaves a hole that Windows does not."""
+    path = folder / "probe-of-blocks"
+    with open(path, "wb") as file:
+        file.write(os.urandom(size))
+        file.flush()
+        os.fsync(file.fileno())
+    full = allocated(path)
+    with open(path, "wb") as file:
+        file.truncate(size)
+        file.flush()
+        os.fsync(file.fileno())
+    hollow = allocated(path)
+    path.unlink()
+    if full < size or (sys.platform == "win32" and hollow < size):
+        return None
+    return sys.platform == "win32" or hollow < size
+
+
+def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
+    """Ask a small disk for more than it has."""
+    free = shutil.disk_usage(folder).free
+    too_much = free + 2**20
+    kept = folder / "kept"
+    content = b"kept" * PAGE
+    with subject.create(kept, content) as mapped, mapped.view(PAGE) as view:
+        if allocates:
+            with raises(OSError, f"resize({too_much}) with {free} bytes free") as caught:
+                mapped.resize(too_much)
+            equal((errno.ENOSPC, str(kept)), (caught.error.errno, str(caught.error.filename)), "the error")
+            unchanged(mapped, view, kept, content)
+            if subject.mode != "r+":
+                new = folder / "new"
+                with raises(OSError, f"creation of {too_much} bytes with {free} bytes free") as caught:
+                    subject.open(new, subject.mode, size=too_much)
+                equal((errno.ENOSPC, str(new)), (caught.error.errno, str(caught.error.filename)), "the error")
+                if subject.mode == "x+":
+                    true(not new.exists(), "no file is left behind")
+                else:
+                    equal(0, new.stat().st_size, "the size of what is left behind")
+            left = shutil.disk_usage(folder).free
+            true(left >= free - 2**18, f"what was taken is given back: of {free} bytes free there are {left}")
+            mapped.resize(free // 2)
+            mapped[PAGE * 4 :] = b"\1" * (free // 2 - PAGE * 4)  # every page has its room
+            equal(1, mapped[free // 2 - 1], "the last byte")
+    kept.unlink()
+    if subject.mode != "r+":
+        with subject.open(folder / "sparse", subject.mode, size=too_much, sparse=True) as mapped:
+            equal(too_much, len(mapped), "the length with sparse=True")
+    else:
+        with subject.create(folder / "sparse", b"x", sparse=True) as mapped:
+            mapped.resize(too_much)
+            equal(too_much, len(mapped), "the length with sparse=True")
+    if not allocates:
+        raise NotHere("this system leaves holes where Windows allocates")
+
+
+# S7
+
+
+def past(subject: Subject, path: Path, size: int) -> None:
+    """Map a sparse file of *size* bytes, 5 GiB or more, whole and in parts."""
+    places = (2**32 - 3, 2**32, 2**32 + 123_457, 4 * GIB + 2**29 + 1, size - 7)
+    try:
+        with MappedFile(path, "x+", size=size, sparse=True):
+            pass
+    except OSError as error:
+        raise NotHere(f"no file of {size} bytes can be made here: {error}") from error
+    with contextlib.suppress(NotHere):
+        true(allocated(path) < size // 4, f"a file made with sparse=True has holes; {allocated(path)} bytes are there")
+    if subject.mode in ("w+", "x+"):
+        path = path.with_name("created")
+        mapped = subject.open(path, subject.mode, size=size, sparse=True)
+    else:
+        mapped = subject.open(path, subject.mode)
+    with open(path, "r+b") as file:
+        for number, place in enumerate(places, 1):
+            file.seek(place)
+            file.write(b"%d" % number * 7)
+    with mapped:
+        equal(size, len(mapped), "the length")
+        for number, place in enumerate(places, 1):
+            there = b"%d" % number * 7
+            with mapped.view(place, 7) as view:
+                equal((place, there), (view.offset, view[:]), "a view")
+            with mapped.view(place - 5000, 5010 if place < size - 7 else 5007) as view:
+                equal(there, view[5000:5007], "the bytes in a view that begins before")
+                if subject.writable:
+                    view[5000:5003] = b"new"
+        with mapped.view(size - 7) as view:
+            equal(7, len(view), "the length of a view up to the end")
+        for outside in ((size - 6, 7), (size + 1, 0), (2**62, 1)):
+            with raises(ValueError, f"view{outside} of {size} bytes"):
+                mapped.view(*outside)
+        if subject.mode != "c":  # a private map of all of it may be more than the system lets one promise to fill
+            for number, place in enumerate(places, 1):
+                there = (b"new" if subject.shared else b"%d" % number * 3) + b"%d" % number * 4
+                equal(there, mapped[place : place + 7], "the bytes in the map of the whole file")
+                equal(there[6], mapped[place + 6], "a byte of it")
+                equal(place, mapped.find(there, place - 100, place + 7), "where it is found")
+                equal(place, mapped.rfind(there, place - 100), "where it is found from the end")
+            equal(mapped[size - 1], mapped[-1], "the last byte")
+        if subject.shared:
+            mapped[2**32 + 5] = 77
+            mapped.flush(2**32 + 5, 1)
+            with open(path, "rb") as file:
+                file.seek(2**32 + 5)
+                equal(b"M", file.read(1), "what was written, as others read it")
+            mapped.resize(size + PAGE + 1)
+            mapped[size + PAGE] = 78
+            with mapped.view(size + PAGE) as view:
+                equal(b"N", view[:], "the last byte after growth")
+            equal(size + PAGE + 1, path.stat().st_size, "the size of the file")
