@@ -1,6 +1,6 @@
 """Windows on this system: the Windows wheel, in real Windows Pythons, under Wine.
 
-    python .ci/wine.py install                     build the Windows wheel from the sdist, install it in every Windows Python
+    python .ci/wine.py install                     build the Windows wheel from the sdist, install it in each Python
     python .ci/wine.py test [ARGUMENT...]          the same, then run pytest with these arguments on each
     python .ci/wine.py run VERSION [ARGUMENT...]   run a Windows Python as it stands
 

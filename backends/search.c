@@ -12,8 +12,8 @@
 typedef unsigned char byte;
 
 enum {
-    SHORT = 4,     /* to this length a needle moves too little per skip for the table to pay */
-    TABLE = 1024   /* a power of two */
+    SHORT = 4,   /* to this length a needle moves too little per step for the table to pay */
+    TABLE = 1024 /* a power of two */
 };
 
 /* The place in the table of two neighbouring bytes. Pairs of lower-case letters have places of their own. */
@@ -22,10 +22,10 @@ enum {
 typedef struct {
     const byte *needle; /* its first byte in the direction of the search */
     ptrdiff_t dir, length;
-    ptrdiff_t cut, period; /* the critical factorization, and how far a match of the right part moves the window */
-    ptrdiff_t kept;        /* bytes known to match after that move: 0 unless the needle repeats with the period */
-    ptrdiff_t gap;         /* from the needle's last pair back to the one before in the same place */
-    ptrdiff_t skip[TABLE]; /* by the last pair of a window: how far to move it, times dir; 0 if it may match */
+    ptrdiff_t cut, period;  /* the critical factorization, and how far to move when only the left part differs */
+    ptrdiff_t kept;         /* bytes known to match after that move: 0 unless the needle repeats with the period */
+    ptrdiff_t gap;          /* from the last pair of the needle back to the one before it in the same place */
+    ptrdiff_t where[TABLE]; /* where the last pair in this place ends; 0 if there is none */
 } plan;
 
 /* Where the greatest suffix of x starts, for the order of bytes or, if flip, the reverse order; and its period. */
@@ -58,7 +58,7 @@ static ptrdiff_t greatest_suffix(const byte *x, ptrdiff_t length, ptrdiff_t dir,
 static void prepare(plan *p, const byte *needle, ptrdiff_t length, ptrdiff_t dir)
 {
     const byte *x = dir > 0 ? needle : needle + length - 1;
-    ptrdiff_t i, other, other_period, *last = NULL;
+    ptrdiff_t i, other, other_period;
 
     p->needle = x;
     p->dir = dir;
@@ -79,77 +79,85 @@ static void prepare(plan *p, const byte *needle, ptrdiff_t length, ptrdiff_t dir
         p->kept = 0;
         p->period = (p->cut > length - p->cut ? p->cut : length - p->cut) + 1;
     }
-    for (i = 0; i < TABLE; i++)
-        p->skip[i] = dir * (length - 1);
+    memset(p->where, 0, sizeof p->where);
     for (i = 1; i < length; i++) {
-        last = &p->skip[PLACE(x[dir * i], x[dir * (i - 1)])];
-        p->gap = dir * *last;
-        *last = dir * (length - 1 - i);
+        ptrdiff_t *where = &p->where[PLACE(x[dir * i], x[dir * (i - 1)])];
+
+        p->gap = i - *where;
+        *where = i;
     }
 }
 
-/* Eight positions at a time: a byte of differ is 0 where all bytes of the needle match. */
+/* Which of the eight bytes here differ from this one. */
+static uint64_t differ(const byte *eight, byte from)
+{
+    uint64_t word;
+
+    memcpy(&word, eight, sizeof word);
+    return word ^ UINT64_MAX / 255 * from;
+}
+
+/* next for a needle of up to SHORT bytes: eight windows at a time, until a byte of miss is 0. */
 static ptrdiff_t next_short(const plan *p, const byte *haystack, ptrdiff_t length, ptrdiff_t from)
 {
     const uint64_t ones = UINT64_MAX / 255;
-    const ptrdiff_t size = p->length;
-    const byte *needle = p->dir > 0 ? p->needle : p->needle - (size - 1);
+    const ptrdiff_t last = p->length - 1, second = last > 1 ? 1 : last, third = last > 2 ? 2 : last;
+    const byte *needle = p->dir > 0 ? p->needle : p->needle - last;
 
-    for (; length - from >= size + 7; from += 8) {
-        const byte *low = haystack + (p->dir > 0 ? from : length - size - from - 7);
-        uint64_t differ = 0, word;
-        ptrdiff_t i;
+    for (; length - from >= last + 8; from += 8) {
+        const byte *low = haystack + (p->dir > 0 ? from : length - last - from - 8);
+        uint64_t miss = differ(low, needle[0]) | differ(low + second, needle[second]) |
+                        differ(low + third, needle[third]) | differ(low + last, needle[last]);
 
-        for (i = 0; i < size; i++) {
-            memcpy(&word, low + i, sizeof word);
-            differ |= word ^ ones * needle[i];
-        }
-        if ((differ - ones) & ~differ & ones << 7)
+        if ((miss - ones) & ~miss & ones << 7)
             break;
     }
-    for (; length - from >= size; from++)
-        if (memcmp(haystack + (p->dir > 0 ? from : length - size - from), needle, (size_t)size) == 0)
+    for (; length - from > last; from++)
+        if (memcmp(haystack + (p->dir > 0 ? from : length - 1 - last - from), needle, (size_t)p->length) == 0)
             return from;
     return -1;
 }
 
-/* The first match at from or after, or -1; both are offsets in the direction of the search. */
+/* The first match at from or after, or -1. Both are offsets in the direction of the search. */
 static ptrdiff_t next(const plan *p, const byte *haystack, ptrdiff_t length, ptrdiff_t from)
 {
-    const ptrdiff_t dir = p->dir, last = p->length - 1, stop = dir * (length - 1);
-    const byte *start = dir > 0 ? haystack : haystack + length - 1;
-    ptrdiff_t at = dir * (from + last); /* the last byte of the window is start[at] */
-    ptrdiff_t known = 0;                /* bytes at the start of the window that match */
+    const ptrdiff_t dir = p->dir, last = p->length - 1;
+    const byte *needle = p->needle, *start = dir > 0 ? haystack : haystack + length - 1, *window;
+    ptrdiff_t end = from + last; /* the last byte of the window */
+    ptrdiff_t known = 0;         /* bytes at the start of the window that match */
+    ptrdiff_t where, i;
 
     if (p->length <= SHORT)
         return next_short(p, haystack, length, from);
-    while ((stop - at) * dir >= 0) {
-        ptrdiff_t i, move = p->skip[PLACE(start[at], start[at - dir])];
-        const byte *window;
-
-        if (move != 0) {
-            /* What is known matches, so the mismatch is after it, and Two-Way moves past that. Without this, losing
-             * what is known would cost the linear bound. */
-            if (known > 0 && move * dir <= known - p->cut)
-                move = dir * (known - p->cut + 1);
+    while (end < length) {
+        where = p->where[PLACE(start[dir * end], start[dir * (end - 1)])];
+        if (where == 0) { /* apart from the next case, for the processor to guess the move and not wait for the table */
+            end += last;
             known = 0;
-            at += move;
             continue;
         }
-        window = start + (at - dir * last);
-        for (i = known > p->cut ? known : p->cut; i <= last && p->needle[dir * i] == window[dir * i]; i++)
+        if (where < last) {
+            /* The mismatch is after what is known, so Two-Way moves this far too. Forgetting what is known for a
+             * smaller move would cost the linear bound. */
+            i = known > 0 ? known - p->cut + 1 : 0;
+            end += i > last - where ? i : last - where;
+            known = 0;
+            continue;
+        }
+        window = start + dir * (end - last);
+        for (i = known > p->cut ? known : p->cut; i <= last && needle[dir * i] == window[dir * i]; i++)
             ;
         if (i <= last) {
             i -= p->cut - 1;
-            at += dir * (i > p->gap ? i : p->gap);
+            end += i > p->gap ? i : p->gap;
             known = 0;
             continue;
         }
-        for (i = p->cut; i > known && p->needle[dir * (i - 1)] == window[dir * (i - 1)]; i--)
+        for (i = p->cut; i > known && needle[dir * (i - 1)] == window[dir * (i - 1)]; i--)
             ;
         if (i <= known)
-            return at * dir - last;
-        at += dir * p->period;
+            return end - last;
+        end += p->period;
         known = p->kept;
     }
     return -1;

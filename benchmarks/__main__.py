@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -32,7 +33,12 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
     parser.add_argument("--profile", action="store_true", help="show where the time goes instead")
     parser.add_argument("--dir", type=Path, help="where the files are made (default: a temporary folder)")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu leaves out what other programs do to us")
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu, for a busy machine: leaves out waiting (not in the rows import, many*, append*, step, which are wall alone)",
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # in the process of one row
     options = parser.parse_args()
     patterns = options.rows.split(",")
@@ -53,7 +59,8 @@ def main() -> int:
     before = state()
     if not options.json:
         print(f"Python {platform.python_version()}, {platform.platform()}, files in {options.dir or tempfile.gettempdir()}")
-        print(f"{PACKAGE}, {before}")
+        load = f", load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors" if hasattr(os, "getloadavg") else ""
+        print(f"{PACKAGE}, {before}{load}")
         if not options.profile:
             print(HEAD)
     for name in chosen:

@@ -31,9 +31,11 @@ def os_error(code: int, name: Name, notes: Mapping[int, str] = NO_NOTES) -> OSEr
 
 def refuse_alive(views: int, buffers: int, what: str) -> None:
     """Raise ``BufferError`` if anything is alive, saying what and how many."""
-    parts = [f"{number} {kind}{'s'[: number != 1]}" for number, kind in ((views, "view"), (buffers, "buffer")) if number]
+    parts = [
+        f"{number} {kind}{'s'[: number != 1]}" for number, kind in ((views, "view"), (buffers, "buffer")) if number
+    ]
     if parts:
         raise BufferError(
-            f"cannot {what}: {' and '.join(parts)} of it alive; close the views, and drop the memoryviews and arrays made"
-            " from them"
+            f"cannot {what}: {' and '.join(parts)} of it alive; close the views, and drop the memoryviews and arrays"
+            " made from them"
         )

@@ -60,8 +60,9 @@ _MODES = {
 class MappedFile(Window):
     """A file mapped into memory: a window on all its bytes, and the maker of views on parts of it.
 
-    *file* is a path (str, bytes, ``PathLike``), a descriptor, or an object with ``fileno()``, which is duplicated, never used
-    later and never closed. What is still in the buffers of a file object is not in the file yet: flush it first.
+    *file* is a path (str, bytes, ``PathLike``), a descriptor, or an object with ``fileno()``, which is duplicated,
+    never used later and never closed. What is still in the buffers of a file object is not in the file yet: flush it
+    first.
 
     ======  ==========================  =========================  ========
     mode    file                        memory                     *size*
@@ -73,13 +74,13 @@ class MappedFile(Window):
     "c"     must exist                  copy-on-write, private     -
     ======  ==========================  =========================  ========
 
-    *size*, in bytes, from 0 to 2**63 - 1, is what a created file gets. Disk blocks are reserved for it, so that a full disk
-    is an error here and not a fault later; *sparse* leaves holes instead, also when the file is resized.
+    *size*, in bytes, from 0 to 2**63 - 1, is what a created file gets. Disk blocks are reserved for it, so that a full
+    disk is an error here and not a fault later; *sparse* leaves holes instead, also when the file is resized.
 
     The map of the whole file is made on first use: to open a large file and look at one view costs one view.
 
-    Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that cannot be, and the ``OSError`` subclass that fits
-    what the system refused.
+    Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that cannot be, and the ``OSError`` subclass
+    that fits what the system refused.
     """
 
     __slots__ = ("_lock", "_mode", "_section_fate", "_self", "_source", "_sparse")
@@ -147,9 +148,7 @@ class MappedFile(Window):
     def _descriptor(self, file: Any) -> int:
         """Return the descriptor that *file* is or has, and take its name."""
         if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
-            raise TypeError(
-                f"file must be a path, a descriptor or an object with fileno(), not {type(file).__name__}"
-            )
+            raise TypeError(f"file must be a path, a descriptor or an object with fileno(), not {type(file).__name__}")
         descriptor = file if isinstance(file, int) else file.fileno()
         if not isinstance(descriptor, int):
             raise TypeError(f"fileno() must return an int, not {descriptor!r}")
@@ -196,7 +195,10 @@ class MappedFile(Window):
         return None if source is None else source[0]
 
     def _call(self, function: Callable[..., int], *arguments: Any, notes: Mapping[int, str] = NO_NOTES) -> None:
-        """Call the backend, or raise ``OSError``. After a signal call again: Python's handlers run meanwhile (PEP 475)."""
+        """Call the backend, or raise ``OSError``.
+
+        After a signal it is called again: Python's handlers run meanwhile (PEP 475).
+        """
         code = function(*arguments)
         while code == errno.EINTR:
             code = function(*arguments)
@@ -229,9 +231,7 @@ class MappedFile(Window):
             length = check_size(length, "length")
         return View(self, offset, length)
 
-    def flush(
-        self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, durable: bool = True
-    ) -> None:
+    def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, durable: bool = True) -> None:
         """Write what was changed back to the file: see ``View.flush``.
 
         Without a range it covers everything that was written through this object and its views, closed ones too, and
@@ -249,11 +249,11 @@ class MappedFile(Window):
     def resize(self, size: SupportsIndex) -> None:
         """Set the size of the file, in bytes.
 
-        Growing works while views and buffers are alive: they keep their addresses and content, and see what is written through
-        the grown map. New bytes are zero, and have their disk blocks unless the file was opened ``sparse``.
+        Growing works while views and buffers are alive: they keep their addresses and content, and see what is written
+        through the grown map. New bytes are zero, and have their disk blocks unless the file was opened ``sparse``.
 
-        Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive. A resize that fails leaves all as
-        it was. Raises ``io.UnsupportedOperation`` in the modes ``"r"`` and ``"c"``.
+        Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive. A resize that fails
+        leaves all as it was. Raises ``io.UnsupportedOperation`` in the modes ``"r"`` and ``"c"``.
         """
         new = check_size(size)
         self._refuse_if_closed()
@@ -326,8 +326,8 @@ class MappedFile(Window):
     def close(self, *, strict: bool = False) -> None:
         """Give back the file: descriptor, handles and, unless buffers keep it, the map of the whole file.
 
-        Views and buffers go on working. With ``strict=True`` raises ``BufferError``, and changes nothing, while one is alive.
-        Closing twice is silent. Raises ``OSError`` when the system fails to unmap or close.
+        Views and buffers go on working. With ``strict=True`` raises ``BufferError``, and changes nothing, while one is
+        alive. Closing twice is silent. Raises ``OSError`` when the system fails to unmap or close.
         """
         if self._closed:
             return
@@ -345,7 +345,7 @@ class MappedFile(Window):
                 self._file_fate.settle()
 
     def _refuse_if_alive(self, what: str) -> None:
-        refuse_alive(len(self._file_fate.views), self._file_fate.buffers(), what)
+        refuse_alive(self._file_fate.views(), self._file_fate.buffers(), what)
 
     def __repr__(self) -> str:
         state = "closed " if self._closed else ""

@@ -1,13 +1,14 @@
 """What is held of the system, and given back when its last user lets go.
 
 An open file, its section and a map are each kept by reference counting: whoever works with one, a thread inside a call
-included, holds a reference, and the last one to go gives it back. So an object can be closed at any moment, from any thread,
-and nobody ever touches memory or a descriptor that has become somebody else's.
+included, holds a reference, and the last one to go gives it back. So an object can be closed at any moment, from any
+thread, and nobody ever touches memory or a descriptor that has become somebody else's.
 """
 
 from __future__ import annotations
 
 import sys
+from sys import getrefcount
 from typing import Any, TypeAlias
 from weakref import ref
 
@@ -65,13 +66,18 @@ class OpenFile(Held):
 
     def __init__(self, name: Name) -> None:
         self.name = name
-        self.views: set[int] = set()
         self.maps: set[Pages] = set()
+        #: Every open view holds a reference to this object, which is nothing else: they are counted by it.
+        self.token = object()
 
     def give_back(self, thing: Any) -> None:
         self.held = False
         if error := _mf_close(thing):
             self.fail(error)
+
+    def views(self) -> int:
+        """Count the open views."""
+        return getrefcount(self.token) - _NO_VIEWS
 
     def buffers(self) -> int:
         """Count the buffers on all maps, those of closed owners too."""
@@ -79,8 +85,14 @@ class OpenFile(Held):
 
     def flush_maps(self, file: Any, wait: bool) -> int:
         """Flush every map; return the first code of the system's that says it failed."""
-        codes = [pages.flush(file, 0, pages.length, wait) for pages in list(self.maps) if (kept := pages.address())]
+        codes = [
+            pages.flush(file, start, 0, pages.length, wait) for pages in list(self.maps) if (start := pages.address())
+        ]
         return next(filter(None, codes), 0)
+
+
+_NO_VIEWS = 0
+_NO_VIEWS = OpenFile("").views()
 
 
 class OpenSection(Held):
@@ -126,35 +138,31 @@ class Pages(Held):
 
     ::
 
-        base            start                        base + whole
+        base            start                        base + slack + length
         |<--- slack --->|<--------- length --------->|
         multiple of     where the caller's
         the granularity range begins
     """
 
-    def __init__(self, file: OpenFile, base: Any, slack: int, length: int, offset: int) -> None:
+    #: The buffers, by the id of their owner.
+    exports: dict[int, ref[Any]] = {}  # noqa: RUF012 (nothing is put into this one)
+    #: The start, for maps that are flushed together with their file.
+    address: ref[Any]
+
+    def __init__(self, file: OpenFile, offset: int, slack: int, length: int) -> None:
         self.file = file
-        self.base = base
+        self.offset = offset
         self.slack = slack
         self.length = length
-        self.offset = offset
-        self.exports: dict[int, ref[Any]] = {}
-
-    address: ref[Any]  # the start, for those that were registered
 
     @property
     def name(self) -> Name:  # type: ignore[override]
         return self.file.name
 
-    @property
-    def whole(self) -> int:
-        """The length of the map, in bytes."""
-        return self.slack + self.length
-
     def give_back(self, thing: Any) -> None:
         self.held = False
         self.file.maps.discard(self)
-        if error := _mf_unmap(self.base, self.slack + self.length):
+        if error := _mf_unmap(thing - self.slack, self.slack + self.length):
             self.fail(error)
 
     def register(self, start: Any) -> None:
@@ -165,14 +173,14 @@ class Pages(Held):
     def export(self, start: Any, readonly: bool) -> memoryview:
         """Return a buffer on the map, counted while it or anything made from it lives."""
         exporter = Exporter(start, self.length) if readonly else _buffer(start, self.length)
-        key = id(exporter)
-        exports = self.exports
-        exports[key] = ref(exporter, lambda _: exports.pop(key, None))
+        key, exports = id(exporter), self.__dict__.setdefault("exports", {})
         self.file.maps.add(self)
+        exports[key] = ref(exporter, lambda _: exports.pop(key, None))
         memory = memoryview(exporter)
         return memory.toreadonly() if readonly else memory
 
-    def flush(self, file: Any, offset: int, length: int, wait: bool) -> int:
+    def flush(self, file: Any, start: Any, offset: int, length: int, wait: bool) -> int:
         """Flush the pages under a range of the caller's; return the system's code."""
-        first, count = align(self.slack + offset, length, PAGE_SIZE, self.whole)
-        return lib.mf_flush(file, self.base + first, count, self.offset - self.slack + first, wait)
+        first, count = align(self.slack + offset, length, PAGE_SIZE, self.slack + self.length)
+        first -= self.slack
+        return lib.mf_flush(file, start + first, count, self.offset + first, wait)

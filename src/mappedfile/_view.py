@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 class View(Window):
     """A range of a mapped file in memory; made by ``MappedFile.view``. It outlives its mapped file."""
 
-    __slots__ = ("_file", "_offset")
+    __slots__ = ("_file", "_offset", "_token")
 
     _what = "view"
 
     _file: ref[MappedFile]
+    _token: object  # see OpenFile
 
     def __init__(self, file: MappedFile, offset: int, length: int) -> None:
         self._closed = True  # until there is something to close
@@ -32,19 +33,14 @@ class View(Window):
         self._offset = offset
         self._length = length
         # Counted before the range is checked: a shrink sets the new length before it counts.
-        views = file_fate.views
-        views.add(id(self))
-        try:
-            if offset + length > file._length:
-                check_range(offset, length, file._length, file._what)
-            if length:
-                self._hold(file._source, offset, length)
-            else:
-                file._refuse_if_closed()
-                self._hold_nothing()
-        except BaseException:
-            views.discard(id(self))
-            raise
+        self._token = file_fate.token
+        if offset + length > file._length:
+            check_range(offset, length, file._length, file._what)
+        if length:
+            self._hold(file._source, offset, length)
+        else:
+            file._refuse_if_closed()
+            self._hold_nothing()
         self._closed = False
 
     @property
@@ -68,7 +64,7 @@ class View(Window):
         if strict and fate is not None:
             refuse_alive(0, len(fate.exports), f"close {self!r}")
         self._closed = True
-        self._file_fate.views.discard(id(self))
+        self._token = None
         self._let_go()
 
     def __repr__(self) -> str:

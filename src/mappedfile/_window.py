@@ -188,8 +188,8 @@ class Window:
     def data(self) -> memoryview:
         """A new memoryview of the memory, without a copy; read-only if the window is.
 
-        It keeps the memory: closing its owner, or resizing the file, leaves it as it is. The memory is unmapped when the
-        last buffer, and whatever was made from it, has gone.
+        It keeps the memory: closing its owner, or resizing the file, leaves it as it is. The memory is unmapped when
+        the last buffer, and whatever was made from it, has gone.
         """
         self._refuse_if_closed()
         self._map()
@@ -205,17 +205,15 @@ class Window:
 
     # Flushing
 
-    def flush(
-        self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, durable: bool = True
-    ) -> None:
+    def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, durable: bool = True) -> None:
         """Write what was changed back to the file.
 
         *offset* and *length* are bytes in the window; no *length* reaches to its end. When it returns the range is on
         stable storage; with ``durable=False`` write-back is only started. Read-only and private windows have
         nothing to write.
 
-        Raises ``ValueError`` for a range outside the window, on a closed window, and for a durable flush of a view whose file is
-        closed; ``OSError`` when the system could not write.
+        Raises ``ValueError`` for a range outside the window, on a closed window, and for a durable flush of a view
+        whose file is closed; ``OSError`` when the system could not write.
 
         Linux: ``msync(MS_SYNC)``, or ``sync_file_range``; macOS adds ``F_FULLFSYNC`` (fsync(2)); Windows:
         ``FlushViewOfFile``, then ``FlushFileBuffers`` (FlushViewOfFile, Remarks).
@@ -236,7 +234,7 @@ class Window:
         if held is None:
             raise self._refusal()
         start, pages = held  # start keeps the map until we are through
-        code = pages.flush(self._raw() or ffi.NULL, first, count, durable)
+        code = pages.flush(self._raw() or ffi.NULL, start, first, count, durable)
         if code == 0 and durable and not FLUSH_REACHES_DEVICE:
             code = lib.mf_sync(self._raw() or NO_FILE, True)
         del start, held  # or the error's traceback would keep them
@@ -311,9 +309,8 @@ class Window:
         if code:
             del source  # or the error's traceback would keep the file open
             raise os_error(code, self._name, NOT_MAPPABLE)
-        base = out[0]
-        self._fate = pages = Pages(self._file_fate, base, slack, length, offset)
-        start = _gc(base + slack, pages.give_back)
+        self._fate = pages = Pages(self._file_fate, offset, slack, length)
+        start = _gc(out[0] + slack, pages.give_back)
         if not SYNC_COVERS_MAPS:
             pages.register(start)
         self._buffer = buffer = _buffer(start, length)
@@ -328,8 +325,10 @@ class Window:
 
     def _let_go(self) -> None:
         """Unmap the memory, unless somebody else holds it. Raises what the system says."""
-        fate = self._fate
         self._memory = self._buffer = NOWHERE
         self._held = None
+        fate = self._fate
         if fate is not None:
-            fate.settle()
+            fate.settled = True
+            if fate.error:
+                fate.settle()

@@ -98,22 +98,25 @@ class Child:
         if "broken" in outcome:
             raise Broken(outcome["broken"])
         if status or not outcome:
-            raise Broken(f"a child process ended with status {status & 0xFFFFFFFF if status > 0 else status}: {self.errors}")
+            # Windows: an NTSTATUS, as 0xC0000005 for an access violation
+            code = hex(status) if status > 255 else status
+            raise Broken(f"a child process ended with status {code}: {self.errors}")
 
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Kill it, if it still runs. What it had said can still be heard."""
         self._process.kill()
         self._process.wait()
         for reader in self._readers:
             reader.join(5)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None:
-                try:
+            try:
+                if stream is not None:
                     stream.close()
-                except OSError:
-                    pass  # what it was not sent is of no use any more
+            except OSError:
+                pass  # what it was not sent is of no use any more
 
 
 def in_child(function: Part, subject: Subject, folder: Path) -> str:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import mmap
 import os
 import random
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mappedfile.contract import _child
-from mappedfile.contract._clauses import SHARED_WRITABLE, clause, equal, raises, true
+from mappedfile.contract._children import Child, in_child, say
+from mappedfile.contract._clauses import SHARED_WRITABLE, Broken, clause, equal, raises, true
+from mappedfile.contract._probe import address_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mappedfile.contract._subjects import Subject
 
 PAGE = mmap.PAGESIZE
@@ -189,7 +192,7 @@ def F8(subject: Subject, folder: Path) -> None:
     """A write-back error of the system (`EIO`, `ENOSPC`) is an `OSError`, with number and file name."""
     # No device fails on demand. What the system refuses here comes through the same calls; tests/test_flush.py has a
     # device that is full.
-    _child.run(flush_what_is_gone, subject, folder / "file")
+    in_child(flush_what_is_gone, subject, folder)
 
 
 # F1, F2, F6: what Linux tells of dirty pages
@@ -209,11 +212,6 @@ def dirty(window: Any) -> int:
             elif inside and field in ("Shared_Dirty:", "Private_Dirty:"):
                 total += int(rest.split()[0]) * 1024
     return total
-
-
-def address_of(buffer: memoryview) -> int:
-    """Where a writable buffer is in memory."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
 class _Plain:
@@ -255,22 +253,24 @@ def read_past_cache(path: Path, offset: int) -> bytes | None:
 # F7: a writer that is killed
 
 _SIZE = 64 * PAGE
-_ACK = 8  # bytes of one acknowledgement
 
 
 def kill_writers(subject: Subject, folder: Path, *, times: int) -> None:
     """Let a process write through maps and say so, kill it at a random moment, and look for what it had said."""
-    for number in range(times):
-        path = folder / f"file{number}"
-        with _child.start(write_until_killed, subject, path) as writer:
-            said = writer.stdout.read(_ACK)  # type: ignore[union-attr]
+    path = folder / "file"
+    for _ in range(times):
+        said = []
+        with Child(write_until_killed, subject, folder) as writer:
+            said.append(writer.hear())
             time.sleep(random.random() * 0.03)
-            writer.kill()
-            said += writer.stdout.read()  # type: ignore[union-attr]
-            error = writer.stderr.read().decode("utf-8", "replace").strip()  # type: ignore[union-attr]
-        equal("", error, "what the writer complained of")
-        done = len(said) // _ACK
-        true(done >= 1, "the writer wrote something before it was killed")
+        try:
+            while True:
+                said.append(writer.hear())
+        except Broken as end:
+            if "ended with status" not in str(end):
+                raise
+        done = len(said)
+        equal(str(done - 1), said[-1], "the last that the writer said, of all that it said")
         model = bytearray(_SIZE)
         for index in range(done):
             at, record = _record(index)
@@ -288,9 +288,9 @@ def _record(index: int) -> tuple[int, bytes]:
     return index * 7919 % (_SIZE - 512), (b"%07x " % index) * (1 + index % 63)
 
 
-def write_until_killed(subject: Subject, path: str) -> None:
+def write_until_killed(subject: Subject, folder: Path) -> None:
     """Write record after record, in every way there is, and say after each that it is written."""
-    mapped = subject.create(Path(path), bytes(_SIZE))
+    mapped = subject.create(folder / "file", bytes(_SIZE))
     view = mapped.view()
     data = view.data
     index = 0
@@ -306,16 +306,17 @@ def write_until_killed(subject: Subject, path: str) -> None:
         else:
             with mapped.view() as closed:
                 closed[at:stop] = record
-        os.write(1, b"%0*d" % (_ACK, index))
+        say(str(index))
         index += 1
 
 
 # F8: flushes that the system refuses
 
 
-def flush_what_is_gone(subject: Subject, path: str) -> None:
+def flush_what_is_gone(subject: Subject, folder: Path) -> None:
     """Take the memory, then the file, away behind the library's back, and flush."""
-    mapped = subject.create(Path(path), bytes(4 * PAGE))
+    path = folder / "file"
+    mapped = subject.create(path, bytes(4 * PAGE))
     view = mapped.view()
     view[PAGE] = 1
     address = address_of(view.data)
@@ -335,13 +336,13 @@ def flush_what_is_gone(subject: Subject, path: str) -> None:
     with raises(OSError, "flush() of a file that is gone") as caught:
         mapped.flush()
     _check_error(caught.error, errno.EBADF, {6}, path)
-    sys.stdout.flush()
+    say(json.dumps({"holds": ""}))
     os._exit(0)  # nothing here can be given back
 
 
-def _check_error(error: OSError, code: int, windows: set[int], path: str) -> None:
+def _check_error(error: OSError, code: int, windows: set[int], path: Path) -> None:
     if sys.platform == "win32":
         true(error.winerror in windows, f"winerror is one of {windows}, not {error.winerror}")
     else:
         equal(code, error.errno, "errno")
-    equal(path, error.filename, "the file name of the error")
+    equal(str(path), str(error.filename), "the file name of the error")

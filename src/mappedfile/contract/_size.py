@@ -13,10 +13,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mappedfile import MappedFile
-from mappedfile.contract import _child
+from mappedfile.contract._children import in_child
 from mappedfile.contract._clauses import SHARED_WRITABLE, NotHere, clause, equal, raises, true
+from mappedfile.contract._probe import address_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from mappedfile.contract._subjects import Subject
@@ -78,7 +81,7 @@ def S2(subject: Subject, folder: Path) -> None:
     view, part = mapped.view(), mapped.view(PAGE + 5, 100)
     buffers = [mapped.data, view.data, view.data[10:20].cast("H"), part.data]
     addresses = [address_of(buffer) for buffer in buffers]
-    for step, new in enumerate((size + 1, size + 2, size + PAGE, 2 * GRANULARITY, 2 * GRANULARITY + 1, 40 * GRANULARITY)):
+    for step, new in enumerate((size + 1, size + 2, size + PAGE, 8 * GRANULARITY, 8 * GRANULARITY + 1, 40 * GRANULARITY)):
         # Bytes between the old end and the end of its page: of ours, and of somebody else's map.
         scribble(path, size)
         if step == 0:
@@ -156,15 +159,15 @@ def S3(subject: Subject, folder: Path) -> None:
 def S4(subject: Subject, folder: Path) -> None:
     """A resize that fails leaves size, content and mapping as they were."""
     path = folder / "file"
-    content = bytes(range(256)) * (2 * PAGE // 256) + b"end"
+    content = bytes(range(256)) * (2 * GRANULARITY // 256) + b"end"
     if not subject.shared:
-        with subject.create(path, content) as mapped, mapped.view(PAGE) as view:
-            for new in (0, 1, 10 * PAGE):
+        with subject.create(path, content) as mapped, mapped.view(GRANULARITY) as view:
+            for new in (0, 1, 10 * GRANULARITY):
                 with raises((OSError, TypeError), f"resize({new}) in mode {subject.mode!r}"):  # UnsupportedOperation
                     mapped.resize(new)
                 unchanged(mapped, view, path, content)
         return
-    _child.run(resize_in_vain, subject, path)
+    in_child(resize_in_vain, subject, folder)
 
 
 @clause("S5", modes=SHARED_WRITABLE)
@@ -304,11 +307,6 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def address_of(buffer: memoryview) -> int:
-    """Where a writable buffer is in memory."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-
-
 def scribble(path: Path, size: int) -> None:
     """Write to the last page past the end of the file, through a map of somebody else's."""
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as foreign:
@@ -321,64 +319,81 @@ def scribble_past(address: int, size: int) -> None:
 
 
 def unchanged(mapped: Any, view: Any, path: Path, content: bytes) -> None:
-    """Break the clause unless all is as it was; *view* reaches from the second page to the end."""
+    """Break the clause unless all is as it was; *view* reaches from the first multiple of the granularity to the end."""
     equal((len(content), len(content)), (len(mapped), path.stat().st_size), "the length, and the file's")
     true(mapped[:] == content, "the content is what it was")
     true(path.read_bytes() == content, "the file's content is what it was")
-    true(view[:] == content[PAGE:], "the view's content is what it was")
-    with mapped.view(1) as another:
-        true(another[:] == content[1:], "another view can be made")
+    true(view[:] == content[GRANULARITY:], "the view's content is what it was")
+    with mapped.view() as another:
+        true(another[:] == content, "another view can be made")
     with raises(IndexError, "an index past the end"):
         mapped[len(content)]
 
 
-def resize_in_vain(subject: Subject, path_name: str) -> None:
+def resize_in_vain(subject: Subject, folder: Path) -> None:
     """S4: make resizes fail, in this process of its own."""
-    from pathlib import Path
-
-    path = Path(path_name)
-    content = bytes(range(256)) * (2 * PAGE // 256) + b"end"
+    path = folder / "file"
+    content = bytes(range(256)) * (2 * GRANULARITY // 256) + b"end"
     size = len(content)
-    if sys.platform == "win32":
-        impossible = (2**63 - 1, 2**62)
-        gives_up = "a file of 2**62 bytes is possible here"
-    else:
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8 * PAGE, hard))
-        impossible = (8 * PAGE + 1, 100 * PAGE, 2**40)
-        gives_up = "this file system does not heed RLIMIT_FSIZE"
-    with subject.create(path, content) as mapped, mapped.view(PAGE) as view:
-        data = mapped.data
-        address = address_of(data)
-        failed = 0
-        for new in impossible:
-            try:
-                mapped.resize(new)
-            except OSError as error:
-                failed += 1
-                equal(path_name, os.fspath(error.filename or ""), "the file name of the error")
-                true(error.errno, "the error has a number")
-                unchanged(mapped, view, path, content)
-                equal((content, address), (bytes(data), address_of(data)), "a buffer taken before, and its address")
-            else:
-                break
-        if not failed:
-            raise NotHere(gives_up)
+    failed = 0
+    with subject.create(path, content) as mapped, mapped.view(GRANULARITY) as view:
+        mapped[0], view[0]
+        for limit, impossible in limits(size):
+            with limit:
+                data = mapped.data
+                address = address_of(data)
+                for keep in (True, False):
+                    if not keep:
+                        del data
+                    for new in impossible:
+                        try:
+                            mapped.resize(new)
+                            mapped[0]
+                        except (OSError, BufferError):
+                            failed += 1
+                        else:
+                            break
+                        unchanged(mapped, view, path, content)
+                        if keep:
+                            equal((content, address), (bytes(data), address_of(data)), "a buffer taken before")
+                if len(mapped) != size:
+                    view.close()
+                    mapped.resize(size)
+                    view = mapped.view(GRANULARITY)  # noqa: PLW2901
         for kind, wrong in ((OverflowError, 2**63), (ValueError, -1), (TypeError, "1"), (TypeError, None)):
             with raises(kind, f"resize({wrong!r})"):
                 mapped.resize(wrong)
             unchanged(mapped, view, path, content)
-        with raises(BufferError, "resize(1) with a view alive"):
-            mapped.resize(1)
-        unchanged(mapped, view, path, content)
+        if not failed:
+            raise NotHere("no resize fails here: neither RLIMIT_FSIZE nor RLIMIT_AS is heeded, nor is a file too large")
         view[0:3] = b"new"
-        equal(b"new", mapped[PAGE : PAGE + 3], "what is written through the view, in the map")
-        mapped.resize(4 * PAGE)
-        equal((4 * PAGE, 4 * PAGE), (len(mapped), path.stat().st_size), "the length after a resize that is possible")
-        equal(bytes(4 * PAGE - size), mapped[size:], "its new bytes")
-        del data
+        equal(b"new", mapped[GRANULARITY : GRANULARITY + 3], "what is written through the view, in the map")
+        view.close()
+        mapped.resize(4 * GRANULARITY)
+        equal((4 * GRANULARITY, 4 * GRANULARITY), (len(mapped), path.stat().st_size), "the length after a resize that works")
+        equal(bytes(4 * GRANULARITY - size), mapped[size:], "its new bytes")
+
+
+def limits(size: int) -> Iterator[tuple[AbstractContextManager[None], tuple[int, ...]]]:
+    """Give limits under which a file of *size* bytes cannot be grown, and to what it cannot."""
+    if sys.platform == "win32":
+        yield contextlib.nullcontext(), (2**63 - 1, 2**62)
+        return
+    import resource
+
+    @contextlib.contextmanager
+    def limited(kind: int, soft: int) -> Iterator[None]:
+        old, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (soft, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(kind, (old, hard))
+
+    yield limited(resource.RLIMIT_FSIZE, size + PAGE), (size + PAGE + 1, 100 * size, 2**40)
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        pages = int(open("/proc/self/statm").read().split()[0])
+        yield limited(resource.RLIMIT_AS, pages * PAGE + 2**22), (2**24,)
 
 
 # S5
@@ -418,8 +433,8 @@ def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
     free = shutil.disk_usage(folder).free
     too_much = free + 2**20
     kept = folder / "kept"
-    content = b"kept" * PAGE
-    with subject.create(kept, content) as mapped, mapped.view(PAGE) as view:
+    content = b"kept" * GRANULARITY
+    with subject.create(kept, content) as mapped, mapped.view(GRANULARITY) as view:
         if allocates:
             with raises(OSError, f"resize({too_much}) with {free} bytes free") as caught:
                 mapped.resize(too_much)
@@ -437,7 +452,7 @@ def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
             left = shutil.disk_usage(folder).free
             true(left >= free - 2**18, f"what was taken is given back: of {free} bytes free there are {left}")
             mapped.resize(free // 2)
-            mapped[PAGE * 4 :] = b"\1" * (free // 2 - PAGE * 4)  # every page has its room
+            mapped[len(content) :] = b"\1" * (free // 2 - len(content))  # every page has its room
             equal(1, mapped[free // 2 - 1], "the last byte")
     kept.unlink()
     if subject.mode != "r+":
@@ -456,7 +471,7 @@ def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
 
 def past(subject: Subject, path: Path, size: int) -> None:
     """Map a sparse file of *size* bytes, 5 GiB or more, whole and in parts."""
-    places = (2**32 - 3, 2**32, 2**32 + 123_457, 4 * GIB + 2**29 + 1, size - 7)
+    places = (2**32 - 3, 2**32 + 100, 2**32 + 123_457, 4 * GIB + 2**29 + 1, size - 7)
     try:
         with MappedFile(path, "x+", size=size, sparse=True):
             pass
@@ -494,13 +509,13 @@ def past(subject: Subject, path: Path, size: int) -> None:
                 equal(there, mapped[place : place + 7], "the bytes in the map of the whole file")
                 equal(there[6], mapped[place + 6], "a byte of it")
                 equal(place, mapped.find(there, place - 100, place + 7), "where it is found")
-                equal(place, mapped.rfind(there, place - 100), "where it is found from the end")
+                equal(place, mapped.rfind(there, place - 100, place + 100), "where it is found from the end")
             equal(mapped[size - 1], mapped[-1], "the last byte")
         if subject.shared:
-            mapped[2**32 + 5] = 77
-            mapped.flush(2**32 + 5, 1)
+            mapped[2**32 + 50] = 77
+            mapped.flush(2**32 + 50, 1)
             with open(path, "rb") as file:
-                file.seek(2**32 + 5)
+                file.seek(2**32 + 50)
                 equal(b"M", file.read(1), "what was written, as others read it")
             mapped.resize(size + PAGE + 1)
             mapped[size + PAGE] = 78

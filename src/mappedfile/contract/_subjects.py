@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,18 @@ class StdlibWindow:
     def mapped(self) -> bool:
         return not self._map.closed
 
+    @property
+    def readonly(self) -> bool:
+        return self._mode == "r"
+
     def close(self, *, strict: bool = False) -> None:
         self._map.close()  # always strict
 
     def flush(self, offset: int = 0, length: int | None = None, *, durable: bool = True) -> None:
-        self._map.flush(*(() if length is None and not offset else (offset, length)))
+        self._map.flush(*(() if length is None and not offset else (offset,) if length is None else (offset, length)))
 
     def __enter__(self) -> Any:
+        self._map.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,9 +113,12 @@ class StdlibFile(StdlibWindow):
             raise
 
     def view(self, offset: int = 0, length: int | None = None) -> StdlibWindow:
+        offset, length = index(offset), None if length is None else index(length)
+        len(self)  # ValueError when closed
         return StdlibWindow(self._fd, self._mode, offset, length or 0)
 
     def fileno(self) -> int:
+        len(self)
         return self._fd
 
     def close(self, *, strict: bool = False) -> None:
