@@ -1,9 +1,22 @@
 """One memory-mapped file, the same on Linux, macOS and Windows."""
 
 from mappedfile._file import MappedFile
-from mappedfile._system import GRANULARITY, PAGE_SIZE, Capabilities, capabilities
+from mappedfile._system import GRANULARITY, PAGE_SIZE
 from mappedfile._view import View
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mappedfile._capabilities import Capabilities, capabilities
 
 __version__ = "0.1.0"
 
 __all__ = ["GRANULARITY", "PAGE_SIZE", "Capabilities", "MappedFile", "View", "capabilities"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what few programs ask for when one does: importing mappedfile is to cost next to nothing."""
+    if name in ("Capabilities", "capabilities"):
+        from mappedfile import _capabilities
+
+        return getattr(_capabilities, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,20 +1,24 @@
 """Every error of the system is built here."""
 
+from __future__ import annotations
+
 import errno
 import os
 import sys
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TypeAlias
 
 from mappedfile._native import ffi
 
-#: What a file was opened by, as errors name it: a path, or a descriptor.
-Name: TypeAlias = "str | bytes | int"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
+    #: What a file was opened by, as errors name it: a path, or a descriptor.
+    Name: TypeAlias = str | bytes | int
 
 # ENODEV means two things, and its text ("No such device") neither. ERROR_NOT_SUPPORTED is windows.c's for the first.
 _NOT_SUPPORTED = 50 if sys.platform == "win32" else errno.ENODEV
-NO_NOTES: Mapping[int, str] = MappingProxyType({})
+NO_NOTES: Mapping[int, str] = {}
 NOT_A_FILE = {_NOT_SUPPORTED: "not a regular file, and nothing else can be mapped"}
 NOT_MAPPABLE = {_NOT_SUPPORTED: "its file system cannot map it like this"}
 

@@ -6,9 +6,8 @@ import errno
 import io
 import os
 import sys
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from weakref import ref
+from _thread import allocate_lock
+from _weakref import ref
 
 from mappedfile._errors import NO_NOTES, NOT_A_FILE, os_error, refuse_alive
 from mappedfile._native import ffi, lib
@@ -18,9 +17,10 @@ from mappedfile._system import HAS_SECTIONS, SYNC_COVERS_MAPS
 from mappedfile._view import View
 from mappedfile._window import COPY, NOWHERE, READ, WRITE, Window
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Protocol, SupportsIndex
+    from typing import Any, Literal, Protocol, SupportsIndex, TypeAlias
 
     from mappedfile._errors import Name
     from mappedfile._pages import OpenSection, Source
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
 
+    Mode: TypeAlias = Literal["r", "r+", "w+", "x+", "c"]
     File: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int | HasFileno
 
 if sys.platform == "win32":
@@ -41,8 +42,6 @@ else:
 
 
 LARGEST_DESCRIPTOR = 2**31 - 1
-
-Mode: TypeAlias = Literal["r", "r+", "w+", "x+", "c"]
 
 EXISTING: int = lib.MF_EXISTING
 EMPTIED: int = lib.MF_EMPTIED
@@ -111,7 +110,7 @@ class MappedFile(Window):
         self._sparse = bool(sparse)
         self._fate = self._held = self._section_fate = None
         self._memory = self._buffer = NOWHERE
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self._self = ref(self)
         try:
             self._open(file, access, found)

@@ -8,14 +8,22 @@ thread, and nobody ever touches memory or a descriptor that has become somebody 
 from __future__ import annotations
 
 import sys
+from _weakref import ref
 from sys import getrefcount
-from typing import Any, TypeAlias
-from weakref import ref
 
-from mappedfile._errors import Name, os_error
+from mappedfile._errors import os_error
 from mappedfile._native import ffi, lib
 from mappedfile._ranges import align
 from mappedfile._system import PAGE_SIZE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    from mappedfile._errors import Name
+
+    #: What maps are made from: an ``mf_file`` and its ``mf_section``. Whoever has the pair keeps both open.
+    Source: TypeAlias = tuple[Any, Any]
 
 _new, _gc, _buffer = ffi.new, ffi.gc, ffi.buffer
 _mf_unmap, _mf_close = lib.mf_unmap, lib.mf_close
@@ -26,9 +34,6 @@ _ABSENT = (-1, 0)
 #: A file and a section that are none.
 NO_FILE = _new(_FILE, _ABSENT)
 NO_SECTION = _new(_SECTION, _ABSENT)
-
-#: What maps are made from: an ``mf_file`` and its ``mf_section``. Whoever has the pair keeps both open.
-Source: TypeAlias = "tuple[Any, Any]"
 
 
 class Held:

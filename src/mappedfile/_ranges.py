@@ -1,7 +1,12 @@
 """Numbers that come from the caller, checked once for both systems; and how ranges are aligned."""
 
-from operator import index
-from typing import SupportsIndex
+from __future__ import annotations
+
+from _operator import index
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import SupportsIndex
 
 #: The largest file size and offset there is, in bytes: both systems count in a signed 64-bit number.
 LARGEST = 2**63 - 1

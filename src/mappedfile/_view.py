@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from mappedfile._errors import refuse_alive
 from mappedfile._ranges import check_range
 from mappedfile._window import Window
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     from weakref import ref
 
     from mappedfile._file import MappedFile

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from operator import index
-from typing import TYPE_CHECKING, Any, overload
+from _operator import index
+from _warnings import warn
 
 from mappedfile._errors import NOT_MAPPABLE, os_error
 from mappedfile._native import ffi, lib
-from mappedfile._pages import NO_FILE, OpenFile, Pages, Source
+from mappedfile._pages import NO_FILE, Pages
 from mappedfile._ranges import check_range, clamp
 from mappedfile._system import FLUSH_REACHES_DEVICE, GRANULARITY, SYNC_COVERS_MAPS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sys
     from collections.abc import Callable, Iterator
     from types import TracebackType
-    from typing import SupportsIndex
+    from typing import Any, SupportsIndex, overload
 
     from mappedfile._errors import Name
+    from mappedfile._pages import OpenFile, Source
 
     if sys.version_info >= (3, 12):
         from collections.abc import Buffer
@@ -85,23 +86,29 @@ class Window:
             raise self._refusal()
         return self._length
 
-    @overload
-    def __getitem__(self, key: SupportsIndex, /) -> int: ...
-    @overload
-    def __getitem__(self, key: slice, /) -> bytes: ...
-    def __getitem__(self, key: Any, /) -> Any:
-        """Return the byte at an index as an int, or the bytes of a slice."""
-        try:
-            if key.__class__ is int:
-                return self._memory[key]
-            if key.__class__ is slice:
-                data = self._buffer[key]
-                if self._closed:  # by an __index__ inside the slice
-                    raise self._refusal()
-                return data
-        except (TypeError, ValueError):
-            pass  # closed, not mapped yet, or a slice with a step
-        return self._get(key)
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, key: SupportsIndex, /) -> int: ...
+        @overload
+        def __getitem__(self, key: slice, /) -> bytes: ...
+        def __getitem__(self, key: Any, /) -> Any: ...
+
+    else:
+
+        def __getitem__(self, key, /):
+            """Return the byte at an index as an int, or the bytes of a slice."""
+            try:
+                if key.__class__ is int:
+                    return self._memory[key]
+                if key.__class__ is slice:
+                    data = self._buffer[key]
+                    if self._closed:  # by an __index__ inside the slice
+                        raise self._refusal()
+                    return data
+            except (TypeError, ValueError):
+                pass  # closed, not mapped yet, or a slice with a step
+            return self._get(key)
 
     def _get(self, key: Any) -> int | bytes:
         """The same for everything out of the ordinary: arguments are converted first, then memory is looked at."""
@@ -272,7 +279,7 @@ class Window:
 
     def __del__(self) -> None:
         if not self._closed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
 
     def __reduce__(self) -> Any:

@@ -1,0 +1,34 @@
+"""What one system can do and another cannot."""
+
+import sys
+from dataclasses import dataclass, field
+
+
+def _says(text: str) -> bool:
+    return field(metadata={"says": text})  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What one system can do and another cannot. Every field is a bool; ``says`` in its metadata tells the meaning."""
+
+    truncate_mapped: bool = _says("others can cut a mapped file short")
+    replace_mapped: bool = _says("others can replace a mapped file by renaming another one over it")
+    delete_mapped: bool = _says("others can delete a mapped file, and its name is gone at once")
+    allocate: bool = _says("disk blocks can be reserved when a file is created or grown")
+    fork: bool = _says("a process can be forked, maps and all")
+
+
+_POSIX = sys.platform != "win32"
+_CAPABILITIES = Capabilities(
+    truncate_mapped=_POSIX,
+    replace_mapped=_POSIX,
+    delete_mapped=_POSIX,
+    allocate=True,
+    fork=_POSIX,
+)
+
+
+def capabilities() -> Capabilities:
+    """Tell what this system can do, for what only some systems can."""
+    return _CAPABILITIES
