@@ -40,6 +40,7 @@ typedef struct {
     size_t page_size;
     size_t granularity;
     int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
+    int maps_beyond_end;      /* a map may reach beyond the end of the file, and works there once the file is longer */
     int has_sections;         /* maps are made from a section, not from the file itself */
     int sync_covers_maps;     /* mf_sync writes what is dirty in maps too; elsewhere mf_flush must come first */
 } mf_system;
@@ -75,6 +76,10 @@ int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_s
 
 /* Maps a range, which lies inside the section and is not empty. */
 int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, char **out);
+
+/* Makes a map longer, where the system can: the map may move, and the old address is no more. Linux: mremap. Elsewhere
+ * it says that it is not supported, and the map is as it was. */
+int mf_remap(char *base, size_t length, size_t grown, char **out);
 
 /* Gives back a whole map: the address and length of one mf_map. */
 int mf_unmap(char *base, size_t length);

@@ -24,6 +24,7 @@ void mf_query_system(mf_system *out)
 {
     out->page_size = (size_t)sysconf(_SC_PAGESIZE);
     out->granularity = out->page_size;
+    out->maps_beyond_end = 1;
     out->has_sections = 0;
 #ifdef __APPLE__
     out->flush_reaches_device = 0; /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC */
@@ -216,6 +217,24 @@ int mf_map(const mf_file *file, const mf_section *section, int access, int64_t o
         return errno;
     *out = base;
     return 0;
+}
+
+int mf_remap(char *base, size_t length, size_t grown, char **out)
+{
+#ifdef MREMAP_MAYMOVE
+    void *moved = mremap(base, length, grown, MREMAP_MAYMOVE);
+
+    if (moved == MAP_FAILED)
+        return errno;
+    *out = moved;
+    return 0;
+#else
+    (void)base;
+    (void)length;
+    (void)grown;
+    (void)out;
+    return ENOTSUP;
+#endif
 }
 
 int mf_unmap(char *base, size_t length)

@@ -32,6 +32,7 @@ void mf_query_system(mf_system *out)
     GetSystemInfo(&info);
     out->page_size = info.dwPageSize;
     out->granularity = info.dwAllocationGranularity;
+    out->maps_beyond_end = 0;
     out->has_sections = 1;
     out->flush_reaches_device = 0; /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks */
     out->sync_covers_maps = 0;
@@ -189,6 +190,15 @@ int mf_map(const mf_file *file, const mf_section *section, int access, int64_t o
         return last_error();
     *out = base;
     return 0;
+}
+
+int mf_remap(char *base, size_t length, size_t grown, char **out)
+{
+    (void)base;
+    (void)length;
+    (void)grown;
+    (void)out;
+    return ERROR_NOT_SUPPORTED;
 }
 
 int mf_unmap(char *base, size_t length)

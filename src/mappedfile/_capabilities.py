@@ -3,6 +3,8 @@
 import sys
 from dataclasses import dataclass, field
 
+from mappedfile._system import MAPS_BEYOND_END
+
 
 def _says(text: str) -> bool:
     return field(metadata={"says": text})  # type: ignore[no-any-return]
@@ -16,6 +18,7 @@ class Capabilities:
     replace_mapped: bool = _says("others can replace a mapped file by renaming another one over it")
     delete_mapped: bool = _says("others can delete a mapped file, and its name is gone at once")
     allocate: bool = _says("disk blocks can be reserved when a file is created or grown")
+    reserve: bool = _says("address space can be reserved, for growth that leaves the map where it is")
     fork: bool = _says("a process can be forked, maps and all")
 
 
@@ -25,6 +28,7 @@ _CAPABILITIES = Capabilities(
     replace_mapped=_POSIX,
     delete_mapped=_POSIX,
     allocate=True,
+    reserve=MAPS_BEYOND_END,
     fork=_POSIX,
 )
 

@@ -11,9 +11,9 @@ from _weakref import ref
 
 from mappedfile._errors import NO_NOTES, NOT_A_FILE, os_error, refuse_alive
 from mappedfile._native import ffi, lib
-from mappedfile._pages import NO_FILE, NO_SECTION, hold_file, hold_section
+from mappedfile._pages import NO_FILE, NO_SECTION, held_once, hold_file, hold_section
 from mappedfile._ranges import check_size
-from mappedfile._system import HAS_SECTIONS, SYNC_COVERS_MAPS
+from mappedfile._system import HAS_SECTIONS, MAPS_BEYOND_END, SYNC_COVERS_MAPS
 from mappedfile._view import View
 from mappedfile._window import COPY, NOWHERE, READ, WRITE, Window
 
@@ -76,13 +76,16 @@ class MappedFile(Window):
     *size*, in bytes, from 0 to 2**63 - 1, is what a created file gets. Disk blocks are reserved for it, so that a full
     disk is an error here and not a fault later; *sparse* leaves holes instead, also when the file is resized.
 
+    *reserve*, in bytes, sets address space aside: until the file is longer than that, growing leaves the map of the whole
+    file where it is. Raises ``io.UnsupportedOperation`` where the system cannot (``capabilities().reserve``: POSIX can).
+
     The map of the whole file is made on first use: to open a large file and look at one view costs one view.
 
     Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that cannot be, and the ``OSError`` subclass
     that fits what the system refused.
     """
 
-    __slots__ = ("_lock", "_mode", "_section_fate", "_self", "_source", "_sparse")
+    __slots__ = ("_lock", "_mode", "_reserve", "_section_fate", "_self", "_source", "_sparse")
 
     _what = "mapped file"
 
@@ -90,7 +93,13 @@ class MappedFile(Window):
     _source: Source | None  # None: closed
 
     def __init__(
-        self, file: File, mode: Mode = "r", *, size: SupportsIndex | None = None, sparse: bool = False
+        self,
+        file: File,
+        mode: Mode = "r",
+        *,
+        size: SupportsIndex | None = None,
+        sparse: bool = False,
+        reserve: SupportsIndex = 0,
     ) -> None:
         self._closed = True  # until there is something to close
         try:
@@ -108,6 +117,9 @@ class MappedFile(Window):
         self._access = access
         self._mode = mode
         self._sparse = bool(sparse)
+        self._reserve = check_size(reserve, "reserve") if reserve else 0
+        if self._reserve and not MAPS_BEYOND_END:
+            raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._held = self._section_fate = None
         self._memory = self._buffer = NOWHERE
         self._lock = allocate_lock()
@@ -166,14 +178,40 @@ class MappedFile(Window):
         return raw
 
     def _take_section(self, function: Callable[..., int], *arguments: Any) -> None:
-        """Have the backend make the section that maps are made from, from now on."""
+        """Have the backend make the section that maps are made from, and adapt the map of the whole file to its size."""
         section, fate = hold_section(self._name)
         self._call(function, self._raw() or NO_FILE, *arguments, section)
+        try:
+            self._adapt(section)
+        except BaseException:
+            if function is lib.mf_grow:
+                lib.mf_set_size(self._raw() or NO_FILE, arguments[0])
+            raise
         before, self._section_fate = self._section_fate, fate
         self._source = self._raw(), section
         self._length = section.size
         if before is not None:
             before.settle()
+
+    def _adapt(self, section: Any) -> None:
+        """Have the map of the whole file cover what the section does, if there is such a map. Nothing changes on failure."""
+        held, length = self._held, section.size
+        if held is None or length == 0:
+            self._let_go()  # an empty window has no map either
+            return
+        start, pages = held
+        if length > pages.length:
+            self._memory = self._buffer = NOWHERE
+            self._held = held = None
+            moved = pages.grow(start, max(length, self._reserve)) if held_once(start) else None
+            if moved is None:
+                self._hold_more(start, pages, self._length)
+                del start, held  # or an error's traceback would keep the map
+                self._hold((self._raw(), section), 0, length, max(length, self._reserve))
+                pages.settle()
+                return
+            start = moved
+        self._hold_more(start, pages, length)
 
     def _create(self, size: int) -> None:
         """Give the empty file its size; take a new file away again if that fails."""
@@ -209,7 +247,7 @@ class MappedFile(Window):
         if self._memory is not NOWHERE:
             return
         if self._length:
-            self._hold(self._source, 0, self._length)
+            self._hold(self._source, 0, self._length, max(self._length, self._reserve))
         else:
             self._hold_nothing()
         if self._closed:  # by another thread, meanwhile
@@ -266,9 +304,8 @@ class MappedFile(Window):
                 self._shrink(new)
             elif new > old:
                 self._take_section(lib.mf_grow, old, new, not self._sparse)
-                self._let_go()
             elif new != self._length:
-                self._look_again()
+                self._take_section(lib.mf_open_section, self._access)
 
     def _shrink(self, new: int) -> None:
         before, what = self._length, f"shrink {self!r} to {new} bytes"
@@ -291,12 +328,7 @@ class MappedFile(Window):
         self._refuse_if_closed()
         with self._lock:
             if self._size_now() != self._length:
-                self._look_again()
-
-    def _look_again(self) -> None:
-        """Map the file anew, at the size it has now, when it is next used."""
-        self._take_section(lib.mf_open_section, self._access)
-        self._let_go()
+                self._take_section(lib.mf_open_section, self._access)
 
     def _size_now(self) -> int:
         size = ffi.new("int64_t *")

@@ -14,7 +14,7 @@ from sys import getrefcount
 from mappedfile._errors import os_error
 from mappedfile._native import ffi, lib
 from mappedfile._ranges import align
-from mappedfile._system import PAGE_SIZE
+from mappedfile._system import PAGE_SIZE, SYNC_COVERS_MAPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _new, _gc, _buffer = ffi.new, ffi.gc, ffi.buffer
 _mf_unmap, _mf_close = lib.mf_unmap, lib.mf_close
+_CHAR_POINTER_OUT = ffi.typeof("char **")
 _FILE = ffi.typeof("mf_file *")
 _SECTION = ffi.typeof("mf_section *")
 _ABSENT = (-1, 0)
@@ -96,6 +97,21 @@ class OpenFile(Held):
         return next(filter(None, codes), 0)
 
 
+def held_once(thing: Any) -> bool:
+    """Tell whether the caller's variable is the only reference to *thing*."""
+    return getrefcount(thing) == _HELD_ONCE
+
+
+def _references_when_held_once() -> int:
+    thing = object()
+    return _count(thing)
+
+
+def _count(thing: Any) -> int:
+    return getrefcount(thing)
+
+
+_HELD_ONCE = _references_when_held_once()
 _NO_VIEWS = 0
 _NO_VIEWS = OpenFile("").views()
 
@@ -175,14 +191,26 @@ class Pages(Held):
         self.address = ref(start)
         self.file.maps.add(self)
 
-    def export(self, start: Any, readonly: bool) -> memoryview:
-        """Return a buffer on the map, counted while it or anything made from it lives."""
-        exporter = Exporter(start, self.length) if readonly else _buffer(start, self.length)
+    def export(self, start: Any, length: int, readonly: bool) -> memoryview:
+        """Return a buffer on the first *length* bytes, counted while it or anything made from it lives."""
+        exporter = Exporter(start, length) if readonly else _buffer(start, length)
         key, exports = id(exporter), self.__dict__.setdefault("exports", {})
         self.file.maps.add(self)
         exports[key] = ref(exporter, lambda _: exports.pop(key, None))
         memory = memoryview(exporter)
         return memory.toreadonly() if readonly else memory
+
+    def grow(self, start: Any, length: int) -> Any:
+        """Make the map longer; return its new address, or None where the system cannot. Nobody else may hold *start*."""
+        out = _new(_CHAR_POINTER_OUT)
+        if lib.mf_remap(start - self.slack, self.slack + self.length, self.slack + length, out):
+            return None
+        _gc(start, None)  # what it stood for is no more
+        self.length = length
+        moved = _gc(out[0] + self.slack, self.give_back)
+        if not SYNC_COVERS_MAPS:
+            self.register(moved)
+        return moved
 
     def flush(self, file: Any, start: Any, offset: int, length: int, wait: bool) -> int:
         """Flush the pages under a range of the caller's; return the system's code."""

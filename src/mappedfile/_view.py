@@ -37,7 +37,7 @@ class View(Window):
         if offset + length > file._length:
             check_range(offset, length, file._length, file._what)
         if length:
-            self._hold(file._source, offset, length)
+            self._hold(file._source, offset, length, length)
         else:
             file._refuse_if_closed()
             self._hold_nothing()

@@ -205,7 +205,7 @@ class Window:
             self._refuse_if_closed()
             return memoryview(b"" if self._access == READ else bytearray())
         start, pages = held
-        return pages.export(start, self._access == READ)
+        return pages.export(start, self._length, self._access == READ)
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return self.data
@@ -305,23 +305,29 @@ class Window:
         self._map()
         return self._buffer
 
-    def _hold(self, source: Source | None, offset: int, length: int) -> None:
-        """Map *length* bytes (1 or more) of the file from *offset* on, as the memory of the window."""
+    def _hold(self, source: Source | None, offset: int, length: int, mapped: int) -> None:
+        """Map *mapped* bytes of the file from *offset* on; the first *length*, 1 or more, are the window's memory."""
         if source is None:
             raise ValueError(f"the mapped file on {self._name!r} is closed")
         slack = offset % GRANULARITY
         out = _new(_CHAR_POINTER_OUT)
         access = self._access
-        code = _mf_map(*source, access, offset - slack, length + slack, out)
+        code = _mf_map(*source, access, offset - slack, mapped + slack, out)
         if code:
             del source  # or the error's traceback would keep the file open
             raise os_error(code, self._name, NOT_MAPPABLE)
-        self._fate = pages = Pages(self._file_fate, offset, slack, length)
+        self._fate = pages = Pages(self._file_fate, offset, slack, mapped)
         start = _gc(out[0] + slack, pages.give_back)
         if not SYNC_COVERS_MAPS:
             pages.register(start)
         self._buffer = buffer = _buffer(start, length)
         self._memory = memoryview(buffer) if access != READ else memoryview(buffer).toreadonly()
+        self._held = start, pages
+
+    def _hold_more(self, start: Any, pages: Pages, length: int) -> None:
+        """Have *length* bytes of a map that is there as the memory of the window."""
+        self._buffer = buffer = _buffer(start, length)
+        self._memory = memoryview(buffer) if self._access != READ else memoryview(buffer).toreadonly()
         self._held = start, pages
 
     def _hold_nothing(self) -> None:

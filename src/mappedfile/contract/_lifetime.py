@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
     from mappedfile.contract._subjects import Subject
 
-#: How often L7 opens and closes: so often, if there is no time limit, or until its seconds are over.
-CYCLES = int(os.environ.get("MAPPEDFILE_CYCLES", "10000"))
-CYCLE_SECONDS = float("inf") if "MAPPEDFILE_CYCLES" in os.environ else 1.5
+#: The long runs: MAPPEDFILE_STRESS=1.
+STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
+#: L7 opens and closes so often or, in short runs, as often as it can within its seconds.
+CYCLES = 100_000 if STRESS else 10_000
+CYCLE_SECONDS = 600 if STRESS else 1.5
 #: For how many seconds L6 lets threads close what others use.
-SECONDS = float(os.environ.get("MAPPEDFILE_SECONDS", "0.4"))
+SECONDS = 20 if STRESS else 0.4
 
 #: Whether objects can export buffers themselves: PEP 688.
 EXPORTS = sys.version_info >= (3, 12)
@@ -71,7 +73,9 @@ def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
         import numpy as np
 
         kinds["a NumPy array"] = lambda window: np.frombuffer(window.data, "u1")
-        kinds["a slice of a reshaped NumPy array"] = lambda window: np.frombuffer(window.data, "<u2", 64).reshape(8, 8)[1:3]
+        kinds["a slice of a reshaped NumPy array"] = lambda window: np.frombuffer(window.data, "<u2", 64).reshape(8, 8)[
+            1:3
+        ]
         if own_buffers(window):
             kinds["a NumPy array on the object"] = lambda window: np.frombuffer(window, "u1", 30, 7)
     return kinds
@@ -258,8 +262,12 @@ def L5(subject: Subject, folder: Path) -> None:
         held = _probe.handles()
         with raises(BufferError, f"close(strict=True) with {' and '.join(counts)} alive") as caught:
             window.close(strict=True)
-        equal(sorted(counts), sorted(re.findall(r"\d+ (?:view|buffer)s?\b", str(caught.error))), "what the message counts")
-        equal((False, held), (window.closed, _probe.handles()), "closed and the number of handles, after a strict close")
+        equal(
+            sorted(counts), sorted(re.findall(r"\d+ (?:view|buffer)s?\b", str(caught.error))), "what the message counts"
+        )
+        equal(
+            (False, held), (window.closed, _probe.handles()), "closed and the number of handles, after a strict close"
+        )
         equal(content[window.offset if window is not file else 0 :][:64], window[:64], "its bytes after a strict close")
         if subject.writable:
             window[0] = content[window.offset if window is not file else 0]
@@ -320,8 +328,16 @@ def L6(subject: Subject, folder: Path) -> None:
                 call()
         window.close()
         repr(window)
-        equal((True, False, not subject.writable), (window.closed, window.mapped, window.readonly), "the state of a closed object")
-    equal((os.fspath(folder / "file"), subject.mode), (os.fspath(file.name), file.mode), "name and mode of the closed file")
+        equal(
+            (True, False, not subject.writable),
+            (window.closed, window.mapped, window.readonly),
+            "the state of a closed object",
+        )
+    equal(
+        (os.fspath(folder / "file"), subject.mode),
+        (os.fspath(file.name), file.mode),
+        "name and mode of the closed file",
+    )
     # These may crash: in a process of their own.
     in_child(close_half_way, subject, folder)
     in_child(close_from_a_thread, subject, folder)
@@ -502,7 +518,7 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
             items(window)
 
     def views(window: Any) -> None:
-        with (window.view(0, size) if hasattr(window, "view") else window.data) as part:
+        with window.view(0, size) if hasattr(window, "view") else window.data as part:
             equal(mine, part[size - 1], "a byte of a view")
 
     wrong: list[BaseException] = []
@@ -590,7 +606,11 @@ def L7(subject: Subject, folder: Path) -> None:
     before = _probe.handles(), *_probe.file_maps()
     for order in orders:
         cycle(order)
-        equal(before, (_probe.handles(), *_probe.file_maps()), f"handles, maps and their bytes after closing {', '.join(order)}")
+        equal(
+            before,
+            (_probe.handles(), *_probe.file_maps()),
+            f"handles, maps and their bytes after closing {', '.join(order)}",
+        )
     gc.collect()
     blocks = sys.getallocatedblocks()
     cycles = 0
@@ -627,7 +647,11 @@ def L8(subject: Subject, folder: Path) -> None:
             equal(1, len(heard), f"the number of ResourceWarnings when a {name} is dropped")
             true(path.name in heard[0], f"the warning names the file: {heard[0]}")
             true(not _probe.is_mapped(where[name], PAGE_SIZE), f"the memory of a {name} is free once it is dropped")
-        equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes after the objects were dropped")
+        equal(
+            before,
+            (_probe.handles(), *_probe.file_maps()),
+            "handles, maps and their bytes after the objects were dropped",
+        )
 
     # A buffer keeps the memory of what was dropped.
     with heard_warnings(ResourceWarning) as heard:
