@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import threading
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def run(version: str, arguments: list[str]) -> int:
     wine = start_wine()
     environment = os.environ | wine_environment()
     # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
-    command = [wine, python, *arguments]
+    command: list[str | Path] = [wine, python, *arguments]
     pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         # Wine's services may hold the pipe open beyond the program, so its exit is what is waited for, not the end.
@@ -164,7 +165,7 @@ def pip(*arguments: object) -> None:
     call([sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)])
 
 
-def call(command: list[str | Path], **options: Any) -> None:
+def call(command: Sequence[str | Path], **options: Any) -> None:
     """Run a command, with its output only if it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
     if done.returncode:

@@ -76,8 +76,8 @@ class MappedFile(Window):
     *size*, in bytes, from 0 to 2**63 - 1, is what a created file gets. Disk blocks are reserved for it, so that a full
     disk is an error here and not a fault later; *sparse* leaves holes instead, also when the file is resized.
 
-    *reserve*, in bytes, sets address space aside: until the file is longer than that, growing leaves the map of the whole
-    file where it is. Raises ``io.UnsupportedOperation`` where the system cannot (``capabilities().reserve``: POSIX can).
+    *reserve*, in bytes, sets address space aside: until the file is longer than that, growing leaves the map of the
+    whole file where it is. Raises ``io.UnsupportedOperation`` where the system cannot (``capabilities().reserve``).
 
     The map of the whole file is made on first use: to open a large file and look at one view costs one view.
 
@@ -126,16 +126,17 @@ class MappedFile(Window):
         self._self = ref(self)
         try:
             self._open(file, access, found)
+            self._closed = False
             if size:
                 self._create(size)
             elif HAS_SECTIONS:
                 self._take_section(lib.mf_open_section, access)
             else:
-                self._length = self._raw().size
+                self._length = self._open_raw().size
         except BaseException:
             self._source = None
+            self._closed = True
             raise
-        self._closed = False
 
     # Opening
 
@@ -178,9 +179,9 @@ class MappedFile(Window):
         return raw
 
     def _take_section(self, function: Callable[..., int], *arguments: Any) -> None:
-        """Have the backend make the section that maps are made from, and adapt the map of the whole file to its size."""
+        """Have the backend make the section that maps are made from, and fit the map of the whole file to its size."""
         section, fate = hold_section(self._name)
-        self._call(function, self._raw() or NO_FILE, *arguments, section)
+        self._call(function, self._open_raw(), *arguments, section)
         try:
             self._adapt(section)
         except BaseException:
@@ -188,13 +189,17 @@ class MappedFile(Window):
                 lib.mf_set_size(self._raw() or NO_FILE, arguments[0])
             raise
         before, self._section_fate = self._section_fate, fate
-        self._source = self._raw(), section
+        self._source = self._open_raw(), section
         self._length = section.size
         if before is not None:
             before.settle()
+        if self._closed:  # by another thread, meanwhile
+            self._source = None
+            self._let_go()
+            raise self._refusal()
 
     def _adapt(self, section: Any) -> None:
-        """Have the map of the whole file cover what the section does, if there is such a map. Nothing changes on failure."""
+        """Have the map of the whole file, if there is one, cover what the section does; or fail and change nothing."""
         held, length = self._held, section.size
         if held is None or length == 0:
             self._let_go()  # an empty window has no map either
@@ -207,7 +212,7 @@ class MappedFile(Window):
             if moved is None:
                 self._hold_more(start, pages, self._length)
                 del start, held  # or an error's traceback would keep the map
-                self._hold((self._raw(), section), 0, length, max(length, self._reserve))
+                self._hold((self._open_raw(), section), 0, length, max(length, self._reserve))
                 pages.settle()
                 return
             start = moved
@@ -217,7 +222,7 @@ class MappedFile(Window):
         """Give the empty file its size; take a new file away again if that fails."""
         try:
             if self._sparse:
-                self._call(lib.mf_make_sparse, self._raw())
+                self._call(lib.mf_make_sparse, self._open_raw())
             self._take_section(lib.mf_grow, 0, size, not self._sparse)
         except BaseException:
             self._source = None
@@ -230,6 +235,13 @@ class MappedFile(Window):
     def _raw(self) -> Any:
         source = self._source
         return None if source is None else source[0]
+
+    def _open_raw(self) -> Any:
+        """Return the open ``mf_file``. Not to be kept in a variable: a traceback would keep the file open."""
+        source = self._source
+        if source is None:
+            raise self._refusal()
+        return source[0]
 
     def _call(self, function: Callable[..., int], *arguments: Any, notes: Mapping[int, str] = NO_NOTES) -> None:
         """Call the backend, or raise ``OSError``.
@@ -278,8 +290,8 @@ class MappedFile(Window):
             super().flush(offset, length, durable=durable)
             return
         if not SYNC_COVERS_MAPS:
-            self._call(self._file_fate.flush_maps, self._raw() or NO_FILE, durable)
-        self._call(lib.mf_sync, self._raw() or NO_FILE, durable)
+            self._call(self._file_fate.flush_maps, self._open_raw(), durable)
+        self._call(lib.mf_sync, self._open_raw(), durable)
 
     # Size
 
@@ -314,14 +326,14 @@ class MappedFile(Window):
             self._refuse_if_alive(what)
             self._let_go()
             self._refuse_if_alive(what)
-            self._source = self._raw(), NO_SECTION  # Windows cuts no file that has a section
-            self._call(lib.mf_set_size, self._raw(), new)
         except BaseException:
             self._length = before
             raise
+        self._source = self._open_raw(), NO_SECTION  # Windows cuts no file that has a section
+        try:
+            self._call(lib.mf_set_size, self._open_raw(), new)
         finally:
-            if self._source is not None and self._source[1] is NO_SECTION:
-                self._take_section(lib.mf_open_section, self._access)
+            self._take_section(lib.mf_open_section, self._access)
 
     def refresh(self) -> None:
         """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are."""
@@ -332,7 +344,7 @@ class MappedFile(Window):
 
     def _size_now(self) -> int:
         size = ffi.new("int64_t *")
-        self._call(lib.mf_get_size, self._raw() or NO_FILE, size)
+        self._call(lib.mf_get_size, self._open_raw(), size)
         return int(size[0])
 
     # State
@@ -349,10 +361,7 @@ class MappedFile(Window):
 
     def fileno(self) -> int:
         """Return the descriptor that the mapped file holds; on Windows, the handle. It stays the mapped file's."""
-        raw = self._raw()
-        if raw is None:
-            raise self._refusal()
-        return int(raw.handle)
+        return int(self._open_raw().handle)
 
     def close(self, *, strict: bool = False) -> None:
         """Give back the file: descriptor, handles and, unless buffers keep it, the map of the whole file.

@@ -201,7 +201,7 @@ class Pages(Held):
         return memory.toreadonly() if readonly else memory
 
     def grow(self, start: Any, length: int) -> Any:
-        """Make the map longer; return its new address, or None where the system cannot. Nobody else may hold *start*."""
+        """Make the map longer; return its new address, or None if it cannot be. Nobody else may hold *start*."""
         out = _new(_CHAR_POINTER_OUT)
         if lib.mf_remap(start - self.slack, self.slack + self.length, self.slack + length, out):
             return None

@@ -73,6 +73,8 @@ def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
         import numpy as np
 
         kinds["a NumPy array"] = lambda window: np.frombuffer(window.data, "u1")
+        # NumPy keeps the .obj of this memoryview, not the memoryview
+        kinds["an ndarray"] = lambda window: np.ndarray((64,), "u1", window.data, 3)
         kinds["a slice of a reshaped NumPy array"] = lambda window: np.frombuffer(window.data, "<u2", 64).reshape(8, 8)[
             1:3
         ]
@@ -359,10 +361,10 @@ def uses(window: Any, subject: Subject) -> dict[str, Callable[[], Any]]:
         "rfind()": lambda: window.rfind(b"x"),
         "count()": lambda: window.count(b"x"),
         "data": lambda: window.data,
-        "flush()": lambda: window.flush(),
+        "flush()": window.flush,
         "flush(0, 0)": lambda: window.flush(0, 0),
         "flush(durable=False)": lambda: window.flush(durable=False),
-        "with": lambda: window.__enter__(),
+        "with": window.__enter__,
     }
     if subject.writable:  # elsewhere TypeError may come first
         every["[0] = 1"] = lambda: window.__setitem__(0, 1)
@@ -373,39 +375,47 @@ def uses(window: Any, subject: Subject) -> dict[str, Callable[[], Any]]:
         every["bytes()"] = lambda: bytes(window)
         every["struct.unpack_from()"] = lambda: struct.unpack_from("B", window)
     if hasattr(window, "view"):
-        every["view()"] = lambda: window.view()
+        every["view()"] = window.view
         every["view(0, 10)"] = lambda: window.view(0, 10)
-        every["fileno()"] = lambda: window.fileno()
+        every["fileno()"] = window.fileno
         every["resize()"] = lambda: window.resize(PAGE_SIZE)
     for name in ("count", "refresh"):  # mmap has neither
         if not hasattr(window, name):
             every.pop(f"{name}()", None)
         elif name == "refresh":
-            every["refresh()"] = lambda: window.refresh()
+            every["refresh()"] = window.refresh
     return every
 
 
 class Closing:
-    """A number, or bytes, that closes an object when it is asked for."""
+    """A number that closes an object when it is asked for."""
 
-    def __init__(self, window: Any, value: Any) -> None:
+    def __init__(self, window: Any, number: int) -> None:
         self.window = window
-        self.value = value
+        self.number = number
 
     def __index__(self) -> int:
         self.window.close()
-        return self.value  # type: ignore[no-any-return]
+        return self.number
+
+
+class ClosingBytes:
+    """Bytes that close an object when they are asked for."""
+
+    def __init__(self, window: Any, content: bytes) -> None:
+        self.window = window
+        self.content = content
 
     def __buffer__(self, flags: int) -> memoryview:
         self.window.close()
-        return memoryview(self.value)
+        return memoryview(self.content)
 
 
 def close_half_way(subject: Subject, folder: Path) -> None:
-    """L6: let an argument of every method close the object, with other bytes mapped in its place."""
+    """L6: let an argument of every method close the object."""
 
-    def half_way(window: Any, other: Any) -> dict[str, Callable[[], Any]]:
-        number = Closing(other or window, 1)
+    def half_way(window: Any) -> dict[str, Callable[[], Any]]:
+        number = Closing(window, 1)
         every: dict[str, Callable[[], Any]] = {
             "[i]": lambda: window[number],
             "[i:]": lambda: window[number:],
@@ -435,7 +445,7 @@ def close_half_way(subject: Subject, folder: Path) -> None:
             every["[i:5:2] = b'..'"] = lambda: window.__setitem__(slice(number, 5, 2), b"..")
             every["[0:2:i] = b'..'"] = lambda: window.__setitem__(slice(0, 2, number), b"..")
         if EXPORTS:
-            content = Closing(other or window, b"ab")
+            content = ClosingBytes(window, b"ab")
             every["find(bytes-like)"] = lambda: window.find(content)
             every["rfind(bytes-like)"] = lambda: window.rfind(content)
             if subject.writable:
@@ -448,36 +458,30 @@ def close_half_way(subject: Subject, folder: Path) -> None:
                 every["resize(i)"] = lambda: window.resize(Closing(window, 2 * PAGE_SIZE))
         return every
 
-    def open_both(number: int) -> tuple[Any, Any]:
-        path = folder / f"half{number}"
-        path.unlink(missing_ok=True)
-        file = subject.create(path, b"a" * 2 * GRANULARITY)
-        view = file.view(0, GRANULARITY)
-        file[0], view[0]
-        return file, view
+    def opened(name: str) -> dict[str, Any]:
+        file = subject.create(folder / name, b"a" * 2 * GRANULARITY)
+        return {"file": file, "view": file.view(0, GRANULARITY)}
 
     number = 0
-    for kind in (0, 1):
-        file, view = open_both(0)
-        names = list(half_way((file, view)[kind], None))
-        file.close()
-        view.close()
+    for kind in ("file", "view"):
+        sample = opened(f"sample-{kind}")
+        names = list(half_way(sample[kind]))
+        for window in sample.values():
+            window.close()
         for what in names:
-            for mapped in (True, False):  # the map of the whole file is made on first use: also closed before that
+            for used in (True, False):  # the map of the whole file is made on first use: also closed before that
                 number += 1
                 path = folder / f"half{number}"
-                file = subject.create(path, b"a" * 2 * GRANULARITY)
-                view = file.view(0, GRANULARITY)
-                if mapped:
-                    file[0], view[0]
-                window = (file, view)[kind]
-                with raises(ValueError, f"{what} of a {type(window).__name__}, where i closes it"):
-                    half_way(window, None)[what]()
+                windows = opened(path.name)
+                window = windows[kind]
+                if used:
+                    window[0]
+                with raises(ValueError, f"{what} of a {kind}, where i closes it"):
+                    half_way(window)[what]()
                 equal(True, window.closed, "closed")
-                file.close()
-                view.close()
-                if subject.mode != "c":
-                    equal({ord("a")}, set(path.read_bytes()), f"the bytes of the file after {what}")
+                for window in windows.values():
+                    window.close()
+                equal({ord("a")}, set(path.read_bytes()), f"the bytes of the file after {what}")
                 path.unlink()
 
 
@@ -530,7 +534,7 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
                 work(window)
         except ValueError:
             pass  # closed: what the clause says
-        except BaseException as error:  # noqa: BLE001 (for the thread that waits)
+        except BaseException as error:
             error.__traceback__ = None
             wrong.append(error)
 
@@ -551,8 +555,7 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
             began.wait()
         time.sleep(chance.random() * 0.002)
         window.close()
-        with suppress(ValueError):
-            substitutes = [stranger.view(0, size) for _ in range(3)]
+        substitutes = [stranger.view(0, size) for _ in range(3)]
         for thread in threads:
             thread.join(20)
             true(not thread.is_alive(), f"{work.__name__} of a closed object came to an end")
@@ -699,7 +702,7 @@ def L8(subject: Subject, folder: Path) -> None:
     equal([], wrong, "what finalisers complain of when the interpreter ends")
 
 
-class heard_warnings:
+class heard_warnings:  # noqa: N801 (it reads as a function)
     """Collects the texts of warnings of one category; lets no others pass."""
 
     def __init__(self, category: type[Warning]) -> None:
@@ -814,7 +817,7 @@ def L10(subject: Subject, folder: Path) -> None:
     """A failing unmap, flush or close of the system is never swallowed: it is an `OSError` with the system's code
     (`UnmapViewOfFile` of an address that `MapViewOfFile` did not return: winerror 487; `CloseHandle` twice: winerror 6;
     `munmap` of an unaligned address: `EINVAL`)."""
-    # The handle goes behind the library's back; what unmapping says is for tests/test_posix.py and tests/test_windows.py.
+    # The handle goes behind the library's back. What unmapping says: tests/test_posix.py, tests/test_windows.py.
     before = _probe.handles(), *_probe.file_maps()
 
     def is_wrong_handle(error: OSError, what: str) -> None:
@@ -898,7 +901,7 @@ def fork_and_close(subject: Subject, folder: Path) -> None:
                     warnings.simplefilter("ignore")
                     os.write(from_child, b"c")
                     sys.exit(0)
-            except Exception as error:  # noqa: BLE001 (told by the status)
+            except Exception as error:
                 print(error, file=sys.stderr)
             os.write(from_child, b"c")
             os._exit(status)
