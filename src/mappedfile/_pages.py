@@ -7,7 +7,6 @@ thread, and nobody ever touches memory or a descriptor that has become somebody 
 
 from __future__ import annotations
 
-import sys
 from _weakref import ref
 from sys import getrefcount
 
@@ -137,23 +136,6 @@ def hold_section(name: Name) -> tuple[Any, OpenSection]:
     return _gc(_new(_SECTION, _ABSENT), fate.give_back), fate
 
 
-if sys.version_info >= (3, 12):
-
-    class Exporter:
-        """The owner of a read-only buffer. cffi's own is writable, and a memoryview's ``obj`` would hand it out."""
-
-        __slots__ = ("__weakref__", "_buffer")
-
-        def __init__(self, start: Any, length: int) -> None:
-            self._buffer = _buffer(start, length)
-
-        def __buffer__(self, flags: int) -> memoryview:
-            return memoryview(self._buffer).toreadonly()
-
-else:
-    Exporter = _buffer  # classes cannot export buffers yet: PEP 688
-
-
 class Pages(Held):
     """The fate of one map of the system's, and the buffers that were taken from it.
 
@@ -193,7 +175,7 @@ class Pages(Held):
 
     def export(self, start: Any, length: int, readonly: bool) -> memoryview:
         """Return a buffer on the first *length* bytes, counted while it or anything made from it lives."""
-        exporter = Exporter(start, length) if readonly else _buffer(start, length)
+        exporter = _buffer(start, length)
         key, exports = id(exporter), self.__dict__.setdefault("exports", {})
         self.file.maps.add(self)
         exports[key] = ref(exporter, lambda _: exports.pop(key, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _operator import index
 from _warnings import warn
+from sys import is_finalizing
 
 from mappedfile._errors import NOT_MAPPABLE, os_error
 from mappedfile._native import ffi, lib
@@ -180,9 +181,9 @@ class Window:
         return self._search(lib.mf_count, sub, start, end, 0)
 
     def _search(self, function: Callable[..., int], sub: Any, start: Any, end: Any, absent: int) -> int:
-        needle = bytes([index(sub)]) if hasattr(sub, "__index__") else memoryview(sub).tobytes()
+        needle = sub if sub.__class__ is bytes else _needle(sub)
         start, end = (None if limit is None else index(limit) for limit in (start, end))
-        memory = self._mapped_buffer()  # held here: a close meanwhile leaves the map until the search is through
+        memory = self._mapped_buffer()  # kept here: a close meanwhile leaves the map until the search is through
         first, last = clamp(start, end, len(memory))
         if last - first < len(needle):
             return absent
@@ -209,6 +210,10 @@ class Window:
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return self.data
+
+    def __release_buffer__(self, buffer: memoryview, /) -> None:
+        # NumPy keeps the buffer of an object that can release one, and of any other the bare address.
+        buffer.release()
 
     # Flushing
 
@@ -278,8 +283,12 @@ class Window:
         raise NotImplementedError
 
     def __del__(self) -> None:
-        if not self._closed:
-            warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        if self._closed:
+            return
+        try:
+            # The source makes warnings import a module, which fails half-way when the interpreter is ending.
+            warn(f"unclosed {self!r}", ResourceWarning, source=None if is_finalizing() else self, stacklevel=2)
+        finally:
             self.close()
 
     def __reduce__(self) -> Any:
@@ -345,3 +354,17 @@ class Window:
             fate.settled = True
             if fate.error:
                 fate.settle()
+
+
+def _needle(sub: Any) -> bytes:
+    """Return what to search for, given as anything that ``bytes.find`` takes."""
+    try:
+        return memoryview(sub).tobytes()
+    except TypeError:
+        if not hasattr(sub, "__index__"):
+            kind = type(sub).__name__
+            raise TypeError(f"what to search for must be bytes-like, or an int for one byte, not {kind}") from None
+    number = index(sub)
+    if not 0 <= number <= 255:
+        raise ValueError(f"a byte must be in range(0, 256), not {number}")
+    return bytes([number])

@@ -82,24 +82,24 @@ _TURNS = 40
 @clause("C2", modes=SHARED)
 def C2(subject: Subject, folder: Path) -> None:
     """So do other processes."""
-    with subject.create(folder / "file", bytes(SIZE)) as mine, subject.open(folder / "file", "r+") as writer:
-        with mine.view(GRANULARITY, 100) as view, Child(take_turns, subject, folder) as child:
-            equal("ready", child.hear(), "what the child says first")
-            hand = mine if subject.writable else writer
-            for turn in range(1, _TURNS + 1):
-                hand[GRANULARITY + 10 : GRANULARITY + 18] = b"parent%2d" % turn
-                hand[0] = turn
-                until = time.monotonic() + SECONDS
-                while mine[1] != turn:  # no sleep: what is there is there at once
-                    if time.monotonic() > until:
-                        raise Broken(
-                            f"the write of another process was not seen within {SECONDS} seconds (turn {turn})"
-                        )
-                equal(b"child %2d" % turn, view[20:28], f"what a view sees of another process in turn {turn}")
-                equal(
-                    b"child %2d" % turn, mine[GRANULARITY + 20 : GRANULARITY + 28], f"what the file sees in turn {turn}"
-                )
-            child.end()
+    path = folder / "file"
+    with ExitStack() as stack:
+        mine = stack.enter_context(subject.create(path, bytes(SIZE)))
+        writer = stack.enter_context(subject.open(path, "r+"))
+        view = stack.enter_context(mine.view(GRANULARITY, 100))
+        child = stack.enter_context(Child(take_turns, subject, folder))
+        equal("ready", child.hear(), "what the child says first")
+        hand = mine if subject.writable else writer
+        for turn in range(1, _TURNS + 1):
+            hand[GRANULARITY + 10 : GRANULARITY + 18] = b"parent%2d" % turn
+            hand[0] = turn
+            until = time.monotonic() + SECONDS
+            while mine[1] != turn:  # no sleep: what is there is there at once
+                if time.monotonic() > until:
+                    raise Broken(f"the write of another process was not seen within {SECONDS} seconds (turn {turn})")
+            equal(b"child %2d" % turn, view[20:28], f"what a view sees of another process in turn {turn}")
+            equal(b"child %2d" % turn, mine[GRANULARITY + 20 : GRANULARITY + 28], f"what the file sees in turn {turn}")
+        child.end()
 
 
 def take_turns(subject: Subject, folder: Path) -> None:
@@ -154,43 +154,34 @@ def C3(subject: Subject, folder: Path) -> None:
 def C4(subject: Subject, folder: Path) -> None:
     """Mode `"c"` is private: what is written reaches neither the file nor any other view, flushed or not."""
     content = pattern(SIZE)
-    path = folder / "file"
-    with ExitStack() as stack:
-        private = stack.enter_context(subject.create(path, content))
-        before = stack.enter_context(private.view(GRANULARITY))
-        another = stack.enter_context(subject.open(path, "c"))
-        shared = stack.enter_context(subject.open(path, "r"))
-        for number, window in enumerate((private, before)):
-            start = 0 if window is private else GRANULARITY
+    for writer in ("file", "view"):
+        path = folder / writer
+        with ExitStack() as stack:
+            file = stack.enter_context(subject.create(path, content))
+            windows = {"file": (file, 0), "view": (stack.enter_context(file.view(GRANULARITY)), GRANULARITY)}
+            window, start = windows.pop(writer)
             others = {
-                "another view of it": (
-                    before if window is private else private.view(0, 50),
-                    GRANULARITY if window is private else 0,
-                )
+                **windows,
+                "other private file": (stack.enter_context(subject.open(path, "c")), 0),
+                "other shared file": (stack.enter_context(subject.open(path, "r")), 0),
             }
-            others |= {"another private mapped file": (another, 0), "a shared mapped file": (shared, 0)}
-            window[number] = content[start + number] ^ 0xFF
+            window[0] = content[start] ^ 0xFF
             window[10:20] = b"my own ten"
             with window.data as data:
                 data[PAGE_SIZE : PAGE_SIZE + 4] = b"mine"
-            for flushed in ("before", "after flush()", "after flush(durable=False)"):
-                if flushed != "before":
-                    equal(None, window.flush(durable=flushed == "after flush()"), "what flush() returns")
-                equal(b"my own ten", window[10:20], "what was written")
-                equal(b"mine", window[PAGE_SIZE : PAGE_SIZE + 4], "what was written through a buffer")
-                equal(content, path.read_bytes(), f"the file, {flushed}")
+            own = window[:]
+            for when in ("before flush()", "after flush(durable=False)", "after flush()"):
+                if when != "before flush()":
+                    equal(None, window.flush(durable=when == "after flush()"), "what flush() returns")
+                equal((content[start] ^ 0xFF, b"my own ten"), (own[0], own[10:20]), "what was written")
+                equal(b"mine", own[PAGE_SIZE : PAGE_SIZE + 4], "what was written through a buffer")
+                equal(own, window[:], f"what the writer reads {when}")
+                equal(content, path.read_bytes(), f"the file {when}")
                 for name, (other, begin) in others.items():
-                    if other is private:
-                        continue
-                    wanted = content[begin : begin + len(other)]
-                    equal(wanted, other[:], f"what {name} sees, {flushed}")
-            before[0:30] = content[GRANULARITY : GRANULARITY + 30]
-            before[PAGE_SIZE : PAGE_SIZE + 4] = content[GRANULARITY + PAGE_SIZE :][:4]
-            for other, begin in others.values():
-                if other is not before and other is not another and other is not shared:
-                    equal(content[begin : begin + len(other)], other[:], "what a view made meanwhile sees")
-                    other.close()
-    equal(content, path.read_bytes(), "the file after everything was closed")
+                    equal(content[begin:], other[:], f"what the {name} sees {when}")
+                with file.view(0, GRANULARITY) as new:
+                    equal(content[:GRANULARITY], new[:], f"what a new view sees {when}")
+        equal(content, path.read_bytes(), "the file after everything was closed")
 
 
 @clause("C5", modes=("r",))

@@ -16,6 +16,8 @@ __all__ = ["byref", "c_ulong"]
 _dll = ctypes.WinDLL("kernel32", use_last_error=True)
 _MEM_MAPPED = 0x40000
 _PAGE = 4096
+_GENERIC_READ = 0x80000000
+_OPEN_EXISTING = 3
 
 #: A pseudo handle: this process.
 process = c_void_p(-1)
@@ -45,6 +47,9 @@ _VirtualQuery.argtypes = c_void_p, c_void_p, c_size_t
 _VirtualQuery.restype = c_size_t
 _QueryWorkingSetEx = _dll.K32QueryWorkingSetEx
 _QueryWorkingSetEx.argtypes = c_void_p, c_void_p, c_ulong
+_CreateFile = _dll.CreateFileW
+_CreateFile.argtypes = ctypes.c_wchar_p, c_ulong, c_ulong, c_void_p, c_ulong, c_ulong, c_void_p
+_CreateFile.restype = c_void_p
 _CloseHandle = _dll.CloseHandle
 _CloseHandle.argtypes = (c_void_p,)
 
@@ -93,3 +98,16 @@ def count_valid(address: int, length: int) -> int:
         page.address = first + place * _PAGE
     check(_QueryWorkingSetEx(process, pages, sizeof(pages)))
     return sum(page.attributes & 1 for page in pages)
+
+
+def open_exclusively(path: str) -> int:
+    """Open a file for reading and share it with nobody; return the handle."""
+    handle = _CreateFile(path, _GENERIC_READ, 0, None, _OPEN_EXISTING, 0, None)
+    if handle == c_void_p(-1).value:
+        raise ctypes.WinError(ctypes.get_last_error())
+    return int(handle)
+
+
+def is_wine() -> bool:
+    """Whether this is Wine."""
+    return hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")

@@ -49,7 +49,7 @@ def pattern(length: int) -> bytes:
 
 def own_buffers(window: Any) -> bool:
     """Whether the object itself has the buffer protocol."""
-    return EXPORTS and hasattr(window, "__buffer__")
+    return EXPORTS and hasattr(type(window), "__buffer__")
 
 
 def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:

@@ -95,7 +95,8 @@ def rename_elsewhere(subject: Subject, folder: Path) -> None:
 @clause("N2")
 def N2(subject: Subject, folder: Path) -> None:
     """It can be deleted: the name is gone at once (POSIX, Windows with POSIX delete semantics) or when the last view is
-    unmapped (other Windows file systems); views go on working. Allowed on Windows: `PermissionError`, nothing changed."""
+    unmapped (other Windows file systems); views go on working. Allowed on Windows: `PermissionError`, nothing
+    changed."""
     path = folder / "file"
     for closed in (False, True):
         for delete, who in ((delete_here, "here"), (delete_elsewhere, "by another process")):
@@ -138,7 +139,8 @@ def delete_elsewhere(subject: Subject, folder: Path) -> None:
 
 @clause("N3")
 def N3(subject: Subject, folder: Path) -> None:
-    """Replacing it by rename: views keep the old content (POSIX). Allowed on Windows: `PermissionError`, nothing changed."""
+    """Replacing it by rename: views keep the old content (POSIX). Allowed on Windows: `PermissionError`, nothing
+    changed."""
     path = folder / "file"
     new = pattern(GRANULARITY)[::-1]
     for closed in (False, True):

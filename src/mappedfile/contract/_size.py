@@ -34,8 +34,8 @@ def S1(subject: Subject, folder: Path) -> None:
     """An empty file maps, in every mode, as an empty object of length 0, and can grow."""
     path = folder / "file"
     mapped = subject.create(path, b"")
-    view = mapped.view()
-    for window in (mapped, view, mapped.view(0, 0)):
+    view, other = mapped.view(), mapped.view(0, 0)
+    for window in (mapped, view, other):
         equal(0, len(window), "its length")
         equal((b"", b"", []), (window[:], window[0:10], list(window)), "its bytes")
         equal((0, -1, 0, -1, 1), (window.find(b""), window.find(b"x"), window.rfind(b""), window.rfind(b"x"),
@@ -65,8 +65,8 @@ def S1(subject: Subject, folder: Path) -> None:
     if subject.writable:
         mapped[PAGE:] = b"written"
         equal(b"written" if subject.shared else bytes(7), path.read_bytes()[PAGE:], "what reached the file")
-    view.close()
-    mapped.close()
+    for window in (view, other, mapped):
+        window.close()
 
 
 @clause("S2", modes=SHARED_WRITABLE)

@@ -1,0 +1,29 @@
+"""Which clauses the standard library's mmap breaks, and how. The tests hold it to every line; the README's table is made from it."""
+
+#: Why it breaks a clause, in every mode the clause speaks of unless ``HOLDS_IN`` says otherwise.
+ORACLE_BREAKS: dict[str, str] = {
+    "L1": "`close()` raises `BufferError` while a buffer is alive, and the descriptor stays open",
+    "L4": "a map with a buffer on it cannot be closed",
+    "L5": "`close()` says neither what is alive nor how many, and does not know of other maps of the file",
+    "L6": "`flush()` uses the map after an `__index__` has closed it; before 3.11 item access does too, and crashes",
+    "L7": "a map cannot be closed before its buffers",
+    "L8": "no `ResourceWarning`",
+    "L10": "what `munmap` and `close` return is ignored, and errors do not name the file",
+    "F2": "the offset of a flush must be a multiple of the page size",
+    "F3": "every flush waits for the device",
+    "F5": "nothing says that a flush needs the file",
+    "F8": "errors do not name the file",
+    "S1": "an empty file cannot be mapped",
+    "S2": "`resize()` raises `BufferError` while a buffer is alive",
+    "S3": "`resize()` shrinks the file under other maps of it",
+    "S4": "a `resize()` that fails leaves the file at the new size",
+    "S5": "no disk blocks are reserved: a full disk is a fault later",
+    "S6": "the offset of a map must be a multiple of the granularity",
+    "S7": "the offset of a map must be a multiple of the granularity",
+    "S8": "a map does not learn that its file has grown",
+}
+
+#: The modes in which it holds all the same.
+HOLDS_IN: dict[str, tuple[str, ...]] = {
+    "S4": ("r", "c"),  # nothing to resize
+}

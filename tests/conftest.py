@@ -1,0 +1,47 @@
+"""What all tests share."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy  # noqa: F401 (the tests that need it must not be skipped for want of it)
+import pytest
+from hypothesis import HealthCheck, settings
+
+import mappedfile
+
+#: The long runs: MAPPEDFILE_STRESS=1.
+STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
+
+settings.register_profile("short", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
+settings.load_profile("long" if STRESS else "short")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make every warning an error: an object that a test leaves open is one too."""
+    config.addinivalue_line("filterwarnings", "error")
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is being tested."""
+    return [f"mappedfile {mappedfile.__version__} from {Path(mappedfile.__file__).parent}", f"{mappedfile.capabilities()}"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for the test alone."""
+    return tmp_path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The path of a file that does not exist yet."""
+    return tmp_path / "file"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    # A child that crashes ends, rather than show a dialog.
+    msvcrt.SetErrorMode(msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX)

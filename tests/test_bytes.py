@@ -1,0 +1,303 @@
+"""A window is bytes: everything it shares with bytes means what it means there. The model is a bytearray."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
+
+LARGEST = 2**63 - 1
+
+#: Where windows begin and how long they are: at, before and after every edge there is.
+PLACES = [
+    (0, 0),
+    (0, 1),
+    (0, PAGE_SIZE),
+    (1, 2),
+    (3, PAGE_SIZE),
+    (PAGE_SIZE - 1, 2),
+    (PAGE_SIZE, 17),
+    (GRANULARITY - 1, PAGE_SIZE + 2),
+    (GRANULARITY, GRANULARITY),
+    (GRANULARITY + 1, 300),
+    (1_003, 2 * GRANULARITY),
+]
+SIZE = 3 * GRANULARITY + 77
+# Few different bytes, so that searches find something.
+CONTENT = bytes(random.Random(1).choices(b"ab\0\xff", k=SIZE))
+
+
+class Model(bytearray):
+    """A bytearray that is not shown in full when a test fails."""
+
+    def __repr__(self) -> str:
+        return f"<Model of {len(self)} bytes>"
+
+
+@contextmanager
+def window_on(folder: Path, place: Any, mode: str = "r+") -> Iterator[tuple[Any, Model]]:
+    """Open the file, or a view of a part of it, with its model."""
+    path = folder / "bytes"
+    path.write_bytes(CONTENT)
+    with MappedFile(path, mode) as file:
+        if place == "file":
+            yield file, Model(CONTENT)
+        else:
+            offset, length = place
+            with file.view(offset, length) as view:
+                yield view, Model(CONTENT[offset : offset + length])
+
+
+@pytest.fixture(scope="module", params=["file", *PLACES], ids=str)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Model]]:
+    """A window and its model, which tests change together."""
+    with window_on(tmp_path_factory.mktemp("bytes"), request.param) as both:
+        yield both
+
+
+limits = st.none() | st.integers(-SIZE - 5, SIZE + 5) | st.integers(-20, 20) | st.sampled_from([-LARGEST, LARGEST, -(10**30), 10**30])
+steps = st.none() | st.integers(-9, 9).filter(bool) | st.sampled_from([PAGE_SIZE, -PAGE_SIZE, LARGEST, -LARGEST])
+positions = st.integers(-SIZE - 5, SIZE + 5) | st.integers(-20, 20)
+needles = st.lists(st.sampled_from(b"ab\0\xffx"), max_size=12).map(bytes)
+
+
+def same(model: Model, window: Any) -> bool:
+    """Whether all bytes are equal; their difference would be long."""
+    return model == window[:]
+
+
+def outcome(function: Any) -> Any:
+    """What a call returns, or the type of what it raises."""
+    try:
+        return function()
+    except Exception as error:
+        return type(error)
+
+
+@given(position=positions)
+def test_item(pair: tuple[Any, Model], position: int) -> None:
+    """An index gives an int, from either end, or IndexError."""
+    window, model = pair
+    assert outcome(lambda: model[position]) == outcome(lambda: window[position])
+
+
+@given(start=limits, stop=limits, step=steps)
+def test_slice(pair: tuple[Any, Model], start: int, stop: int, step: int) -> None:
+    """A slice, with any step, gives bytes of its own."""
+    window, model = pair
+    result = window[start:stop:step]
+    assert type(result) is bytes
+    assert model[start:stop:step] == result
+
+
+@given(position=positions, value=st.integers(-2, 258))
+def test_set_item(pair: tuple[Any, Model], position: int, value: int) -> None:
+    """An item is set to a number in range(256); other numbers and places are errors as on a bytearray, and change nothing."""
+    window, model = pair
+    expected = outcome(lambda: model.__setitem__(position, value))
+    result = outcome(lambda: window.__setitem__(position, value))
+    if expected is not ValueError or result is not IndexError:  # either will do where both are wrong
+        assert expected == result
+    assert same(model, window)
+
+
+@given(data=st.data(), start=limits, stop=limits, step=steps, longer=st.sampled_from([0, 0, 0, 0, -1, 1]))
+def test_set_slice(pair: tuple[Any, Model], data: st.DataObject, start: int, stop: int, step: int, longer: int) -> None:
+    """A slice is set to bytes of its own length; others are a ValueError, for a window does not change its length."""
+    window, model = pair
+    length = len(model[start:stop:step])
+    pattern = data.draw(st.binary(min_size=1, max_size=20))
+    new = (pattern * (length // len(pattern) + 2))[: max(length + longer, 0)]
+    kind = data.draw(st.sampled_from([bytes, bytearray, memoryview, lambda new: np.frombuffer(new, "u1")]))
+    if len(new) == length:
+        window[start:stop:step] = kind(new)
+        model[start:stop:step] = new
+    else:
+        with pytest.raises(ValueError, match="bytes"):
+            window[start:stop:step] = kind(new)
+    assert same(model, window)
+
+
+@given(needle=needles, start=limits, end=limits)
+def test_search(pair: tuple[Any, Model], needle: bytes, start: int | None, end: int | None) -> None:
+    """find, rfind and count find what they find in bytes, with every start and end; so does ``in``."""
+    window, model = pair
+    assert model.find(needle, start, end) == window.find(needle, start, end)
+    assert model.rfind(needle, start, end) == window.rfind(needle, start, end)
+    assert model.count(needle, start, end) == window.count(needle, start, end)
+    assert (needle in model) == (needle in window)
+
+
+@given(number=st.integers(-1, 256), start=limits, end=limits)
+def test_search_for_a_number(pair: tuple[Any, Model], number: int, start: int | None, end: int | None) -> None:
+    """A number stands for one byte; one that is no byte is a ValueError."""
+    window, model = pair
+    for name in ("find", "rfind", "count"):
+        expected = outcome(lambda name=name: getattr(model, name)(number, start, end))
+        assert expected == outcome(lambda name=name: getattr(window, name)(number, start, end))
+    assert outcome(lambda: number in model) == outcome(lambda: number in window)
+
+
+@given(data=st.data())
+def test_search_for_its_own_bytes(pair: tuple[Any, Model], data: st.DataObject) -> None:
+    """Every slice of a window is found in it, where it first and where it last is."""
+    window, model = pair
+    start = data.draw(st.integers(0, len(model)))
+    needle = bytes(model[start : start + data.draw(st.integers(0, 600))])
+    assert model.find(needle) == window.find(needle)
+    assert model.rfind(needle) == window.rfind(bytearray(needle))
+    assert needle in window
+
+
+def test_iteration(pair: tuple[Any, Model]) -> None:
+    """Iteration gives ints, both ways; list, tuple and bytes take a window whole."""
+    window, model = pair
+    assert list(model) == list(window)
+    assert list(reversed(model)) == list(reversed(window))
+    assert len(model) == len(window)
+    assert bool(model) == bool(window)
+
+
+def test_buffer(pair: tuple[Any, Model]) -> None:
+    """``data`` is the same bytes, flat and writable, and the window sees what is written through it."""
+    window, model = pair
+    data = window.data
+    assert (model, "B", 1, 1, (len(model),), True) == (
+        data.tobytes(), data.format, data.itemsize, data.ndim, data.shape, data.c_contiguous
+    )  # fmt: skip
+    assert not data.readonly
+    if len(model):
+        data[-1] = model[-1] = model[-1] ^ 0x55
+    assert same(model, window)
+
+
+# Errors
+
+
+WRONG_KEYS = ["0", 1.0, None, b"x", (0, 1), ..., [0], 1j]
+WRONG_VALUES = ["x", 1.5, None, b"x", [1], ...]
+WRONG_BYTES = ["xx", 5, None, [1, 2], 1.5, ...]
+
+
+@pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
+@pytest.mark.parametrize("mode", ["r+", "c"])
+def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
+    """What is no index, byte or bytes-like is a TypeError, as on a bytearray, and changes nothing."""
+    with window_on(folder, place, mode) as (window, model):
+        for key in WRONG_KEYS:
+            with pytest.raises(TypeError):
+                window[key]
+            with pytest.raises(TypeError):
+                window[key] = 1
+        for key in (slice("a", None), slice(None, 1.0), slice(0, 5, "1"), slice(b"", None)):
+            with pytest.raises(TypeError):
+                window[key]
+            with pytest.raises(TypeError):
+                window[key] = b""
+        for value in WRONG_VALUES:
+            with pytest.raises(TypeError):
+                window[0] = value
+        for value in WRONG_BYTES:
+            with pytest.raises(TypeError):
+                window[0:2] = value
+        with pytest.raises(ValueError, match="zero"):
+            window[::0]
+        with pytest.raises(ValueError, match="zero"):
+            window[::0] = b""
+        for needle in ("x", None, 1.5, [97], ...):
+            for search in (window.find, window.rfind, window.count, window.__contains__):
+                with pytest.raises(TypeError):
+                    search(needle)
+        for limit in ("0", 1.5, b"", [0]):
+            for search in (window.find, window.rfind, window.count):
+                with pytest.raises(TypeError):
+                    search(b"a", limit)
+                with pytest.raises(TypeError):
+                    search(b"a", 0, limit)
+        assert same(model, window)
+
+
+@pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
+def test_read_only(folder: Path, place: Any) -> None:
+    """Every assignment to a read-only window is a TypeError that says what to do, and changes nothing."""
+    with window_on(folder, place, "r") as (window, model):
+        for key, value in [(0, 1), (-1, 0), (10**9, 1), (0, 999), (slice(0, 1), b"x"), (slice(0, 0), b""), (slice(0, 9, 2), b"x")]:
+            with pytest.raises(TypeError, match=r"read-only.*'r\+'"):
+                window[key] = value
+        assert same(model, window)
+
+
+@pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
+def test_no_deletion_no_arithmetic(folder: Path, place: Any) -> None:
+    """A window cannot be cut, joined or repeated: TypeError."""
+    with window_on(folder, place) as (window, _):
+        with pytest.raises((TypeError, AttributeError)):
+            del window[0]
+        for function in (lambda: window + b"x", lambda: b"x" + window, lambda: window * 2, lambda: window + window):
+            with pytest.raises(TypeError):
+                function()
+
+
+def test_overlapping(folder: Path) -> None:
+    """A slice can be set to a part of the same memory, as with memmove."""
+    with window_on(folder, (5, 300)) as (window, model):
+        for shift in (-7, 7):
+            data = window.data[20:120]
+            model[20 + shift : 120 + shift] = bytes(model[20:120])
+            window[20 + shift : 120 + shift] = data
+            assert same(model, window)
+
+
+def test_values_of_other_shapes(folder: Path) -> None:
+    """Bytes-like is whatever exports its bytes: of other formats and dimensions, and not contiguous."""
+    with window_on(folder, (5, 300)) as (window, model):
+        for value in (
+            np.arange(10, dtype="<u4"),
+            np.arange(40, dtype="u1").reshape(5, 8),
+            np.arange(80, dtype="u1")[::2],
+            memoryview(bytes(80))[::2],
+            memoryview(bytes(40)).cast("Q"),
+            np.arange(40, dtype="i1").reshape(8, 5).T,
+        ):
+            model[100:140] = bytes(value) if not isinstance(value, np.ndarray) else value.tobytes()
+            window[100:140] = value
+            assert same(model, window)
+            assert model.find(bytes(model[100:140])) == window.find(value)
+
+
+@pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
+def test_closed(folder: Path, place: Any) -> None:
+    """Every use of a closed window is a ValueError that names the file, also with arguments that would be wrong otherwise."""
+    with window_on(folder, place) as (window, _):
+        iterator = iter(window)
+        next(iterator)
+        window.close()
+        for function in (
+            lambda: window[0],
+            lambda: window[10**9],
+            lambda: window[3:1],
+            lambda: window[::2],
+            lambda: window.__setitem__(0, 1),
+            lambda: window.__setitem__(slice(0, 1), b"x"),
+            lambda: window.__setitem__(slice(0, 1), b"too long"),
+            lambda: len(window),
+            lambda: list(window),
+            lambda: next(iterator),
+            lambda: b"x" in window,
+            lambda: window.find(b"x"),
+            lambda: window.rfind(b"x", 2, 1),
+            lambda: window.count(b""),
+            lambda: window.data,
+            lambda: window.flush(),
+            lambda: window.__enter__(),
+        ):
+            with pytest.raises(ValueError, match="closed") as caught:
+                function()
+            assert "bytes" in str(caught.value)

@@ -1,0 +1,57 @@
+"""The contract, on the library in each of its modes, and on the standard library's mmap as oracle."""
+
+from pathlib import Path
+
+import pytest
+
+from mappedfile.contract import CLAUSES, NATIVE, STDLIB, NotHere, Subject
+from mappedfile.contract._oracle import HOLDS_IN, ORACLE_BREAKS
+
+
+def cases(subjects: tuple[Subject, ...]) -> list[pytest.param]:
+    """Every clause on every subject whose mode it speaks of."""
+    every = []
+    for clause in CLAUSES.values():
+        for subject in subjects:
+            if subject.mode in clause.modes:
+                breaks = subject in STDLIB and clause.id in ORACLE_BREAKS and subject.mode not in HOLDS_IN.get(clause.id, ())
+                marks = [pytest.mark.xfail(strict=True, reason=ORACLE_BREAKS[clause.id])] if breaks else []
+                every.append(pytest.param(clause.id, subject, id=f"{clause.id}-{subject}", marks=marks))
+    return every
+
+
+def run(id: str, subject: Subject, folder: Path) -> None:
+    """Run one check."""
+    try:
+        CLAUSES[id].check(subject, folder)
+    except NotHere as why:
+        pytest.skip(str(why))
+
+
+@pytest.mark.parametrize(("id", "subject"), cases(NATIVE))
+def test_library(id: str, subject: Subject, folder: Path) -> None:
+    """The library keeps its contract, in every mode."""
+    run(id, subject, folder)
+
+
+# What fails leaves objects behind, which warn and complain when they go.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("id", "subject"), cases(STDLIB))
+def test_oracle(id: str, subject: Subject, folder: Path) -> None:
+    """What mmap keeps of it, and what not, is known."""
+    run(id, subject, folder)
+
+
+def test_ids() -> None:
+    """Every clause of issue 1 has its check, in the contract's order, and says what it promises."""
+    for letter, last in {"L": 11, "C": 5, "F": 8, "S": 8, "N": 3, "I": 4}.items():
+        expected = [f"{letter}{number}" for number in range(1, last + 1)]
+        assert expected == [id for id in CLAUSES if id[0] == letter]
+    assert "T2" in CLAUSES
+    assert [] == [clause.id for clause in CLAUSES.values() if not clause.says.endswith(".")]
+
+
+def test_oracle_table() -> None:
+    """The table of what mmap breaks names clauses that there are, in their order."""
+    assert list(ORACLE_BREAKS) == [id for id in CLAUSES if id in ORACLE_BREAKS]
+    assert set(HOLDS_IN) <= set(ORACLE_BREAKS)

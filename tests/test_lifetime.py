@@ -1,0 +1,244 @@
+"""What the library alone can be asked about lifetimes: mmap, the contract's other subject, has no such thing."""
+
+import copy
+import gc
+import pickle
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
+from mappedfile.contract import _probe
+from mappedfile.contract._lifetime import EXPORTS
+
+CONTENT = bytes(range(256)) * ((3 * GRANULARITY) // 256)
+
+
+@pytest.fixture
+def file(path: Path) -> Any:
+    """A mapped file."""
+    path.write_bytes(CONTENT)
+    with MappedFile(path, "r+") as file:
+        yield file
+
+
+@given(offset=st.integers(0, 2 * GRANULARITY), length=st.integers(1, GRANULARITY))
+def test_slack(tmp_path_factory: pytest.TempPathFactory, offset: int, length: int) -> None:
+    """A view of any offset gives back the pages before its offset too, which alignment made it map."""
+    path = tmp_path_factory.getbasetemp() / "slack"
+    if not path.exists():
+        path.write_bytes(CONTENT)
+    with MappedFile(path) as file:
+        before = _probe.file_maps()
+        view = file.view(offset, length)
+        expected = CONTENT[offset : offset + length] == view[:]
+        where = _probe.address_of(view.data)
+        assert _probe.is_mapped(where, length)
+        view.close()
+        assert expected
+        assert before == _probe.file_maps()
+
+
+def test_first_use(file: MappedFile) -> None:
+    """The map of the whole file is made on first use: views and flushes need none."""
+    before = _probe.file_maps()
+    assert not file.mapped
+    file.view(5, 10).close()
+    assert len(file) == len(CONTENT)
+    file.flush()
+    repr(file)
+    assert before == _probe.file_maps()
+    assert file[0] == 0
+    assert file.mapped
+    assert before != _probe.file_maps()
+
+
+def test_views_need_no_handles(file: MappedFile) -> None:
+    """A view holds memory and nothing else: no handle, however many there are."""
+    before = _probe.handles()
+    views = [file.view(number, 10) for number in range(50)]
+    assert before == _probe.handles()
+    for view in views:
+        view.close()
+
+
+@pytest.mark.parametrize("window", ["file", "view"])
+def test_dropped_by_weak_reference(file: MappedFile, window: str) -> None:
+    """Windows can be referred to weakly, and go as soon as nobody refers to them strongly: no cycle keeps them."""
+    gc.disable()
+    try:
+        other = MappedFile(file.name, "r")
+        target = other if window == "file" else other.view(7)
+        target[0]
+        target.data.release()
+        with pytest.raises(TypeError):
+            target["x"]
+        with pytest.raises(ValueError, match="past the end"):
+            target.flush(10**9)
+        target.close()
+        weak = weakref.ref(target)
+        del target
+        if window == "file":
+            del other
+        assert weak() is None
+        if window == "view":
+            other.close()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("window", ["file", "view"])
+def test_no_copies(file: MappedFile, window: str) -> None:
+    """A window cannot be pickled or copied; the error says what to do."""
+    target = file if window == "file" else file.view()
+    for function in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="open the file where it is needed"):
+            function(target)
+    if window == "view":
+        target.close()
+
+
+def test_strict_close_counts_at_once(file: MappedFile) -> None:
+    """A strict close works as soon as the last thing has gone, however deep it was made: a slice, cast, array of an array."""
+    view = file.view(3, 1000)
+    array = np.frombuffer(view.data[8:][:160].cast("I"), "<u4").reshape(4, 10)[1:, ::2].T
+    view.data.release()
+    for window in (view, file):
+        with pytest.raises(BufferError):
+            window.close(strict=True)
+    expected = array.tobytes()
+    view.close()
+    assert expected == array.tobytes()
+    with pytest.raises(BufferError, match="1 buffer of it alive"):
+        file.close(strict=True)
+    del array
+    file.close(strict=True)
+
+
+def test_exception_keeps_nothing(path: Path) -> None:
+    """An error that is kept, with its traceback, keeps no memory of what raised it: after close() the map has gone."""
+    path.write_bytes(CONTENT)
+    kept = []
+    before = _probe.file_maps()
+    with MappedFile(path, "r") as file, file.view(9, 5000) as view:
+        for window in (file, view):
+            for wrong in (
+                lambda window=window: window[10**9],
+                lambda window=window: window.find("text"),
+                lambda window=window: window.find(b"a", "1"),
+                lambda window=window: window.__setitem__(0, 1),
+                lambda window=window: window.flush(-1),
+                lambda window=window: window["x"],
+                lambda window=window: window[::0],
+            ):
+                try:
+                    wrong()
+                except (IndexError, TypeError, ValueError) as error:
+                    kept.append(error)
+    assert len(kept) == 14
+    assert before == _probe.file_maps()
+
+
+@pytest.mark.skipif(not EXPORTS, reason="objects export buffers from Python 3.12 on: PEP 688")
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_object_as_buffer(path: Path, mode: str) -> None:
+    """From Python 3.12 on the object itself is a buffer: of the same memory, as readonly as it, and counted while it lives."""
+    path.write_bytes(CONTENT)
+    with MappedFile(path, mode) as file, file.view(5, PAGE_SIZE) as view:
+        for window, start in ((file, 0), (view, 5)):
+            assert CONTENT[start : start + len(window)] == bytes(window)
+            buffer = memoryview(window)
+            assert (mode == "r") == buffer.readonly
+            assert _probe.address_of(window.data) == _probe.address_of(buffer)
+            with pytest.raises(BufferError, match="1 buffer of it alive"):
+                view.close(strict=True) if window is view else file.view().close() or file.close(strict=True)
+            buffer.release()
+        view.close(strict=True)
+        file.close(strict=True)
+
+
+@pytest.mark.skipif(EXPORTS, reason="the limit is gone: objects export buffers themselves, PEP 688")
+def test_limit_of_obj(path: Path) -> None:
+    """A documented limit before Python 3.12: behind a read-only buffer, .obj (of .obj) leads to cffi's, which can be written."""
+    path.write_bytes(CONTENT)
+    with MappedFile(path, "r") as file:
+        data = file.data
+        assert data.readonly
+        owner: Any = data
+        while isinstance(owner, memoryview):
+            owner = owner.obj
+        assert not memoryview(owner).readonly
+        del owner, data
+
+
+def test_limit_of_ndarray(path: Path) -> None:
+    """NumPy's ndarray(buffer=) keeps the owner of a buffer and gives the buffer back: on .data that is safe."""
+    path.write_bytes(CONTENT)
+    for mode in ("r", "r+", "c"):
+        file = MappedFile(path, mode)
+        array = np.ndarray((1000,), "u1", file.data, 3)
+        file.close()
+        assert file.mapped
+        assert CONTENT[3:1003] == array.tobytes()
+        del array
+        assert not file.mapped
+
+
+EXIT = """
+import sys, threading, weakref
+from mappedfile import MappedFile
+path, how = sys.argv[1:]
+file = MappedFile(path, "r+"); view = file.view(3); data = view.data[1:]; file[0]
+if how == "cycle":
+    class Cycle: pass
+    one = Cycle(); one.me = one; one.file, one.view = file, view
+    weakref.finalize(one, print, "end", file=sys.stderr)
+    del one, file, view
+elif how == "thread":
+    began = threading.Event()
+    def work():
+        began.set()
+        while True: view.find(b"absent" * 3)
+    threading.Thread(target=work, daemon=True).start(); began.wait()
+elif how == "excepthook":
+    sys.excepthook = lambda *_: None
+    raise RuntimeError(file, view, data)
+elif how == "exit in with":
+    with file, view:
+        sys.exit(0)
+elif how == "closed behind its back":
+    import mappedfile.contract._lifetime as l
+    l.close_behind_its_back(file.fileno())
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "cycle", "thread", "excepthook", "exit in with"])
+@pytest.mark.parametrize("warn", ["ignore", "always", "error"])
+def test_exit(path: Path, how: str, warn: str) -> None:
+    """The interpreter ends well with objects alive, each by itself: no crash, no complaint but ResourceWarnings."""
+    path.write_bytes(CONTENT)
+    command = [sys.executable, "-W", f"{warn}::ResourceWarning", "-c", EXIT, str(path), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == (1 if how == "excepthook" else 0), done.stderr
+    if warn == "ignore":
+        assert done.stderr.strip() in ("", "end")
+    lines = [line for line in done.stderr.splitlines() if "Error" in line and "ResourceWarning" not in line]
+    assert [] == lines
+    if warn == "always":
+        assert "Traceback" not in done.stderr
+
+
+def test_exit_tells(path: Path) -> None:
+    """What the system refuses when an object goes unclosed at the end is told on standard error, and does no harm."""
+    path.write_bytes(CONTENT)
+    command = [sys.executable, "-W", "ignore", "-c", EXIT, str(path), "closed behind its back"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "OSError" in done.stderr

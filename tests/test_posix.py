@@ -1,0 +1,125 @@
+"""What only POSIX can show: munmap refuses, and descriptors are numbers that others may take."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
+from mappedfile._native import ffi, lib
+from mappedfile.contract import _probe
+
+pytest.importorskip("fcntl", reason="no POSIX here")
+
+CONTENT = bytes(range(256)) * ((4 * GRANULARITY) // 256)
+
+
+def test_munmap_of_an_unaligned_address(path: Path) -> None:
+    """munmap refuses an address that is no page's with EINVAL, and the map stays: L10.
+
+    Not shared: UnmapViewOfFile takes any address inside a view.
+    """
+    path.write_bytes(CONTENT)
+    with MappedFile(path) as file:
+        data = file.data
+        base = ffi.cast("char *", _probe.address_of(data))
+        assert errno.EINVAL == lib.mf_unmap(base + 1, PAGE_SIZE)
+        assert CONTENT == data.tobytes()
+        data.release()
+
+
+MANY = Path("/proc/sys/vm/max_map_count")
+
+
+@pytest.mark.skipif(not MANY.exists(), reason="no limit of maps that could be reached: /proc/sys/vm/max_map_count")
+def test_munmap_that_fails(folder: Path) -> None:
+    """close() tells what munmap said (ENOMEM: the middle of three maps that are one to the system, when no more maps
+    are to be had), with the file's name; the view is closed, and does not pretend that its memory has gone: L10.
+
+    Not shared: on Windows views do not grow together.
+    """
+    if int(MANY.read_text()) > 300_000:
+        pytest.skip(f"{MANY} is so large that it takes too long to reach")
+    program = """
+import mmap, sys
+from mappedfile import PAGE_SIZE, MappedFile
+from mappedfile.contract import _probe
+
+with open(sys.argv[1], "wb") as file:
+    file.truncate(3 * PAGE_SIZE)
+file = MappedFile(sys.argv[1])
+# The system maps from high addresses to low ones: these three are neighbours, in order.
+views = {number: file.view(number * PAGE_SIZE, PAGE_SIZE) for number in (2, 1, 0)}
+where = [_probe.address_of(views[number].data) for number in (0, 1, 2)]
+if not where[0] + PAGE_SIZE == where[1] == where[2] - PAGE_SIZE:
+    sys.exit("not neighbours")
+fill = []
+try:
+    while True:  # two kinds by turns, or they would grow together too
+        fill.append(mmap.mmap(-1, PAGE_SIZE, prot=(mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE)[len(fill) % 2]))
+except OSError:
+    pass
+try:
+    views[1].close()
+except OSError as error:
+    said = error.errno, error.filename
+else:
+    said = "nothing"
+del fill[-100:]
+print(said, views[1].closed, _probe.is_mapped(where[1], PAGE_SIZE))
+views[1].close()
+for window in (views[0], views[2], file):
+    window.close()
+"""
+    command = [sys.executable, "-W", "error", "-c", program, str(folder / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode and "not neighbours" in done.stderr:
+        pytest.skip("this system does not put maps side by side")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert f"{(errno.ENOMEM, str(folder / 'file'))} True True" == done.stdout.strip()
+
+
+def test_descriptor_taken_by_others(path: Path, folder: Path) -> None:
+    """After close() the descriptor's number is anybody's: views, their flush and the object touch it no more.
+
+    Not shared: Windows does not use a handle's value again so soon.
+    """
+    path.write_bytes(CONTENT)
+    file = MappedFile(path, "r+")
+    view = file.view(GRANULARITY)
+    number = file.fileno()
+    file.close()
+    taken = os.open(folder / "other", os.O_RDWR | os.O_CREAT)
+    assert number == taken
+    view[0] = 1
+    view.flush(durable=False)
+    view.close()
+    file.close()
+    del file, view
+    os.fstat(taken)
+    os.close(taken)
+
+
+def test_fork_at_exit(path: Path) -> None:
+    """A child that ends with what it got from its parent leaves the parent's alone: L11, with every finaliser run.
+
+    Not shared: Windows has no fork.
+    """
+    path.write_bytes(CONTENT)
+    program = """
+import os, sys
+from mappedfile import MappedFile
+file = MappedFile(sys.argv[1], "r+"); view = file.view(5); data = view.data
+pid = os.fork()
+if pid:
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert data[0] == 5 and view[0] == 5 and file[5] == 5
+    os.fstat(file.fileno())
+    data.release(); view.close(strict=True); file.close(strict=True)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "") == (done.returncode, done.stderr)

@@ -1,0 +1,203 @@
+"""What only Windows can show: error numbers of its own, handles beside the file's, sharing modes, files that resist."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
+from mappedfile._native import ffi, lib
+from mappedfile.contract import _probe
+
+kernel32: Any = pytest.importorskip("mappedfile.contract._kernel32", reason="no kernel32 here", exc_type=ImportError)
+
+CONTENT = bytes(range(256)) * ((2 * GRANULARITY) // 256)
+
+ERROR_ACCESS_DENIED = 5
+ERROR_INVALID_HANDLE = 6
+ERROR_SHARING_VIOLATION = 32
+ERROR_INVALID_ADDRESS = 487
+ERROR_MAPPED_ALIGNMENT = 1132
+ERROR_USER_MAPPED_FILE = 1224
+
+
+@pytest.fixture
+def file(path: Path) -> Any:
+    """A mapped file."""
+    path.write_bytes(CONTENT)
+    with MappedFile(path, "r+") as file:
+        yield file
+
+
+def test_sizes() -> None:
+    """Views begin at multiples of 64 KiB, not of pages: what alignment in views hides.
+
+    Not shared: elsewhere the granularity is the page.
+    """
+    assert (4096, 65536) == (PAGE_SIZE, GRANULARITY)
+
+
+def test_unmap_of_what_was_not_mapped() -> None:
+    """UnmapViewOfFile of memory of another kind, and of none, is error 487: L10.
+
+    Not shared: munmap of a range where nothing is mapped succeeds.
+    """
+    memory = ffi.new("char[]", 100)
+    assert ERROR_INVALID_ADDRESS == lib.mf_unmap(memory, 100)
+    assert ERROR_INVALID_ADDRESS == lib.mf_unmap(ffi.NULL, 100)
+
+
+def test_unmap_twice(file: MappedFile) -> None:
+    """close() of a view that somebody unmapped before tells error 487, with the file's name; the view is closed: L10.
+
+    Not shared: POSIX takes back what is not there without a word.
+    """
+    view = file.view(0, 10)
+    assert lib.mf_unmap(ffi.cast("char *", _probe.address_of(view.data)), 10) == 0
+    with pytest.raises(OSError, match="file") as caught:
+        view.close()
+    assert (ERROR_INVALID_ADDRESS, str(file.name)) == (caught.value.winerror, str(caught.value.filename))
+    assert (True, False) == (view.closed, view.mapped)
+    view.close()
+
+
+def test_close_twice(file: MappedFile) -> None:
+    """CloseHandle of a handle that is closed is error 6: L10.
+
+    Not shared: it is EBADF elsewhere, which the contract's own check sees.
+    """
+    raw = ffi.new("mf_file *")
+    assert lib.mf_adopt(file.fileno(), lib.MF_READ, raw) == 0
+    again = ffi.new("mf_file *", [raw.handle, 0])
+    assert lib.mf_close(raw) == 0
+    assert raw.handle == -1
+    assert ERROR_INVALID_HANDLE == lib.mf_close(again)
+    assert lib.mf_close(raw) == 0
+
+
+def test_handles(path: Path) -> None:
+    """A mapped file holds two handles, the file's and the section's; one while it is empty; views hold none: L1.
+
+    Not shared: POSIX has one descriptor.
+    """
+    path.write_bytes(CONTENT)
+    before = _probe.handles()
+    with MappedFile(path) as file:
+        assert before + 2 == _probe.handles()
+        view = file.view(5, 5)
+        view[0], file[0]
+        assert before + 2 == _probe.handles()
+    assert before == _probe.handles()
+    view.close()
+    path.write_bytes(b"")
+    with MappedFile(path):
+        assert before + 1 == _probe.handles()
+    assert before == _probe.handles()
+
+
+def test_misaligned_offset(file: MappedFile) -> None:
+    """MapViewOfFile refuses an offset that is a page's but no multiple of 64 KiB with 1132; a view takes it.
+
+    Not shared: such an offset is aligned elsewhere.
+    """
+    other = MappedFile(file.name)
+    raw, section = other._source
+    out = ffi.new("char **")
+    assert ERROR_MAPPED_ALIGNMENT == lib.mf_map(raw, section, lib.MF_READ, PAGE_SIZE, PAGE_SIZE, out)
+    assert out[0] == ffi.NULL
+    with other.view(PAGE_SIZE, PAGE_SIZE) as view:
+        assert CONTENT[PAGE_SIZE : 2 * PAGE_SIZE] == view[:]
+    del raw, section
+    other.close()
+
+
+@pytest.mark.parametrize("alive", ["file", "view", "buffer"])
+def test_cut_short(path: Path, alive: str) -> None:
+    """Who shrinks a file that others have mapped gets error 1224, with the file's name, and keeps the size: T2, S4.
+
+    Not shared: POSIX lets them.
+    """
+    path.write_bytes(CONTENT)
+    file = MappedFile(path)
+    view = file.view(0, 10)
+    buffer = view.data
+    if alive != "file":
+        file.close()
+    if alive == "buffer":
+        view.close()
+    with MappedFile(path, "r+") as other:
+        with pytest.raises(OSError, match="file") as caught:
+            other.resize(100)
+        assert (ERROR_USER_MAPPED_FILE, str(path)) == (caught.value.winerror, str(caught.value.filename))
+        assert (len(CONTENT), CONTENT) == (len(other), other[:])
+        assert CONTENT[:10] == buffer.tobytes()
+        buffer.release()
+        view.close()
+        file.close()
+        other.resize(100)
+    assert CONTENT[:100] == path.read_bytes()
+
+
+def test_others_without_sharing(file: MappedFile) -> None:
+    """Who wants the file for himself alone is refused while a mapped file is open (32). When views alone are left Windows
+    lets him (L9: without sharing restrictions); Wine counts the section as a user of the file and refuses.
+
+    Not shared: POSIX knows no sharing modes.
+    """
+    path = str(file.name)
+    view = file.view(0, 10)
+    file[0]
+    with pytest.raises(PermissionError) as caught:
+        kernel32.open_exclusively(path)
+    assert caught.value.winerror == ERROR_SHARING_VIOLATION
+    file.close()
+    try:
+        kernel32.close_handle(kernel32.open_exclusively(path))
+    except PermissionError as error:
+        assert error.winerror == ERROR_SHARING_VIOLATION
+        assert kernel32.is_wine(), "Windows lets him"
+    assert CONTENT[:10] == view[:]
+    view.close()
+    kernel32.close_handle(kernel32.open_exclusively(path))
+
+
+def test_deletion_by_others(file: MappedFile) -> None:
+    """DeleteFile of a file with a view on it: refused (5), or the name goes at once (newer Windows), or when the last view
+    does (Wine): N2, and which it was. The memory is whole in any case.
+
+    Not shared: elsewhere the name goes at once.
+    """
+    path = Path(str(file.name))
+    view = file.view(0, 10)
+    file.close()
+    try:
+        os.unlink(path)
+    except PermissionError as error:
+        assert error.winerror == ERROR_ACCESS_DENIED
+        outcome = "refused"
+    else:
+        outcome = "later" if path.exists() else "at once"
+    assert outcome == "later" or not kernel32.is_wine()
+    assert CONTENT[:10] == view[:]
+    view.close()
+    assert (outcome == "refused") == path.exists()
+
+
+def test_crash_is_seen(path: Path) -> None:
+    """A child that touches memory after it was unmapped dies of an access violation, and its parent can tell.
+
+    Not shared: elsewhere it is a signal. What this shows is that the contract's checks would see a crash.
+    """
+    path.write_bytes(CONTENT)
+    program = """
+import ctypes, sys
+from mappedfile import MappedFile
+from mappedfile.contract import _probe
+with MappedFile(sys.argv[1]) as file: where = _probe.address_of(file.data)
+ctypes.string_at(where, 1)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=False)
+    assert done.returncode != 0
