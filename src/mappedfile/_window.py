@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _operator import index
 from _warnings import warn
-from sys import is_finalizing
+from sys import modules
 
 from mappedfile._errors import NOT_MAPPABLE, os_error
 from mappedfile._native import ffi, lib
@@ -286,8 +286,9 @@ class Window:
         if self._closed:
             return
         try:
-            # The source makes warnings import a module, which fails half-way when the interpreter is ending.
-            warn(f"unclosed {self!r}", ResourceWarning, source=None if is_finalizing() else self, stacklevel=2)
+            # Given a source, warnings imports tracemalloc, which fails when the interpreter ends, or imports it already.
+            source = self if hasattr(modules.get("tracemalloc"), "is_tracing") else None
+            warn(f"unclosed {self!r}", ResourceWarning, source=source, stacklevel=2)
         finally:
             self.close()
 
