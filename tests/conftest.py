@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> list[str]:
     """Say what is being tested."""
     return [f"mappedfile {mappedfile.__version__} from {Path(mappedfile.__file__).parent}", f"{mappedfile.capabilities()}"]
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> None:
+    """Let go what earlier tests left behind, so that it does not go, and is not counted, during this one."""
+    gc.collect()
 
 
 @pytest.fixture

@@ -240,7 +240,7 @@ def test_no_deletion_no_arithmetic(folder: Path, place: Any) -> None:
     with window_on(folder, place) as (window, _):
         with pytest.raises((TypeError, AttributeError)):
             del window[0]
-        for function in (lambda: window + b"x", lambda: b"x" + window, lambda: window * 2, lambda: window + window):
+        for function in (lambda: window + b"x", lambda: window * 2, lambda: window + window):
             with pytest.raises(TypeError):
                 function()
 

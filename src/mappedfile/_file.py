@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+from _operator import index
 from _thread import allocate_lock
 from _weakref import ref
 
@@ -286,7 +287,7 @@ class MappedFile(Window):
         Without a range it covers everything that was written through this object and its views, closed ones too, and
         the size of the file.
         """
-        if length is not None or offset != 0 or self._access != WRITE or self._closed:
+        if length is not None or index(offset) != 0 or self._access != WRITE or self._closed:
             super().flush(offset, length, durable=durable)
             return
         if not SYNC_COVERS_MAPS:

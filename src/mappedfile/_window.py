@@ -283,7 +283,7 @@ class Window:
         raise NotImplementedError
 
     def __del__(self) -> None:
-        if self._closed:
+        if getattr(self, "_closed", True):  # __init__ may have been called wrongly, and never begun
             return
         try:
             # Given a source, warnings imports tracemalloc, which fails when the interpreter ends, or imports it already.

@@ -335,7 +335,7 @@ def flush_what_is_gone(subject: Subject, folder: Path) -> None:
         os.close(mapped.fileno())
     with raises(OSError, "flush() of a file that is gone") as caught:
         mapped.flush()
-    _check_error(caught.error, errno.EBADF, {6}, path)
+    _check_error(caught.error, errno.EBADF, {6, 87, 487}, path)  # the file, or the view that comes first
     say(json.dumps({"holds": ""}))
     os._exit(0)  # nothing here can be given back
 

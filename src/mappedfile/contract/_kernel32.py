@@ -11,8 +11,6 @@ import ctypes
 from collections.abc import Iterator
 from ctypes import byref, c_size_t, c_ulong, c_void_p, sizeof
 
-__all__ = ["byref", "c_ulong"]
-
 _dll = ctypes.WinDLL("kernel32", use_last_error=True)
 _MEM_MAPPED = 0x40000
 _PAGE = 4096
@@ -40,8 +38,10 @@ class _WorkingSetInformation(ctypes.Structure):
     _fields_ = [("address", c_void_p), ("attributes", c_size_t)]
 
 
-GetProcessHandleCount = _dll.GetProcessHandleCount
-GetProcessHandleCount.argtypes = c_void_p, c_void_p
+_GetProcessHandleCount = _dll.GetProcessHandleCount
+_GetProcessHandleCount.argtypes = c_void_p, c_void_p
+_GetHandleInformation = _dll.GetHandleInformation
+_GetHandleInformation.argtypes = c_void_p, c_void_p
 _VirtualQuery = _dll.VirtualQuery
 _VirtualQuery.argtypes = c_void_p, c_void_p, c_size_t
 _VirtualQuery.restype = c_size_t
@@ -63,6 +63,14 @@ def check(answer: int) -> None:
 def close_handle(handle: int) -> None:
     """Close a handle of this process."""
     check(_CloseHandle(handle))
+
+
+def count_handles() -> int:
+    """Count the handles of this process."""
+    number = c_ulong()
+    check(_GetProcessHandleCount(process, byref(number)))
+    # Wine 8 says 0: there each number that may be one is tried.
+    return number.value or sum(_GetHandleInformation(value, byref(c_ulong())) != 0 for value in range(4, 8192, 4))
 
 
 def mapped_regions() -> Iterator[tuple[int, int]]:

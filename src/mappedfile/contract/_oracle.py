@@ -27,3 +27,12 @@ ORACLE_BREAKS: dict[str, str] = {
 HOLDS_IN: dict[str, tuple[str, ...]] = {
     "S4": ("r", "c"),  # nothing to resize
 }
+
+#: What it breaks on Windows beyond that.
+BREAKS_ON_WINDOWS: dict[str, str] = {
+    "L9": "the descriptor that it keeps does not share the file for deleting",
+    "N1": "the descriptor that it keeps does not share the file for deleting",
+}
+
+#: And what it breaks elsewhere alone.
+HOLDS_ON_WINDOWS = ("F3", "S4")

@@ -27,9 +27,7 @@ class Region(NamedTuple):
 def handles() -> int:
     """Count the descriptors or, on Windows, the handles that this process has open."""
     if sys.platform == "win32":
-        number = _kernel32.c_ulong()
-        _kernel32.check(_kernel32.GetProcessHandleCount(_kernel32.process, _kernel32.byref(number)))
-        return int(number.value)
+        return _kernel32.count_handles()
     for folder in (_PROC / "fd", Path("/dev/fd")):
         if folder.is_dir():
             return len(os.listdir(folder)) - 1  # but the one that lists the folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,9 @@ def cut_short(_: Subject, folder: Path) -> None:
     path = folder / "file"
     size = path.stat().st_size
     for wanted in (0, 10, GRANULARITY, size - 1):
-        with raises(OSError, f"os.truncate() of a mapped file to {wanted} bytes"):
+        with suppress(OSError):  # CPython's os.truncate drops what Windows says
             os.truncate(path, wanted)
+        equal(size, path.stat().st_size, f"the size after os.truncate() of a mapped file to {wanted} bytes")
     with open(path, "r+b") as file, raises(OSError, "truncate() of a file that is mapped"):
         file.truncate(5)
     with raises(OSError, "opening a mapped file in mode 'wb'"):

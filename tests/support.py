@@ -1,0 +1,116 @@
+"""What several tests need: probes of what this system can do, small file systems, and children under strace."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+LINUX = sys.platform == "linux"
+
+
+def need(condition: object, reason: str) -> None:
+    """Skip the test unless the condition holds; in CI, where everything is to be had, fail it."""
+    if not condition:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {reason}")
+
+
+def only(condition: object, reason: str) -> None:
+    """Skip the test where what it is about does not exist, in CI too."""
+    if not condition:
+        pytest.skip(reason)
+
+
+# Small file systems
+
+
+@contextmanager
+def small_file_system(folder: Path, kind: str, size: int) -> Iterator[Path]:
+    """Mount a file system of *size* bytes, a tmpfs or one on a loop device, for a while."""
+    only(LINUX, "mounts file systems as Linux does")
+    need(os.geteuid() == 0, "root, to mount a file system")
+    place = folder / f"mnt-{kind}"
+    place.mkdir()
+    if kind == "tmpfs":
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", place]
+    else:
+        image = folder / f"{kind}.image"
+        make_image(image, kind, size)
+        mount = ["mount", "-o", "loop,nodev", image, place]
+    done = subprocess.run(mount, capture_output=True, check=False, text=True)
+    need(done.returncode == 0, f"to mount a {kind}: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        unmount(place)
+
+
+def make_image(image: Path, kind: str, size: int) -> None:
+    """Make a file with a file system in it."""
+    make = shutil.which(f"mkfs.{kind}", path=f"{os.environ.get('PATH')}:/usr/sbin:/sbin")
+    need(make, f"mkfs.{kind}")
+    with open(image, "wb") as file:
+        file.truncate(size)
+    # No journal, and no lazy work in the background: what is free stays what is free.
+    options = ["-q", "-F", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0"] if kind == "ext4" else []
+    done = subprocess.run([make, *options, image], capture_output=True, check=False, text=True)
+    need(done.returncode == 0, f"to make a {kind}: {done.stderr.strip()}")
+
+
+def unmount(place: Path) -> None:
+    """Unmount, even if somebody is still there."""
+    for _ in range(20):
+        if subprocess.run(["umount", place], capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.05)
+    subprocess.run(["umount", "-l", place], capture_output=True, check=True)
+
+
+# strace
+
+
+@cache
+def strace() -> str:
+    """Return the path of a strace that works: one may be there and not be allowed to trace."""
+    found = shutil.which("strace")
+    works = found and subprocess.run(
+        [found, "-qq", "-e", "trace=none", "true"], capture_output=True, check=False
+    ).returncode == 0
+    return found if works else ""
+
+
+def traced(program: str, *arguments: object, calls: str, folder: Path) -> list[str]:
+    """Run a Python program under strace and return what it noted of these system calls, in order."""
+    only(LINUX, "traces system calls as Linux does")
+    need(strace(), "strace, and permission to trace")
+    log = folder / "strace.log"
+    command = [strace(), "-f", "-y", "-qq", "-e", "signal=none", "-e", f"trace={calls}", "-o", log]
+    done = subprocess.run([*command, sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, check=False)  # fmt: skip
+    assert (0, "") == (done.returncode, done.stderr)
+    return [re.sub(r"^\d+ +", "", line) for line in log.read_text().splitlines()]
+
+
+@contextmanager
+def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
+    """Have strace attached to a process meanwhile."""
+    log.unlink(missing_ok=True)
+    command = [strace(), "-f", "-y", "-o", log, *arguments, "-p", str(pid)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        first = process.stderr.readline()
+        try:
+            assert "attached" in first, first
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.stderr.read()
