@@ -58,7 +58,9 @@ def main() -> int:
     results = []
     before = state()
     if not options.json:
-        print(f"Python {platform.python_version()}, {platform.platform()}, files in {options.dir or tempfile.gettempdir()}")
+        print(
+            f"Python {platform.python_version()}, {platform.platform()}, files in {options.dir or tempfile.gettempdir()}"
+        )
         load = f", load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors" if hasattr(os, "getloadavg") else ""
         print(f"{PACKAGE}, {before}{load}")
         if not options.profile:

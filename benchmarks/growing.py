@@ -188,5 +188,8 @@ def _(at: Setting) -> Steps:
                 resized.append(stopwatch(w.resize, end))
                 touched.append(stopwatch(w.__setitem__, end - 1, 1))
             yield f"resize from {size // MIB} MiB on", statistics.median(resized)
-            yield f"first byte written past {size // MIB} MiB: the map, the fault, the block", statistics.median(touched)
+            yield (
+                f"first byte written past {size // MIB} MiB: the map, the fault, the block",
+                statistics.median(touched),
+            )
         path.unlink()

@@ -10,9 +10,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mappedfile._native import ffi, lib
-
 from mappedfile import MappedFile
+from mappedfile._native import ffi, lib
 
 from .harness import Samples, Setting, child, frames, row, steps
 
@@ -41,7 +40,13 @@ def opening(at: Setting) -> Samples:
 @opening.profile
 def _(at: Setting) -> Steps:
     path = str(at.file(MIB))
-    names = NATIVE | {"path": path, "raw_path": os.fsencode(path), "MappedFile": MappedFile, "mmap": mmap.mmap, "os": os}
+    names = NATIVE | {
+        "path": path,
+        "raw_path": os.fsencode(path),
+        "MappedFile": MappedFile,
+        "mmap": mmap.mmap,
+        "os": os,
+    }
     names |= _map_names(path)
     yield from steps(
         at,
@@ -483,6 +488,8 @@ def _(at: Setting) -> Steps:
         yield label, float(value)
 
 
-if sys.platform == "win32":  # the peers' descriptors and the C compiler's wchar_t differ: only the rows, not the profiles
+if (
+    sys.platform == "win32"
+):  # the peers' descriptors and the C compiler's wchar_t differ: only the rows, not the profiles
     for explained in (opening, viewing, many, many_close):
         explained.explain = None

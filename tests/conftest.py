@@ -26,7 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     """Say what is being tested."""
-    return [f"mappedfile {mappedfile.__version__} from {Path(mappedfile.__file__).parent}", f"{mappedfile.capabilities()}"]
+    return [
+        f"mappedfile {mappedfile.__version__} from {Path(mappedfile.__file__).parent}",
+        f"{mappedfile.capabilities()}",
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -83,9 +83,10 @@ def unmount(place: Path) -> None:
 def strace() -> str:
     """Return the path of a strace that works: one may be there and not be allowed to trace."""
     found = shutil.which("strace")
-    works = found and subprocess.run(
-        [found, "-qq", "-e", "trace=none", "true"], capture_output=True, check=False
-    ).returncode == 0
+    works = (
+        found
+        and subprocess.run([found, "-qq", "-e", "trace=none", "true"], capture_output=True, check=False).returncode == 0
+    )
     return found if works else ""
 
 

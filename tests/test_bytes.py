@@ -62,7 +62,12 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield both
 
 
-limits = st.none() | st.integers(-SIZE - 5, SIZE + 5) | st.integers(-20, 20) | st.sampled_from([-LARGEST, LARGEST, -(10**30), 10**30])
+limits = (
+    st.none()
+    | st.integers(-SIZE - 5, SIZE + 5)
+    | st.integers(-20, 20)
+    | st.sampled_from([-LARGEST, LARGEST, -(10**30), 10**30])
+)
 steps = st.none() | st.integers(-9, 9).filter(bool) | st.sampled_from([PAGE_SIZE, -PAGE_SIZE, LARGEST, -LARGEST])
 positions = st.integers(-SIZE - 5, SIZE + 5) | st.integers(-20, 20)
 needles = st.lists(st.sampled_from(b"ab\0\xffx"), max_size=12).map(bytes)
@@ -228,7 +233,15 @@ def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
 def test_read_only(folder: Path, place: Any) -> None:
     """Every assignment to a read-only window is a TypeError that says what to do, and changes nothing."""
     with window_on(folder, place, "r") as (window, model):
-        for key, value in [(0, 1), (-1, 0), (10**9, 1), (0, 999), (slice(0, 1), b"x"), (slice(0, 0), b""), (slice(0, 9, 2), b"x")]:
+        for key, value in [
+            (0, 1),
+            (-1, 0),
+            (10**9, 1),
+            (0, 999),
+            (slice(0, 1), b"x"),
+            (slice(0, 0), b""),
+            (slice(0, 9, 2), b"x"),
+        ]:
             with pytest.raises(TypeError, match=r"read-only.*'r\+'"):
                 window[key] = value
         assert same(model, window)

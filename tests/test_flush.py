@@ -103,7 +103,10 @@ def msync(address: int, offset: int, length: int, flags: str) -> str:
 
 def in_pages(calls: list[str]) -> list[str]:
     """The same calls, with lengths in pages: the last may be a part."""
-    return [re.sub(r"(msync\(0x[0-9a-f]+), (\d+)", lambda m: f"{m[1]}, {-(-int(m[2]) // PAGE_SIZE)} pages", c) for c in calls]
+    return [
+        re.sub(r"(msync\(0x[0-9a-f]+), (\d+)", lambda m: f"{m[1]}, {-(-int(m[2]) // PAGE_SIZE)} pages", c)
+        for c in calls
+    ]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,15 @@ def test_whole_file(calls: dict[str, tuple[int, list[str]]], step: str) -> None:
 
 @pytest.mark.parametrize(
     "step",
-    ["nothing at the start", "nothing at the end", "an empty view", "out of range", "the file is closed", "mode r", "mode c"],
+    [
+        "nothing at the start",
+        "nothing at the end",
+        "an empty view",
+        "out of range",
+        "the file is closed",
+        "mode r",
+        "mode c",
+    ],
 )
 def test_nothing(calls: dict[str, tuple[int, list[str]]], step: str) -> None:
     """Empty ranges, ranges outside, read-only and private maps ask nothing of the system: F2, F4, F5."""
@@ -142,7 +153,10 @@ def test_not_durable(calls: dict[str, tuple[int, list[str]]]) -> None:
     """A flush that is not durable starts write-back and waits for nothing: F3."""
     address, seen = calls["not durable"]
     first = 1_000_003 + 5 - (1_000_003 + 5) % PAGE_SIZE
-    expected = [msync(address, 5, 10, "MS_ASYNC"), f"sync_file_range(file, {first}, {PAGE_SIZE}, SYNC_FILE_RANGE_WRITE)"]
+    expected = [
+        msync(address, 5, 10, "MS_ASYNC"),
+        f"sync_file_range(file, {first}, {PAGE_SIZE}, SYNC_FILE_RANGE_WRITE)",
+    ]
     assert expected == in_pages(seen)
     assert ["sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE)"] == calls["the whole file, not durable"][1]
     address, seen = calls["the file is closed, not durable"]
@@ -212,7 +226,9 @@ def relayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     path = tmp_path_factory.mktemp("relayed") / "file"
     path.write_bytes(bytes(100_000))
     with winreg.CreateKey(winreg.HKEY_CURRENT_USER, key) as debug:
-        winreg.SetValueEx(debug, "RelayInclude", 0, winreg.REG_SZ, ";".join(f"kernel32.{n};kernelbase.{n}" for n in names.split(";")))
+        winreg.SetValueEx(
+            debug, "RelayInclude", 0, winreg.REG_SZ, ";".join(f"kernel32.{n};kernelbase.{n}" for n in names.split(";"))
+        )
         try:
             done = subprocess.run([sys.executable, "-c", RELAYED, str(path)], env={**os.environ, "WINEDEBUG": "+relay"},
                                   stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)  # fmt: skip
@@ -287,7 +303,11 @@ def test_calls_of_the_backend(folder: Path, monkeypatch: pytest.MonkeyPatch, lik
         recorder.calls.clear()
         file[0] = 1
         file.flush()
-        maps = [] if like == "linux" else [("flush", 0, len(file), True), ("flush", GRANULARITY, 3 * PAGE_SIZE + 100, True)]
+        maps = (
+            []
+            if like == "linux"
+            else [("flush", 0, len(file), True), ("flush", GRANULARITY, 3 * PAGE_SIZE + 100, True)]
+        )
         assert ("sync", True) == recorder.calls.pop()
         assert maps == sorted(recorder.calls)
         recorder.code = 13
@@ -315,7 +335,10 @@ def test_killed(subject: Subject, folder: Path) -> None:
 @pytest.fixture
 def full_device(tmp_path: Path) -> Iterator[Path]:
     """An ext4 whose device has no room left, though the file system does not know: a sparse image on a full tmpfs."""
-    with small_file_system(tmp_path, "tmpfs", 3 * 2**20) as outer, small_file_system(outer, "ext4", 16 * 2**20) as inner:
+    with (
+        small_file_system(tmp_path, "tmpfs", 3 * 2**20) as outer,
+        small_file_system(outer, "ext4", 16 * 2**20) as inner,
+    ):
         file = inner / "file"
         with MappedFile(file, "x+", size=8 * 2**20):
             pass

@@ -156,7 +156,8 @@ def print_table(rows: Sequence[Row]) -> None:
     """Print the clauses: what each says, whether it holds and, if not, why."""
     console = rich_console(sys.stdout)
     if console is not None:
-        return print_rich_table(rows, console)
+        print_rich_table(rows, console)
+        return
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a pipe on Windows may know few characters
     width = min(shutil.get_terminal_size().columns, 100) - 16

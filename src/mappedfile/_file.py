@@ -14,7 +14,7 @@ from mappedfile._errors import NO_NOTES, NOT_A_FILE, os_error, refuse_alive
 from mappedfile._native import ffi, lib
 from mappedfile._pages import NO_FILE, NO_SECTION, held_once, hold_file, hold_section
 from mappedfile._ranges import check_size
-from mappedfile._system import HAS_SECTIONS, MAPS_BEYOND_END, SYNC_COVERS_MAPS
+from mappedfile._system import HAS_SECTIONS, MAPS_BEYOND_END, PAGE_SIZE, SYNC_COVERS_MAPS
 from mappedfile._view import View
 from mappedfile._window import COPY, NOWHERE, READ, WRITE, Window
 
@@ -150,9 +150,9 @@ class MappedFile(Window):
             raw = self._hold_file()
             self._call(lib.mf_open, native(path), access, found, raw, notes=NOT_A_FILE)
             return
+        descriptor = self._descriptor(file)
         if found == NEW:
             raise ValueError(f"mode 'x+' creates a file and needs a path, not {file!r}")
-        descriptor = self._descriptor(file)
         raw = self._hold_file()
         self._call(lib.mf_adopt, handle_of(descriptor), access, raw, notes=NOT_A_FILE)
         if found == EMPTIED:
@@ -207,13 +207,20 @@ class MappedFile(Window):
             return
         start, pages = held
         if length > pages.length:
-            self._memory = self._buffer = NOWHERE
-            self._held = held = None
-            moved = pages.grow(start, max(length, self._reserve)) if held_once(start) else None
+            moved = None
+            if self._access != COPY:
+                self._memory = self._buffer = NOWHERE
+                self._held = held = None
+                if held_once(start):
+                    moved = pages.grow(start, max(length, self._reserve))
             if moved is None:
                 self._hold_more(start, pages, self._length)
+                private = self._buffer if self._access == COPY else b""
                 del start, held  # or an error's traceback would keep the map
                 self._hold((self._open_raw(), section), 0, length, max(length, self._reserve))
+                for place in range(0, len(private), PAGE_SIZE):  # what was written here, and is nowhere else
+                    if private[place : place + PAGE_SIZE] != self._buffer[place : min(place + PAGE_SIZE, len(private))]:
+                        self._buffer[place : min(place + PAGE_SIZE, len(private))] = private[place : place + PAGE_SIZE]
                 pages.settle()
                 return
             start = moved

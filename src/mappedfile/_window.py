@@ -286,7 +286,7 @@ class Window:
         if getattr(self, "_closed", True):  # __init__ may have been called wrongly, and never begun
             return
         try:
-            # Given a source, warnings imports tracemalloc, which fails when the interpreter ends, or imports it already.
+            # Given a source, warnings imports tracemalloc: it fails when the interpreter ends, or imports it already.
             source = self if hasattr(modules.get("tracemalloc"), "is_tracing") else None
             warn(f"unclosed {self!r}", ResourceWarning, source=source, stacklevel=2)
         finally:

@@ -7,7 +7,10 @@ holds, raises ``Broken`` when it does not, and ``NotHere`` when this system, fil
 from mappedfile.contract._clauses import CLAUSES, Broken, Clause, NotHere
 from mappedfile.contract._subjects import NATIVE, STDLIB, Subject
 
-# isort: split
-from mappedfile.contract import _coherence, _flush, _input, _lifetime, _names, _size, _truncation  # noqa: F401 (they register)
+# They register their clauses, in the order of the contract.
+# isort: off
+from mappedfile.contract import _lifetime, _coherence, _flush, _size, _truncation, _names, _input  # noqa: F401
+
+# isort: on
 
 __all__ = ["CLAUSES", "NATIVE", "STDLIB", "Broken", "Clause", "NotHere", "Subject"]

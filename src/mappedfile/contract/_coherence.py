@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mappedfile import GRANULARITY, PAGE_SIZE
 from mappedfile.contract._children import SECONDS, Child, say
 from mappedfile.contract._clauses import Broken, clause, equal, raises, true
-from mappedfile.contract._lifetime import EXPORTS, own_buffers, pattern
+from mappedfile.contract._lifetime import own_buffers, pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable

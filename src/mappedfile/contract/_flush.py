@@ -170,13 +170,15 @@ def F6(subject: Subject, folder: Path) -> None:
         for what, window in (("the mapped file", mapped), ("a view", view), ("where a closed view was", foreign)):
             equal(0, dirty(window), f"dirty bytes in {what} after flush()")
     found = path.read_bytes()
-    equal(b"whole view closed".split(), [found[: 5], found[GRANULARITY:][:4], found[2 * GRANULARITY :][:6]], "the file")
+    equal(b"whole view closed".split(), [found[:5], found[GRANULARITY:][:4], found[2 * GRANULARITY :][:6]], "the file")
     mapped.resize(4 * GRANULARITY)
     mapped[4 * GRANULARITY - 3 :] = b"end"
     equal(None, mapped.flush(), "what flush() returns after resize()")
     if counts:
         equal(0, dirty(mapped), "dirty bytes after that")
-    equal((4 * GRANULARITY, b"end"), (path.stat().st_size, path.read_bytes()[-3:]), "the file's size and its last bytes")
+    equal(
+        (4 * GRANULARITY, b"end"), (path.stat().st_size, path.read_bytes()[-3:]), "the file's size and its last bytes"
+    )
     for window in (foreign, view, mapped):
         window.close()
 

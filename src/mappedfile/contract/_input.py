@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import io
 import mmap
@@ -16,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mappedfile.contract._clauses import NotHere, clause, equal, raises, true
+from mappedfile.contract._clauses import clause, equal, raises, true
 from mappedfile.contract._probe import handles
 
 if TYPE_CHECKING:
@@ -54,7 +53,13 @@ def I1(subject: Subject, folder: Path) -> None:
     """A path (str, bytes, PathLike), a descriptor, or an object with `fileno()`. The caller's descriptor is duplicated:
     never used later, never closed."""
     path = folder / "file-\u00e4\u20ac"
-    kinds: list[Callable[[Path], Any]] = [str, os.fsencode, Path, lambda it: Paths(str(it)), lambda it: Paths(os.fsencode(it))]
+    kinds: list[Callable[[Path], Any]] = [
+        str,
+        os.fsencode,
+        Path,
+        lambda it: Paths(str(it)),
+        lambda it: Paths(os.fsencode(it)),
+    ]
     for kind in kinds:
         with subject.open(kind(path), subject.mode, **creation(subject, path)) as mapped:
             equal(len(CONTENT), len(mapped), f"the length of a file opened by {kind(path)!r}")
@@ -188,7 +193,12 @@ def I3(subject: Subject, folder: Path) -> None:
         for wrong in (None, 1.5, ["file"], {}, object(), bytearray(b"file"), memoryview(b"file")):
             with raises(TypeError, f"the file {wrong!r}"):
                 subject.open(wrong, subject.mode, **options)
-        for number, kinds in ((-1, ValueError), (2**31, OverflowError), (2**64 + 1, OverflowError), (-(2**80), ValueError)):
+        for number, kinds in (
+            (-1, ValueError),
+            (2**31, OverflowError),
+            (2**64 + 1, OverflowError),
+            (-(2**80), ValueError),
+        ):
             with raises((kinds, ValueError), f"the descriptor {number}"):
                 subject.open(number, subject.mode, **options)
         for mode in ("", "rw", "R", "w", "a", "rb", "r+b", "x", "r ", "r\0"):
@@ -198,7 +208,13 @@ def I3(subject: Subject, folder: Path) -> None:
             with raises(TypeError, f"the mode {wrong!r}"):
                 subject.open(new, wrong, **options)
         if options:
-            for size, kind in ((-1, ValueError), (2**63, OverflowError), (2**200, OverflowError), ("1", TypeError), (1.0, TypeError)):
+            for size, kind in (
+                (-1, ValueError),
+                (2**63, OverflowError),
+                (2**200, OverflowError),
+                ("1", TypeError),
+                (1.0, TypeError),
+            ):
                 with raises(kind, f"size={size!r}"):
                     subject.open(new, subject.mode, size=size)
             with raises(ValueError, "no size", says="size"):
@@ -236,7 +252,9 @@ def I4(subject: Subject, folder: Path) -> None:
             "    print(status.st_dev, status.st_ino)\n"
         )
         command = [sys.executable, "-c", program]
-        seen = subprocess.run(command, close_fds=False, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+        seen = subprocess.run(
+            command, close_fds=False, stdin=subprocess.DEVNULL, capture_output=True, check=True
+        ).stdout
         status = path.stat()
         true(f"{status.st_dev} {status.st_ino}".encode() not in seen.splitlines(), "the file is not open in a child")
     view.close()
@@ -277,12 +295,11 @@ def refused(
     with no_half_made_objects(), raises(kinds, f"{what}, in mode {subject.mode!r}") as caught:
         yield lambda: subject.open(file, subject.mode, **options)
     error = caught.error
-    if isinstance(error, OSError):
-        if named:
-            true(error.errno, f"the error for {what} has a number")
-            name = file if isinstance(file, (int, bytes)) else str(file)
-            equal(name, error.filename if isinstance(error.filename, (int, bytes)) else str(error.filename),
-                  f"the file name of the error for {what}")  # fmt: skip
+    if isinstance(error, OSError) and named:
+        true(error.errno, f"the error for {what} has a number")
+        name = file if isinstance(file, (int, bytes)) else str(file)
+        told = error.filename if isinstance(error.filename, (int, bytes)) else str(error.filename)
+        equal(name, told, f"the file name of the error for {what}")
     del caught, error
     gc.collect()
     equal(before, handles(), f"the number of handles after {what}")
@@ -300,7 +317,9 @@ def no_half_made_objects() -> Iterator[None]:
             gc.collect()
     finally:
         sys.unraisablehook = hook
-    equal([], [str(one.exc_value) for one in complaints] + [str(one.message) for one in warned], "complaints afterwards")
+    equal(
+        [], [str(one.exc_value) for one in complaints] + [str(one.message) for one in warned], "complaints afterwards"
+    )
 
 
 def fifos(folder: Path) -> Iterator[Path]:
@@ -356,7 +375,9 @@ def bad_descriptors(subject: Subject, folder: Path, options: dict[str, Any]) -> 
         with refused(subject, OSError, "a socket's descriptor", one.fileno(), **options) as file:
             file()
         one.close()
-    with refused(subject, (OSError, ValueError), "an object whose fileno() fails", io.BytesIO(), named=False, **options) as file:
+    with refused(
+        subject, (OSError, ValueError), "an object whose fileno() fails", io.BytesIO(), named=False, **options
+    ) as file:
         file()
     access = [os.O_WRONLY] + [os.O_RDONLY] * subject.shared
     for flags in access:
@@ -417,9 +438,17 @@ def calls(subject: Subject, mapped: Any, view: Any) -> Iterator[tuple[str, Any, 
             for value in ("abcd", None, 4, [1, 2, 3, 4]):
                 yield f"{name}[0:4] = {value!r}", TypeError, lambda w=window, v=value: w.__setitem__(slice(0, 4), v)
             for value in (b"", b"abc", b"abcde"):
-                yield f"{name}[0:4] = {value!r}", (ValueError, IndexError), lambda w=window, v=value: w.__setitem__(slice(4), v)
+                yield (
+                    f"{name}[0:4] = {value!r}",
+                    (ValueError, IndexError),
+                    lambda w=window, v=value: w.__setitem__(slice(4), v),
+                )
             yield f"{name}[:0] = b'a'", (ValueError, IndexError), lambda w=window: w.__setitem__(slice(0), b"a")
-            yield f"{name}[::2] = too much", (ValueError, IndexError), lambda w=window: w.__setitem__(slice(0, 4, 2), b"abc")
+            yield (
+                f"{name}[::2] = too much",
+                (ValueError, IndexError),
+                lambda w=window: w.__setitem__(slice(0, 4, 2), b"abc"),
+            )
     size = len(mapped)
     for offset, count in (("0", None), (0.0, None), (0, "1"), (0, 1.5), (None, 1), (b"0", 1)):
         yield f"view({offset!r}, {count!r})", TypeError, lambda o=offset, c=count: mapped.view(o, c)

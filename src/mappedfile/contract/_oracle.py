@@ -21,11 +21,14 @@ ORACLE_BREAKS: dict[str, str] = {
     "S6": "the offset of a map must be a multiple of the granularity",
     "S7": "the offset of a map must be a multiple of the granularity",
     "S8": "a map does not learn that its file has grown",
+    "I2": "errors do not name the file, nor say what cannot be mapped",
+    "I3": "`in` takes anything, and says no",
 }
 
 #: The modes in which it holds all the same.
 HOLDS_IN: dict[str, tuple[str, ...]] = {
     "S4": ("r", "c"),  # nothing to resize
+    "I2": ("x+",),  # nothing of another kind to open
 }
 
 #: What it breaks on Windows beyond that.

@@ -82,7 +82,9 @@ def S2(subject: Subject, folder: Path) -> None:
     view, part = mapped.view(), mapped.view(PAGE + 5, 100)
     buffers = [mapped.data, view.data, view.data[10:20].cast("H"), part.data]
     addresses = [address_of(buffer) for buffer in buffers]
-    for step, new in enumerate((size + 1, size + 2, size + PAGE, 8 * GRANULARITY, 8 * GRANULARITY + 1, 40 * GRANULARITY)):
+    for step, new in enumerate(
+        (size + 1, size + 2, size + PAGE, 8 * GRANULARITY, 8 * GRANULARITY + 1, 40 * GRANULARITY)
+    ):
         # Bytes between the old end and the end of its page: of ours, and of somebody else's map.
         scribble(path, size)
         if step == 0:
@@ -90,7 +92,9 @@ def S2(subject: Subject, folder: Path) -> None:
         mapped.resize(new)
         equal((new, new), (len(mapped), path.stat().st_size), "the length, and the file's")
         equal(bytes(new - size), mapped[size:], f"the new bytes, after growth from {size} to {new}")
-        equal(bytes(new - size), path.read_bytes()[size:], f"the new bytes in the file, after growth from {size} to {new}")
+        equal(
+            bytes(new - size), path.read_bytes()[size:], f"the new bytes in the file, after growth from {size} to {new}"
+        )
         equal(content[:first], mapped[:first], "the bytes that were there before")
         equal((first, 100), (len(view), len(part)), "the lengths of the views")
         equal(addresses, [address_of(buffer) for buffer in buffers], "the addresses of the buffers")
@@ -371,7 +375,11 @@ def resize_in_vain(subject: Subject, folder: Path) -> None:
         equal(b"new", mapped[GRANULARITY : GRANULARITY + 3], "what is written through the view, in the map")
         view.close()
         mapped.resize(4 * GRANULARITY)
-        equal((4 * GRANULARITY, 4 * GRANULARITY), (len(mapped), path.stat().st_size), "the length after a resize that works")
+        equal(
+            (4 * GRANULARITY, 4 * GRANULARITY),
+            (len(mapped), path.stat().st_size),
+            "the length after a resize that works",
+        )
         equal(bytes(4 * GRANULARITY - size), mapped[size:], "its new bytes")
 
 
@@ -393,7 +401,7 @@ def limits(size: int) -> Iterator[tuple[AbstractContextManager[None], tuple[int,
 
     yield limited(resource.RLIMIT_FSIZE, size + PAGE), (size + PAGE + 1, 100 * size, 2**40)
     with contextlib.suppress(OSError, AttributeError, ValueError):
-        pages = int(open("/proc/self/statm").read().split()[0])
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
         yield limited(resource.RLIMIT_AS, pages * PAGE + 2**22), (2**24,)
 
 

@@ -103,7 +103,9 @@ class StdlibFile(StdlibWindow):
         self.mode = mode
         owned = not isinstance(file, int) and not hasattr(file, "fileno")
         binary = getattr(os, "O_BINARY", 0)
-        self._fd = os.open(file, flags[mode] | binary) if owned else os.dup(file if isinstance(file, int) else file.fileno())
+        self._fd = (
+            os.open(file, flags[mode] | binary) if owned else os.dup(file if isinstance(file, int) else file.fileno())
+        )
         try:
             if size is not None:
                 os.truncate(self._fd, size)
