@@ -414,7 +414,7 @@ def allocated(path: Path) -> int:
         return path.stat().st_blocks * 512
     high = ctypes.c_ulong()
     low = ctypes.windll.kernel32.GetCompressedFileSizeW(str(path), ctypes.byref(high))
-    return (high.value << 32) + (low & 0xFFFFFFFF)
+    return int((high.value << 32) + (low & 0xFFFFFFFF))
 
 
 def tells_holes(path: Path) -> bool:
