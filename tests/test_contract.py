@@ -6,20 +6,17 @@ from pathlib import Path
 import pytest
 
 from mappedfile.contract import CLAUSES, NATIVE, STDLIB, NotHere, Subject
-from mappedfile.contract._oracle import BREAKS_ON_WINDOWS, HOLDS_IN, HOLDS_ON_WINDOWS, ORACLE_BREAKS
+from mappedfile.contract._oracle import HOLDS_IN, ORACLE_BREAKS, reason
 
 
 def cases(subjects: tuple[Subject, ...]) -> list[pytest.param]:
     """Every clause on every subject whose mode it speaks of."""
     every = []
-    reasons = ORACLE_BREAKS
-    if sys.platform == "win32":
-        reasons = {id: why for id, why in ORACLE_BREAKS.items() if id not in HOLDS_ON_WINDOWS} | BREAKS_ON_WINDOWS
     for clause in CLAUSES.values():
         for subject in subjects:
             if subject.mode in clause.modes:
-                breaks = subject in STDLIB and clause.id in reasons and subject.mode not in HOLDS_IN.get(clause.id, ())
-                marks = [pytest.mark.xfail(strict=True, reason=reasons[clause.id])] if breaks else []
+                why = reason(clause.id, subject.mode, windows=sys.platform == "win32") if subject in STDLIB else None
+                marks = [pytest.mark.xfail(strict=True, reason=why)] if why else []
                 every.append(pytest.param(clause.id, subject, id=f"{clause.id}-{subject}", marks=marks))
     return every
 

@@ -125,7 +125,9 @@ class Row:
 
 
 def errors(*rows: Row) -> list[Any]:
-    return [pytest.param(row, id=row.id, marks=() if row.where else pytest.mark.skip("not on this system")) for row in rows]
+    return [
+        pytest.param(row, id=row.id, marks=() if row.where else pytest.mark.skip("not on this system")) for row in rows
+    ]
 
 
 NEW = {"size": 100}
@@ -243,6 +245,15 @@ def closed_file(place: Place) -> Any:
         return opened
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Keep what is there already out of the way of the garbage collector, which is asked often here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def place(folder: Path) -> Iterator[Place]:
     place = Place(folder)
@@ -284,7 +295,13 @@ def test_opening(row: Row, place: Place) -> None:
     error = caught.value
     assert re.search(row.says or ".", str(error)), str(error)
     if isinstance(error, OSError) and row.named:
-        name = file if isinstance(file, (str, bytes, int)) else file.fileno() if hasattr(file, "fileno") else os.fspath(file)
+        name = (
+            file
+            if isinstance(file, (str, bytes, int))
+            else file.fileno()
+            if hasattr(file, "fileno")
+            else os.fspath(file)
+        )
         assert name == error.filename
         if POSIX:
             assert error.errno in (row.codes or (error.errno,))
@@ -343,7 +360,13 @@ USING: list[Any] = [
     ("flush negative offset", "*", ValueError, "offset must be 0 or more", lambda f, v: f.flush(-1)),
     ("flush negative length", "*", ValueError, "length must be 0 or more", lambda f, v: v.flush(0, -1)),
     ("flush past the end", "*", ValueError, "past the end of the view", lambda f, v: v.flush(0, 101)),
-    ("flush past the end of the file", "*", ValueError, "past the end of the mapped file", lambda f, v: f.flush(1, SIZE)),
+    (
+        "flush past the end of the file",
+        "*",
+        ValueError,
+        "past the end of the mapped file",
+        lambda f, v: f.flush(1, SIZE),
+    ),
     ("flush offset huge", "*", (OverflowError, ValueError), "offset", lambda f, v: v.flush(2**64)),
     ("flush offset str", "*", TypeError, "", lambda f, v: f.flush("0")),
     ("flush offset float", "*", TypeError, "", lambda f, v: f.flush(0.0)),

@@ -23,6 +23,10 @@ NOT_A_FILE = {_NOT_SUPPORTED: "not a regular file, and nothing else can be mappe
 NOT_MAPPABLE = {_NOT_SUPPORTED: "its file system cannot map it like this"}
 
 
+#: A signal came in between: the call is to be made again (PEP 475). The same number means something else to Windows.
+INTERRUPTED = -1 if sys.platform == "win32" else errno.EINTR
+
+
 def os_error(code: int, name: Name, notes: Mapping[int, str] = NO_NOTES) -> OSError:
     """Build the ``OSError`` subclass that fits *code*, errno's or (on Windows) ``GetLastError``'s, about file *name*.
 

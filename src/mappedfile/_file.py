@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -10,7 +9,7 @@ from _operator import index
 from _thread import allocate_lock
 from _weakref import ref
 
-from mappedfile._errors import NO_NOTES, NOT_A_FILE, os_error, refuse_alive
+from mappedfile._errors import INTERRUPTED, NO_NOTES, NOT_A_FILE, os_error, refuse_alive
 from mappedfile._native import ffi, lib
 from mappedfile._pages import NO_FILE, NO_SECTION, held_once, hold_file, hold_section
 from mappedfile._ranges import check_size
@@ -257,7 +256,7 @@ class MappedFile(Window):
         After a signal it is called again: Python's handlers run meanwhile (PEP 475).
         """
         code = function(*arguments)
-        while code == errno.EINTR:
+        while code == INTERRUPTED:
             code = function(*arguments)
         if code:
             del arguments  # or the error's traceback would keep the file open

@@ -6,7 +6,7 @@ from _operator import index
 from _warnings import warn
 from sys import modules
 
-from mappedfile._errors import NOT_MAPPABLE, os_error
+from mappedfile._errors import INTERRUPTED, NOT_MAPPABLE, os_error
 from mappedfile._native import ffi, lib
 from mappedfile._pages import NO_FILE, Pages
 from mappedfile._ranges import check_range, clamp
@@ -246,7 +246,9 @@ class Window:
         if held is None:
             raise self._refusal()
         start, pages = held  # start keeps the map until we are through
-        code = pages.flush(self._raw() or ffi.NULL, start, first, count, durable)
+        code = INTERRUPTED
+        while code == INTERRUPTED:
+            code = pages.flush(self._raw() or ffi.NULL, start, first, count, durable)
         if code == 0 and durable and not FLUSH_REACHES_DEVICE:
             code = lib.mf_sync(self._raw() or NO_FILE, True)
         del start, held  # or the error's traceback would keep them

@@ -1,5 +1,7 @@
 """Which clauses the standard library's mmap breaks, and how. The tests hold it to every line; the README's table is made from it."""
 
+from __future__ import annotations
+
 #: Why it breaks a clause, in every mode the clause speaks of unless ``HOLDS_IN`` says otherwise.
 ORACLE_BREAKS: dict[str, str] = {
     "L1": "`close()` raises `BufferError` while a buffer is alive, and the descriptor stays open",
@@ -31,11 +33,28 @@ HOLDS_IN: dict[str, tuple[str, ...]] = {
     "I2": ("x+",),  # nothing of another kind to open
 }
 
-#: What it breaks on Windows beyond that.
+#: What it breaks on Windows beyond that, or in other modes.
 BREAKS_ON_WINDOWS: dict[str, str] = {
     "L9": "the descriptor that it keeps does not share the file for deleting",
     "N1": "the descriptor that it keeps does not share the file for deleting",
+    "I1": "the position in the caller's file moves to its beginning",
+    "I2": ORACLE_BREAKS["I2"],
+}
+
+#: The modes in which it holds there all the same.
+HOLDS_IN_ON_WINDOWS: dict[str, tuple[str, ...]] = {
+    "I1": ("x+",),  # no descriptors
 }
 
 #: And what it breaks elsewhere alone.
-HOLDS_ON_WINDOWS = ("F3", "S4")
+HOLDS_ON_WINDOWS = ("F3", "S4", "S5")
+
+
+def reason(id: str, mode: str, *, windows: bool) -> str | None:
+    """Say why the oracle breaks a clause in a mode; None where it holds."""
+    breaks, holds = ORACLE_BREAKS, HOLDS_IN
+    if windows and id in BREAKS_ON_WINDOWS:
+        breaks, holds = BREAKS_ON_WINDOWS, HOLDS_IN_ON_WINDOWS
+    elif windows and id in HOLDS_ON_WINDOWS:
+        return None
+    return None if mode in holds.get(id, ()) else breaks.get(id)

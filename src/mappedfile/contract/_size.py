@@ -401,7 +401,8 @@ def limits(size: int) -> Iterator[tuple[AbstractContextManager[None], tuple[int,
 
     yield limited(resource.RLIMIT_FSIZE, size + PAGE), (size + PAGE + 1, 100 * size, 2**40)
     with contextlib.suppress(OSError, AttributeError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            pages = int(statm.read().split()[0])
         yield limited(resource.RLIMIT_AS, pages * PAGE + 2**22), (2**24,)
 
 

@@ -32,7 +32,6 @@ def T2(subject: Subject, folder: Path) -> None:
         equal(CONTENT, file[:], "the bytes of the file")
         if closed:
             file.close()
-            view.close()
         cut_short(subject, folder)
         in_child(cut_short, subject, folder)
         equal(CONTENT, path.read_bytes(), "the bytes of the file after others tried to cut it short")

@@ -1,0 +1,371 @@
+"""Failures of the system, one call at a time, and limits that are reached: every one is an OSError with number and file name,
+nothing is left behind, and nothing is half-made: I2, L10, S4, F8."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import LINUX, need, only, strace, strace_attached
+
+HERE = Path(__file__).parent
+CALLS = (
+    "openat,fstat,newfstatat,fcntl,dup,dup3,mmap,munmap,mremap,msync,fsync,fdatasync,sync_file_range,fallocate,ftruncate,"
+    "pwrite64,close"
+)
+FINE = {"found": [], "handles": 0, "mapped": 0}
+
+
+@dataclass
+class Victim:
+    """The process whose calls fail: tests/failing.py."""
+
+    process: subprocess.Popen[str]
+    pid: int
+    log: Path
+    known: dict[str, list[tuple[str, int, bool]]] = field(default_factory=dict)
+
+    def hear(self) -> Any:
+        line = self.process.stdout.readline()
+        assert line, self.process.stderr.read()
+        return json.loads(line)
+
+    def say(self, word: str) -> None:
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
+    def suffer(self, scenario: str, *options: str) -> tuple[list[str], Any, dict[str, Any]]:
+        """Run a scenario under strace; return the calls, the error, and what was found afterwards."""
+        self.say(scenario)
+        assert "ready" == self.hear()
+        with strace_attached(self.pid, *options, log=self.log):
+            self.say("go")
+            error = self.hear()
+        self.say("look")
+        return self.log.read_text().splitlines(), error, self.hear()
+
+    def calls(self, scenario: str) -> list[tuple[str, int, bool]]:
+        """What a scenario asks of the system: each call's name, which of that name it is, and whether it is the library's."""
+        if scenario not in self.known:
+            lines, error, after = self.suffer(scenario, "-e", f"trace={CALLS}")
+            assert (None, FINE) == (error, after)
+            count: Counter[str] = Counter()
+            self.known[scenario] = calls = []
+            for line in lines:
+                if found := re.search(r"^\d+ +(\w+)\(", line):
+                    count[found[1]] += 1
+                    calls.append((found[1], count[found[1]], is_ours(line)))
+        return self.known[scenario]
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    only(LINUX, "makes the calls of Linux fail")
+    need(strace(), "strace, and permission to trace")
+    folder = tmp_path_factory.mktemp("failing")
+    command = [sys.executable, str(HERE / "failing.py"), str(folder)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        victim = Victim(process, 0, folder / "log")
+        try:
+            victim.pid = victim.hear()
+            yield victim
+        finally:
+            process.kill()
+
+
+# Calls that a scenario makes, and what they fail with. The table is complete: test_all_calls_fail compares.
+FAILURES = {
+    "Scenario": ("openat EMFILE", "fstat EIO", "mmap ENOMEM", "munmap ENOMEM", "close EIO"),
+    "Read": ("openat EACCES", "fstat EOVERFLOW", "mmap ENODEV", "munmap EINVAL", "close EIO"),
+    "Private": ("openat ENFILE", "fstat EIO", "mmap EAGAIN", "munmap ENOMEM", "close ENOSPC"),
+    "Adopt": ("fcntl EBADF", "fcntl EMFILE", "fstat EIO", "mmap ENOMEM", "munmap ENOMEM", "close EIO"),
+    "Create": ("openat ENOSPC", "fstat EIO", "fallocate ENOSPC", "fallocate EIO"),
+    "CreateSparse": ("openat EDQUOT", "fstat EIO", "ftruncate EFBIG"),
+    "Empty": ("openat EROFS", "fstat EIO", "fallocate EDQUOT"),
+    "View": ("mmap ENOMEM", "munmap ENOMEM"),
+    "WholeMap": ("mmap ENOMEM",),
+    "FlushView": ("msync EIO",),
+    "FlushRange": ("msync ENOMEM",),
+    "FlushFile": ("fsync EIO", "fsync ENOSPC"),
+    "FlushLazily": ("msync EIO", "sync_file_range EIO"),
+    "FlushFileLazily": ("sync_file_range ENOSPC",),
+    "Grow": ("fstat EIO", "pwrite64 EIO", "fallocate ENOSPC", "fallocate EFBIG", "mmap ENOMEM"),
+    "GrowAlone": ("fstat EIO", "pwrite64 EDQUOT", "fallocate ENOSPC"),
+    "GrowInPage": ("fstat EIO", "pwrite64 ENOSPC", "mmap ENOMEM"),
+    "GrowSparse": ("fstat EIO", "pwrite64 EIO", "ftruncate EFBIG", "mmap ENOMEM"),
+    "Shrink": ("fstat EIO", "munmap ENOMEM", "ftruncate EPERM"),
+    "Refresh": ("fstat EIO", "mmap ENOMEM"),
+    "RefreshPrivate": ("fstat EIO", "mmap ENOMEM"),
+    "Close": ("munmap ENOMEM", "close EIO"),
+}
+SAME = {"newfstatat": "fstat"}
+
+
+def is_ours(call: str) -> bool:
+    """Whether a call is one of the library's: it names the file, or is about memory other than the interpreter's own."""
+    if re.search(r"\b(munmap|msync|mremap)\(", call):
+        return not re.search(r"munmap\(0x[0-9a-f]+, (262144|1048576)\)", call)  # its arenas
+    return "/failing" in call
+
+
+@pytest.mark.parametrize(("scenario", "failure"), [(name, one) for name, many in FAILURES.items() for one in many])
+def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
+    """Whichever of its calls fails: an OSError with that number and the file's name; what was opened is closed, what was made
+    is gone, what was there goes on."""
+    name, code = failure.split()
+    # glibc's fstat is one or the other.
+    hits = [(call, number) for call, number, ours in victim.calls(scenario) if ours and SAME.get(call, call) == name]
+    assert hits, f"{scenario} has no {name}"
+    for call, number in hits:
+        inject = f"inject={call}:error={code}:when={number}"
+        lines, error, after = victim.suffer(scenario, "-e", f"trace={call}", "-e", inject)
+        (injected,) = (line for line in lines if "(INJECTED)" in line)
+        where = f"{injected}: {error}, {after}"
+        assert error is not None, where
+        assert errno.errorcode[error["errno"]] == code, where
+        assert error["type"] == type(OSError(error["errno"], "")).__name__, where
+        assert "/failing" in (error["filename"] or ""), where
+        assert [] == after["found"], where
+        # What the system would not take back is still there: no call was made.
+        assert (1 if call == "close" else 0) == after["handles"], where
+        assert (after["mapped"] > 0) == (call == "munmap"), where
+
+
+@pytest.mark.parametrize("scenario", FAILURES)
+def test_all_calls_fail(victim: Victim, scenario: str) -> None:
+    """The table above names every call that a scenario makes, but mremap, which may fail."""
+    made = {SAME.get(call, call) for call, _, ours in victim.calls(scenario) if ours}
+    assert made - {"mremap"} == {failure.split()[0] for failure in FAILURES[scenario]}
+
+
+@pytest.mark.parametrize("scenario", ["GrowAlone", "Refresh"])
+def test_remap_fails(victim: Victim, scenario: str) -> None:
+    """A map that cannot be grown in place is made anew, and nobody notices: S2."""
+    _, error, after = victim.suffer(scenario, "-e", "trace=mremap", "-e", "inject=mremap:error=ENOMEM")
+    assert (None, FINE) == (error, after)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "call"),
+    [("Scenario", "openat"), ("Create", "fallocate"), ("CreateSparse", "ftruncate"), ("FlushFile", "fsync"), ("FlushView", "msync"),
+     ("FlushFileLazily", "sync_file_range"), ("Grow", "pwrite64"), ("Grow", "fallocate"), ("GrowSparse", "ftruncate"),
+     ("Shrink", "ftruncate"), ("Scenario", "close")],
+)  # fmt: skip
+def test_interrupted(victim: Victim, scenario: str, call: str) -> None:
+    """A call that a signal interrupts is made again, or was done: no error (PEP 475)."""
+    number = next(number for each, number, ours in victim.calls(scenario) if ours and each == call)
+    inject = f"inject={call}:error=EINTR:when={number}"
+    lines, error, after = victim.suffer(scenario, "-e", f"trace={call}", "-e", inject)
+    assert "(INJECTED)" in "".join(lines)
+    assert (None, []) == (error, after["found"])
+
+
+@pytest.mark.parametrize("scenario", ["Create", "Empty", "Grow", "GrowAlone"])
+@pytest.mark.parametrize("code", ["EOPNOTSUPP", "ENOSYS"])
+def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
+    """Where blocks cannot be reserved they are written, and nobody notices: S5."""
+    lines, error, after = victim.suffer(scenario, "-e", "trace=fallocate", "-e", f"inject=fallocate:error={code}")
+    assert "(INJECTED)" in "".join(lines)
+    assert (None, FINE) == (error, after)
+
+
+@pytest.mark.parametrize("scenario", ["Create", "Grow"])
+def test_writing_fails_after_that(victim: Victim, scenario: str) -> None:
+    """And when that fails, the file is as it was: S4, S5."""
+    for number in range(1, 6):
+        inject = "-e", "inject=fallocate:error=EOPNOTSUPP", "-e", f"inject=pwrite64:error=ENOSPC:when={number}"
+        lines, error, after = victim.suffer(scenario, "-e", "trace=fallocate,pwrite64", *inject)
+        if not any("pwrite64" in line and "(INJECTED)" in line for line in lines):
+            break
+        assert errno.ENOSPC == error["errno"]
+        assert FINE == after
+    assert number > 1
+
+
+def test_rollback_fails(victim: Victim) -> None:
+    """Of two errors the first is told: S4."""
+    inject = "-e", "inject=fallocate:error=ENOSPC", "-e", "inject=ftruncate:error=EIO"
+    _, error, _ = victim.suffer("Grow", "-e", "trace=fallocate,ftruncate", *inject)
+    assert errno.ENOSPC == error["errno"]  # the file has grown by the zeros in its last page, and nobody can help it
+
+
+# Limits
+
+
+START = """
+import errno, gc, os, resource, sys
+from mappedfile import PAGE_SIZE, MappedFile
+from mappedfile.contract._probe import address_of, file_maps, handles
+
+path = sys.argv[1]
+content = bytes(range(256)) * (4 * PAGE_SIZE // 256)
+with open(path, "wb") as file:
+    file.write(content)
+
+def refused(call, code, name=path):
+    try:
+        call()
+    except OSError as error:
+        assert (code, name, os.strerror(code)) == (error.errno, error.filename, error.strerror), repr(error)
+    else:
+        sys.exit("no error")
+
+def limit(kind, soft):
+    resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
+
+with MappedFile(path, "r+") as file, file.view() as view:  # nothing is left to import
+    view[0], file[0]
+    file.flush()
+before = handles(), file_maps()
+"""
+
+
+def in_a_process(program: str, path: Path) -> None:
+    """Run a program that reaches a limit."""
+    only(LINUX, "reaches the limits of Linux")
+    command = [sys.executable, "-W", "error", "-c", START + textwrap.dedent(program), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_no_descriptors_left(path: Path) -> None:
+    """Without a descriptor to be had opening is EMFILE, views of what is open work, and a new file is not made: I2."""
+    in_a_process(
+        """
+        with MappedFile(path, "r+") as file, open(path, "r+b") as theirs:
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            limit(resource.RLIMIT_NOFILE, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+            fill = []
+            try:
+                while True: fill.append(os.dup(0))
+            except OSError: pass
+            for mode in ("r", "r+", "c"):
+                refused(lambda: MappedFile(path, mode), errno.EMFILE)
+            refused(lambda: MappedFile(path + "-new", "x+", size=10), errno.EMFILE, path + "-new")
+            refused(lambda: MappedFile(theirs, "r+"), errno.EMFILE)
+            with file.view(5, 5) as view:
+                assert view[:] == content[5:10] == file[5:10]
+                view.flush()
+            file.resize(5 * PAGE_SIZE)
+            file.resize(4 * PAGE_SIZE)
+            for each in fill: os.close(each)
+            limit(resource.RLIMIT_NOFILE, soft)
+            assert not os.path.exists(path + "-new")
+            MappedFile(path).close()
+        assert before == (handles(), file_maps())
+        """,
+        path,
+    )
+
+
+def test_no_address_space_left(path: Path) -> None:
+    """What does not fit is ENOMEM; what fits still works; the file can be opened, and a part of it mapped: L10, S4."""
+    in_a_process(
+        """
+        os.truncate(path, 2**32)
+        small = MappedFile(path + "-small", "x+", size=PAGE_SIZE, sparse=True)
+        small[0] = 1
+        data = small.data
+        with open("/proc/self/statm") as statm: pages = int(statm.read().split()[0])
+        limit(resource.RLIMIT_AS, pages * PAGE_SIZE + 2**25)
+        held = handles(), file_maps()
+        for mode in ("r", "r+", "c"):
+            with MappedFile(path, mode) as file:
+                for call in (lambda: file[0], lambda: file[0:10], lambda: file.find(b"x"), lambda: file.data, lambda: file.view()):
+                    refused(call, errno.ENOMEM)
+                assert not file.mapped
+                with file.view(5, 5) as view:
+                    assert view[:] == content[5:10]
+                if mode == "r+":
+                    file.flush()
+                assert len(file) == 2**32
+        assert held == (handles(), file_maps())
+        for kept in (True, False):
+            if not kept: del data
+            refused(lambda: small.resize(2**32), errno.ENOMEM, path + "-small")
+            assert len(small) == PAGE_SIZE == os.path.getsize(path + "-small")
+            assert small[0] == 1
+        small.resize(2 * PAGE_SIZE)
+        assert small[:2] == b"\\1\\0"
+        small.close()
+        with MappedFile(path + "-small", "r+", reserve=2**40) as file:
+            refused(lambda: file[0], errno.ENOMEM, path + "-small")
+        gc.collect()
+        assert before == (handles(), file_maps())
+        """,
+        path,
+    )
+
+
+def test_no_room_in_files(path: Path) -> None:
+    """Past RLIMIT_FSIZE creation and growth are EFBIG, nothing is left behind, and all is as it was: S4."""
+    in_a_process(
+        """
+        limit(resource.RLIMIT_FSIZE, 6 * PAGE_SIZE)
+        for sparse in (False, True):
+            with MappedFile(path, "r+", sparse=sparse) as file, file.view(5) as view:
+                for size in (6 * PAGE_SIZE + 1, 100 * PAGE_SIZE, 2**40):
+                    refused(lambda: file.resize(size), errno.EFBIG)
+                    assert (len(file), os.path.getsize(path)) == (len(content), len(content))
+                    assert (file[:], view[:]) == (content, content[5:])
+                file.resize(6 * PAGE_SIZE)
+                view.close()
+                file.resize(len(content))
+            refused(lambda: MappedFile(path + "-new", "x+", size=7 * PAGE_SIZE, sparse=sparse), errno.EFBIG, path + "-new")
+            assert not os.path.exists(path + "-new")
+        gc.collect()
+        assert before == (handles(), file_maps())
+        """,
+        path,
+    )
+
+
+def test_no_maps_left(path: Path) -> None:
+    """At the system's limit of maps a view is ENOMEM, and so is growing; those that are there work, all of them can be closed,
+    and then everything is as before: L7, L10, S4."""
+    most = Path("/proc/sys/vm/max_map_count")
+    only(most.exists() and int(most.read_text()) <= 300_000, "the limit of maps is too far away")
+    in_a_process(
+        """
+        file = MappedFile(path, "r+")
+        file[0]
+        data = file.data
+        address = address_of(data)
+        gc.disable()
+        views = []
+        try:
+            while True: views.append(file.view(0, 5))  # the same pages again: neighbours cannot become one
+        except OSError as error:
+            assert (errno.ENOMEM, path) == (error.errno, error.filename), repr(error)
+        assert len(views) > 10_000
+        refused(lambda: file.view(), errno.ENOMEM)
+        refused(lambda: file.resize(10 * PAGE_SIZE), errno.ENOMEM)
+        assert len(file) == len(content) == os.path.getsize(path)
+        assert (file[:], address_of(data)) == (content, address)
+        views[0][0] = 7
+        assert views[-1][0] == 7 == file[0]
+        another = MappedFile(path)
+        refused(lambda: another[0], errno.ENOMEM)
+        for view in views: view.close()
+        assert another[0] == 7
+        file.resize(10 * PAGE_SIZE)
+        another.close()
+        del data
+        file.close()
+        gc.collect()
+        assert before == (handles(), file_maps())
+        """,
+        path,
+    )
