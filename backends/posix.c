@@ -60,7 +60,7 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
 {
     /* O_NONBLOCK: a FIFO would wait for its other end. Regular files do not know it. */
     int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-    int fd;
+    int fd, error;
 
     flags |= access == MF_WRITE ? O_RDWR : O_RDONLY;
     if (found == MF_EMPTIED)
@@ -70,7 +70,10 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     fd = open(path, flags, 0666);
     if (fd < 0)
         return errno;
-    return take(fd, out);
+    error = take(fd, out);
+    if (error != 0 && found == MF_NEW && unlink(path) != 0)
+        return error; /* of two errors, the first is the one to tell */
+    return error;
 }
 
 int mf_adopt(intptr_t handle, int access, mf_file *out)

@@ -116,18 +116,22 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     HANDLE handle =
         CreateFileW(path, rights(access), sharing, NULL, dispositions[found], FILE_ATTRIBUTE_NORMAL, NULL);
     mf_file file = {(intptr_t)handle, 0};
+    int error;
 
     if (handle == INVALID_HANDLE_VALUE)
         return last_error();
     if (found == MF_EMPTIED) {
         /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
-        int error = mf_set_size(&file, 0);
+        error = mf_set_size(&file, 0);
         if (error != 0) {
             CloseHandle(handle);
             return error;
         }
     }
-    return take(handle, out);
+    error = take(handle, out);
+    if (error != 0 && found == MF_NEW)
+        DeleteFileW(path);
+    return error;
 }
 
 int mf_adopt(intptr_t handle, int access, mf_file *out)

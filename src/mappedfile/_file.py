@@ -339,8 +339,13 @@ class MappedFile(Window):
         self._source = self._open_raw(), NO_SECTION  # Windows cuts no file that has a section
         try:
             self._call(lib.mf_set_size, self._open_raw(), new)
+            self._length = new
+        except BaseException:
+            self._length = before
+            raise
         finally:
-            self._take_section(lib.mf_open_section, self._access)
+            if HAS_SECTIONS:
+                self._take_section(lib.mf_open_section, self._access)
 
     def refresh(self) -> None:
         """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are."""
