@@ -1,0 +1,128 @@
+"""What the Windows backend asks of kernel32: seen, and made to fail. Not a test.
+
+The module's import address table is a list of pointers, one for each function it calls. In their place stand functions of
+ours, which note the call, and make it or refuse it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("kernel32 is Windows'")
+
+import ctypes
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mappedfile._native
+
+# How many arguments each has, and what it returns when it fails.
+FUNCTIONS = {
+    "CloseHandle": (1, 0),
+    "CreateFileMappingW": (6, 0),
+    "CreateFileW": (7, -1),
+    "DeleteFileW": (1, 0),
+    "DeviceIoControl": (8, 0),
+    "DuplicateHandle": (7, 0),
+    "FlushFileBuffers": (1, 0),
+    "FlushViewOfFile": (2, 0),
+    "GetFileSizeEx": (2, 0),
+    "MapViewOfFile": (5, 0),
+    "SetFileInformationByHandle": (4, 0),
+    "Sleep": (1, None),
+    "UnmapViewOfFile": (1, 0),
+}
+PAGE_READWRITE = 4
+
+
+class Calls:
+    """The calls of the backend, while they are watched."""
+
+    def __init__(self) -> None:
+        #: The name and the arguments of every call.
+        self.made: list[tuple[str, tuple[int, ...]]] = []
+        #: Which call fails, the name and which of that name, and with what; None: all of that name.
+        self.failing: dict[tuple[str, int | None], int] = {}
+        self.failed: list[str] = []
+        self.last = 0
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.made]
+
+    def hook(self, name: str, address: int) -> ctypes._CFuncPtr:
+        count, failure = FUNCTIONS[name]
+        make = ctypes.WINFUNCTYPE(ctypes.c_size_t, *[ctypes.c_size_t] * count, use_last_error=True)
+        original = make(address)
+
+        def instead(*arguments: int) -> int:
+            self.made.append((name, arguments))
+            number = self.names().count(name)
+            code = self.failing.get((name, number), self.failing.get((name, None)))
+            if code is not None:
+                self.failed.append(name)
+                self.last = code
+                return (failure or 0) % 2**64
+            result = original(*arguments)
+            self.last = ctypes.get_last_error()
+            return result
+
+        return make(instead)
+
+    def last_error(self) -> int:
+        return self.last
+
+
+def imports(base: int) -> dict[str, int]:
+    """Where a loaded module keeps the pointers to what it imports: the PE format, "The .idata Section"."""
+
+    def read(form: str, address: int) -> tuple[int, ...]:
+        return struct.unpack(form, ctypes.string_at(address, struct.calcsize(form)))
+
+    (header,) = read("<I", base + 0x3C)
+    (magic,) = read("<H", base + header + 24)
+    assert magic == 0x20B, "a module of 64 bits"
+    (directory,) = read("<I", base + header + 24 + 120)
+    found = {}
+    entry = base + directory
+    while True:
+        names, _, _, name, slots = read("<5I", entry)
+        if not name:
+            return found
+        place = 0
+        while True:
+            (pointer,) = read("<Q", base + (names or slots) + 8 * place)
+            if not pointer:
+                break
+            if not pointer >> 63:
+                found[ctypes.string_at(base + pointer + 2).decode("ascii")] = base + slots + 8 * place
+            place += 1
+        entry += 20
+
+
+@contextmanager
+def watched() -> Iterator[Calls]:
+    """Watch the calls meanwhile."""
+    calls = Calls()
+    slots = imports(ctypes.WinDLL(mappedfile._native.__file__)._handle)
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    before = {}
+    kept = []
+    for name in (*FUNCTIONS, "GetLastError"):
+        if name not in slots:
+            continue
+        pointer = ctypes.c_void_p.from_address(slots[name])
+        before[name] = pointer.value
+        ours = calls.hook(name, pointer.value) if name in FUNCTIONS else ctypes.WINFUNCTYPE(ctypes.c_uint)(calls.last_error)
+        kept.append(ours)
+        protection = ctypes.c_ulong()
+        place = ctypes.c_void_p(slots[name])
+        assert kernel32.VirtualProtect(place, ctypes.c_size_t(8), PAGE_READWRITE, ctypes.byref(protection))
+        pointer.value = ctypes.cast(ours, ctypes.c_void_p).value
+    try:
+        yield calls
+    finally:
+        for name, value in before.items():
+            ctypes.c_void_p.from_address(slots[name]).value = value
+        del kept
