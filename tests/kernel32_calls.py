@@ -114,7 +114,11 @@ def watched() -> Iterator[Calls]:
             continue
         pointer = ctypes.c_void_p.from_address(slots[name])
         before[name] = pointer.value
-        ours = calls.hook(name, pointer.value) if name in FUNCTIONS else ctypes.WINFUNCTYPE(ctypes.c_uint)(calls.last_error)
+        ours = (
+            calls.hook(name, pointer.value)
+            if name in FUNCTIONS
+            else ctypes.WINFUNCTYPE(ctypes.c_uint)(calls.last_error)
+        )
         kept.append(ours)
         protection = ctypes.c_ulong()
         place = ctypes.c_void_p(slots[name])
