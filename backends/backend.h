@@ -21,6 +21,12 @@ typedef struct {
     int64_t size; /* bytes in the file when the section was made: maps lie inside */
 } mf_section;
 
+/* One map. It stays where it is in memory from mf_map to mf_unmap. */
+typedef struct {
+    char *base;
+    size_t length; /* bytes, as they were asked for: the system maps whole pages */
+} mf_mapping;
+
 /* What may be done with the memory of a map. */
 enum {
     MF_READ = 0,  /* read, shared */
@@ -75,14 +81,14 @@ int mf_open_section(const mf_file *file, int access, mf_section *out);
 int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out);
 
 /* Maps a range, which lies inside the section and is not empty. */
-int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, char **out);
+int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out);
 
-/* Makes a map longer, where the system can: the map may move, and the old address is no more. Linux: mremap. Elsewhere
- * it says that it is not supported, and the map is as it was. */
-int mf_remap(char *base, size_t length, size_t grown, char **out);
+/* Makes a map longer, where the system can: it may move, and the old address is no more. Linux: mremap. Elsewhere it says
+ * that it is not supported, and the map is as it was. */
+int mf_remap(mf_mapping *map, size_t grown);
 
-/* Gives back a whole map: the address and length of one mf_map. */
-int mf_unmap(char *base, size_t length);
+/* Gives a map back. */
+int mf_unmap(mf_mapping *map);
 
 /* Writes the pages of a map back to the file. With wait set, POSIX waits for the device (msync with MS_SYNC); Windows
  * needs mf_sync for that. Without it, write-back is started: through sync_file_range where there is one and file is

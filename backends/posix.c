@@ -209,7 +209,7 @@ int mf_close_section(mf_section *section)
     return 0;
 }
 
-int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, char **out)
+int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
 {
     int protection = access == MF_READ ? PROT_READ : PROT_READ | PROT_WRITE;
     int flags = access == MF_COPY ? MAP_PRIVATE : MAP_SHARED;
@@ -218,31 +218,31 @@ int mf_map(const mf_file *file, const mf_section *section, int access, int64_t o
     (void)section;
     if (base == MAP_FAILED)
         return errno;
-    *out = base;
+    out->base = base;
+    out->length = length;
     return 0;
 }
 
-int mf_remap(char *base, size_t length, size_t grown, char **out)
+int mf_remap(mf_mapping *map, size_t grown)
 {
 #ifdef MREMAP_MAYMOVE
-    void *moved = mremap(base, length, grown, MREMAP_MAYMOVE);
+    void *moved = mremap(map->base, map->length, grown, MREMAP_MAYMOVE);
 
     if (moved == MAP_FAILED)
         return errno;
-    *out = moved;
+    map->base = moved;
+    map->length = grown;
     return 0;
 #else
-    (void)base;
-    (void)length;
+    (void)map;
     (void)grown;
-    (void)out;
     return ENOTSUP;
 #endif
 }
 
-int mf_unmap(char *base, size_t length)
+int mf_unmap(mf_mapping *map)
 {
-    return munmap(base, length) == 0 ? 0 : errno;
+    return munmap(map->base, map->length) == 0 ? 0 : errno;
 }
 
 /* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2), NOTES. */

@@ -182,7 +182,7 @@ int mf_make_sparse(const mf_file *file)
     return 0;
 }
 
-int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, char **out)
+int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
 {
     static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
     DWORD high = (DWORD)((uint64_t)offset >> 32);
@@ -192,23 +192,21 @@ int mf_map(const mf_file *file, const mf_section *section, int access, int64_t o
     (void)file;
     if (base == NULL)
         return last_error();
-    *out = base;
+    out->base = base;
+    out->length = length;
     return 0;
 }
 
-int mf_remap(char *base, size_t length, size_t grown, char **out)
+int mf_remap(mf_mapping *map, size_t grown)
 {
-    (void)base;
-    (void)length;
+    (void)map;
     (void)grown;
-    (void)out;
     return ERROR_NOT_SUPPORTED;
 }
 
-int mf_unmap(char *base, size_t length)
+int mf_unmap(mf_mapping *map)
 {
-    (void)length;
-    return UnmapViewOfFile(base) ? 0 : last_error();
+    return UnmapViewOfFile(map->base) ? 0 : last_error();
 }
 
 int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int wait)

@@ -115,18 +115,18 @@ def _map_names(path: Any) -> dict[str, Any]:
     lib.mf_adopt(fd, 1, raw)
     section = ffi.new("mf_section *")
     lib.mf_open_section(raw, 1, section)
-    out = ffi.new("char **")
+    out = ffi.new("mf_mapping *")
     lib.mf_map(raw, section, 1, 0, PAGE, out)
     return {
         "fd": fd,
         "raw": raw,
         "section": section,
         "out": out,
-        "address": out[0],
-        "buffer": ffi.buffer(out[0], PAGE),
+        "address": out.base,
+        "buffer": ffi.buffer(out.base, PAGE),
         "whole": MappedFile(path, "r+"),
         "mf_file": ffi.typeof("mf_file *"),
-        "char_pp": ffi.typeof("char **"),
+        "mapping": ffi.typeof("mf_mapping *"),
         "nothing": lambda _: None,
         "python": _python,
         "mmap": mmap.mmap,
@@ -153,9 +153,9 @@ class _Thing:
 
 
 _MAP_STEPS = (
-    ("backend: mf_map, mf_unmap", "lib.mf_map(raw, section, 1, 0, 4096, out); lib.mf_unmap(out[0], 4096)"),
-    ("the same and a first byte", "lib.mf_map(raw, section, 1, 0, 4096, out); out[0][0]; lib.mf_unmap(out[0], 4096)"),
-    ("ffi.new(char **)", "ffi.new(char_pp)"),
+    ("backend: mf_map, mf_unmap", "lib.mf_map(raw, section, 1, 0, 4096, out); lib.mf_unmap(out)"),
+    ("the same and a first byte", "lib.mf_map(raw, section, 1, 0, 4096, out); out.base[0]; lib.mf_unmap(out)"),
+    ("ffi.new(mf_mapping *)", "ffi.new(mapping)"),
     ("ffi.gc(address, f), and the call of f", "ffi.gc(address, nothing)"),
     ("address + n", "address + 1"),
     ("ffi.buffer(address, 4096)", "ffi.buffer(address, 4096)"),
@@ -458,7 +458,7 @@ _MANY_NATIVE = """
 import sys
 from time import perf_counter_ns as now
 from mappedfile._native import ffi, lib
-raw, section, out = ffi.new("mf_file *"), ffi.new("mf_section *"), ffi.new("char **")
+raw, section = ffi.new("mf_file *"), ffi.new("mf_section *")
 assert lib.mf_open(sys.argv[1].encode(), 1, 0, raw) == 0
 lib.mf_open_section(raw, 1, section)
 maps = []
@@ -467,10 +467,10 @@ for step in ("map", "unmap"):
         start = now()
         for number in range(batch, batch + 1000):
             if step == "map":
-                assert lib.mf_map(raw, section, 1, number * 4096, 4096, out) == 0
-                maps.append(out[0])
+                maps.append(ffi.new("mf_mapping *"))
+                assert lib.mf_map(raw, section, 1, number * 4096, 4096, maps[number]) == 0
             else:
-                lib.mf_unmap(maps[number], 4096)
+                lib.mf_unmap(maps[number])
         if batch in (0, 1000, 10000, 25000, 48000, 49000):
             print(f"backend: mf_{step}, from number {batch} on:{(now() - start) / 1000}")
 """

@@ -26,7 +26,7 @@ def test_munmap_of_an_unaligned_address(path: Path) -> None:
     with MappedFile(path) as file:
         data = file.data
         base = ffi.cast("char *", _probe.address_of(data))
-        assert errno.EINVAL == lib.mf_unmap(base + 1, PAGE_SIZE)
+        assert errno.EINVAL == lib.mf_unmap(ffi.new("mf_mapping *", [base + 1, PAGE_SIZE]))
         assert CONTENT == data.tobytes()
         data.release()
 

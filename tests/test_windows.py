@@ -46,8 +46,8 @@ def test_unmap_of_what_was_not_mapped() -> None:
     Not shared: munmap of a range where nothing is mapped succeeds.
     """
     memory = ffi.new("char[]", 100)
-    assert ERROR_INVALID_ADDRESS == lib.mf_unmap(memory, 100)
-    assert ERROR_INVALID_ADDRESS == lib.mf_unmap(ffi.NULL, 100)
+    assert ERROR_INVALID_ADDRESS == lib.mf_unmap(ffi.new("mf_mapping *", [memory, 100]))
+    assert ERROR_INVALID_ADDRESS == lib.mf_unmap(ffi.new("mf_mapping *", [ffi.NULL, 100]))
 
 
 def test_unmap_twice(file: MappedFile) -> None:
@@ -56,7 +56,7 @@ def test_unmap_twice(file: MappedFile) -> None:
     Not shared: POSIX takes back what is not there without a word.
     """
     view = file.view(0, 10)
-    assert lib.mf_unmap(ffi.cast("char *", _probe.address_of(view.data)), 10) == 0
+    assert lib.mf_unmap(ffi.new("mf_mapping *", [ffi.cast("char *", _probe.address_of(view.data)), 10])) == 0
     with pytest.raises(OSError, match="file") as caught:
         view.close()
     assert (ERROR_INVALID_ADDRESS, str(file.name)) == (caught.value.winerror, str(caught.value.filename))
@@ -105,9 +105,9 @@ def test_misaligned_offset(file: MappedFile) -> None:
     """
     other = MappedFile(file.name)
     raw, section = other._source
-    out = ffi.new("char **")
+    out = ffi.new("mf_mapping *")
     assert ERROR_MAPPED_ALIGNMENT == lib.mf_map(raw, section, lib.MF_READ, PAGE_SIZE, PAGE_SIZE, out)
-    assert out[0] == ffi.NULL
+    assert out.base == ffi.NULL
     with other.view(PAGE_SIZE, PAGE_SIZE) as view:
         assert CONTENT[PAGE_SIZE : 2 * PAGE_SIZE] == view[:]
     del raw, section

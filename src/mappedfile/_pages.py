@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _new, _gc, _buffer = ffi.new, ffi.gc, ffi.buffer
 _mf_unmap, _mf_close = lib.mf_unmap, lib.mf_close
-_CHAR_POINTER_OUT = ffi.typeof("char **")
 _FILE = ffi.typeof("mf_file *")
 _SECTION = ffi.typeof("mf_section *")
 _ABSENT = (-1, 0)
@@ -152,8 +151,9 @@ class Pages(Held):
     #: The start, for maps that are flushed together with their file.
     address: ref[Any]
 
-    def __init__(self, file: OpenFile, offset: int, slack: int, length: int) -> None:
+    def __init__(self, file: OpenFile, mapping: Any, offset: int, slack: int, length: int) -> None:
         self.file = file
+        self.mapping = mapping  # the backend's mf_mapping
         self.offset = offset
         self.slack = slack
         self.length = length
@@ -165,7 +165,7 @@ class Pages(Held):
     def give_back(self, thing: Any) -> None:
         self.held = False
         self.file.maps.discard(self)
-        if error := _mf_unmap(thing - self.slack, self.slack + self.length):
+        if error := _mf_unmap(self.mapping):
             self.fail(error)
 
     def register(self, start: Any) -> None:
@@ -184,12 +184,11 @@ class Pages(Held):
 
     def grow(self, start: Any, length: int) -> Any:
         """Make the map longer; return its new address, or None if it cannot be. Nobody else may hold *start*."""
-        out = _new(_CHAR_POINTER_OUT)
-        if lib.mf_remap(start - self.slack, self.slack + self.length, self.slack + length, out):
+        if lib.mf_remap(self.mapping, self.slack + length):
             return None
         _gc(start, None)  # what it stood for is no more
         self.length = length
-        moved = _gc(out[0] + self.slack, self.give_back)
+        moved = _gc(self.mapping.base + self.slack, self.give_back)
         if not SYNC_COVERS_MAPS:
             self.register(moved)
         return moved

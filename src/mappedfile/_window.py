@@ -38,7 +38,7 @@ NOWHERE = memoryview(b"")
 NOWHERE.release()
 
 _NOTHING = ffi.new("char[]", 0)
-_CHAR_POINTER_OUT = ffi.typeof("char **")
+_MAPPING = ffi.typeof("mf_mapping *")
 # Looked up once: making a view is a matter of a few microseconds.
 _new, _gc, _buffer, _mf_map = ffi.new, ffi.gc, ffi.buffer, lib.mf_map
 
@@ -322,14 +322,14 @@ class Window:
         if source is None:
             raise ValueError(f"the mapped file on {self._name!r} is closed")
         slack = offset % GRANULARITY
-        out = _new(_CHAR_POINTER_OUT)
+        mapping = _new(_MAPPING)
         access = self._access
-        code = _mf_map(*source, access, offset - slack, mapped + slack, out)
+        code = _mf_map(*source, access, offset - slack, mapped + slack, mapping)
         if code:
             del source  # or the error's traceback would keep the file open
             raise os_error(code, self._name, NOT_MAPPABLE)
-        self._fate = pages = Pages(self._file_fate, offset, slack, mapped)
-        start = _gc(out[0] + slack, pages.give_back)
+        self._fate = pages = Pages(self._file_fate, mapping, offset, slack, mapped)
+        start = _gc(mapping.base + slack, pages.give_back)
         if not SYNC_COVERS_MAPS:
             pages.register(start)
         self._buffer = buffer = _buffer(start, length)
