@@ -3,7 +3,8 @@
  * posix.c and windows.c both have every function below, and nothing else is public. A function is one operation of the
  * system. It returns 0, or the system's error code (errno or GetLastError), read before any clean-up call; what it
  * was to fill in is then untouched. Arguments arrive validated: offsets are multiples of the granularity, addresses
- * and lengths handed to mf_flush are whole pages inside one map. Nothing here allocates, keeps state or decides a policy.
+ * and lengths handed to mf_flush are whole pages inside one map. Nothing here allocates, decides a policy or, but for the fault
+ * guard, keeps state.
  *
  * build.py hands this file to cffi as it stands, so it has no directives; the types it needs come from native.h.
  */
@@ -11,7 +12,8 @@
 /* A file that is open: a descriptor; on Windows a HANDLE. -1 when it is not. */
 typedef struct {
     intptr_t handle;
-    int64_t size; /* bytes in the file, when it was opened */
+    int64_t size;   /* bytes in the file, when it was opened */
+    mf_word faults; /* how often the fault guard had to put something in the place of its pages */
 } mf_file;
 
 /* What maps are made from. Windows: the file mapping object, for the size that the file had then, or -1 while the file was
@@ -21,11 +23,24 @@ typedef struct {
     int64_t size; /* bytes in the file when the section was made: maps lie inside */
 } mf_section;
 
-/* One map. It stays where it is in memory from mf_map to mf_unmap. */
-typedef struct {
+typedef struct mf_mapping mf_mapping;
+
+/* Copies count bytes out of a map or into it. Each side moves on by its step, which may be negative. Past pages that are gone
+ * it returns an error where the guard does not put zeros there (Windows). */
+typedef int mf_copier(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count);
+
+/* One map, and what has become of it. It stays where it is in memory from mf_map to mf_unmap, and so does its file. */
+struct mf_mapping {
     char *base;
-    size_t length; /* bytes, as they were asked for: the system maps whole pages */
-} mf_mapping;
+    size_t length;      /* bytes, as they were asked for: the system maps whole pages */
+    uintptr_t self;     /* the address of this struct: for _access.c, which gets it through Python */
+    mf_file *file;
+    mf_copier *copier;  /* NULL: memcpy will do, since the guard lets nothing fail */
+    int access;
+    mf_word lost_from;  /* the pages that are gone are all within lost_from and lost_to, bytes from base on. lost_to is 0 */
+    mf_word lost_to;    /* while none is, and set last */
+    mf_word next, previous; /* the guard's list */
+};
 
 /* What may be done with the memory of a map. */
 enum {
@@ -81,7 +96,7 @@ int mf_open_section(const mf_file *file, int access, mf_section *out);
 int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out);
 
 /* Maps a range, which lies inside the section and is not empty. */
-int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out);
+int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out);
 
 /* Makes a map longer, where the system can: it may move, and the old address is no more. Linux: mremap. Elsewhere it says
  * that it is not supported, and the map is as it was. */
@@ -98,3 +113,20 @@ int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int
 /* Writes the file back. With wait set it returns when what was written, and the size, is on stable storage; without, write-back
  * is started, where the system can be told to. */
 int mf_sync(const mf_file *file, int wait);
+
+/* Puts the guard against faults in place; again, if somebody has taken it out. From then on the process lives when a page of a
+ * map is gone, because the file was cut short or the device failed: POSIX puts a page of zeros there (SIGBUS); Windows lets
+ * mf_copy and mf_search return an error (EXCEPTION_IN_PAGE_ERROR). Either way lost_from, lost_to and faults tell. Whatever is
+ * no map of ours goes to whoever was there before. */
+int mf_guard(void);
+
+/* Whether the guard is in place. */
+int mf_guarded(void);
+
+/* The mf_copier of every map. */
+int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count);
+
+/* Searches a part of a map with one of the functions of search.h. */
+typedef int64_t mf_searcher(const void *haystack, size_t length, const void *needle, size_t needle_length);
+int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
+              size_t needle_length, int64_t *out);

@@ -11,7 +11,7 @@ WINDOWS = sysconfig.get_platform().startswith("win")
 HEADERS = ("backend.h", "search.h")
 
 ffibuilder = FFI()
-ffibuilder.cdef(f"typedef {'wchar_t' if WINDOWS else 'char'} mf_char;")
+ffibuilder.cdef(f"typedef {'wchar_t' if WINDOWS else 'char'} mf_char; typedef uintptr_t mf_word;")
 for header in HEADERS:
     ffibuilder.cdef(Path(HERE, header).read_text("utf-8"))
 ffibuilder.set_source(

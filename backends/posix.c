@@ -7,6 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -209,30 +212,107 @@ int mf_close_section(mf_section *section)
     return 0;
 }
 
-int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
+/* The fault guard's list of maps: how handlers find the map that an address is in, without a lock.
+ *
+ * Writers take turns. Whoever takes a map out waits until no handler is on the list any more: a handler stays there for some
+ * microseconds, whatever else the process does. */
+static mf_word first_map, last_hit, handlers;
+static atomic_flag writing = ATOMIC_FLAG_INIT;
+
+static mf_mapping *map_at(uintptr_t address)
 {
-    int protection = access == MF_READ ? PROT_READ : PROT_READ | PROT_WRITE;
+    return (mf_mapping *)address;
+}
+
+static void lock_list(void)
+{
+    while (atomic_flag_test_and_set(&writing))
+        sched_yield();
+}
+
+static void unlock_list(void)
+{
+    atomic_flag_clear(&writing);
+}
+
+/* In a forked child, where other threads are no more. */
+static void start_anew(void)
+{
+    handlers = 0;
+    unlock_list();
+}
+
+static void put_on_list(mf_mapping *map)
+{
+    map->self = (uintptr_t)map;
+    lock_list();
+    map->previous = 0;
+    map->next = first_map;
+    if (first_map != 0)
+        map_at(first_map)->previous = map->self;
+    first_map = map->self;
+    unlock_list();
+}
+
+static void take_off_list(mf_mapping *map)
+{
+    if (map->self == 0)
+        return;
+    lock_list();
+    if (map->next != 0)
+        map_at(map->next)->previous = map->previous;
+    if (map->previous != 0)
+        map_at(map->previous)->next = map->next;
+    else
+        first_map = map->next;
+    if (last_hit == map->self)
+        last_hit = 0;
+    unlock_list();
+    map->self = 0;
+    while (handlers != 0)
+        sched_yield();
+}
+
+static int protection(int access)
+{
+    return access == MF_READ ? PROT_READ : PROT_READ | PROT_WRITE;
+}
+
+int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
+{
     int flags = access == MF_COPY ? MAP_PRIVATE : MAP_SHARED;
-    void *base = mmap(NULL, length, protection, flags, fd_of(file), (off_t)offset);
+    void *base = mmap(NULL, length, protection(access), flags, fd_of(file), (off_t)offset);
 
     (void)section;
     if (base == MAP_FAILED)
         return errno;
     out->base = base;
     out->length = length;
+    out->file = file;
+    out->copier = NULL;
+    out->access = access;
+    out->lost_from = UINTPTR_MAX;
+    out->lost_to = 0;
+    put_on_list(out);
     return 0;
 }
 
 int mf_remap(mf_mapping *map, size_t grown)
 {
 #ifdef MREMAP_MAYMOVE
-    void *moved = mremap(map->base, map->length, grown, MREMAP_MAYMOVE);
+    int error = 0;
+    void *moved;
 
-    if (moved == MAP_FAILED)
-        return errno;
-    map->base = moved;
-    map->length = grown;
-    return 0;
+    take_off_list(map);
+    moved = mremap(map->base, map->length, grown, MREMAP_MAYMOVE);
+    if (moved == MAP_FAILED) {
+        error = errno;
+    } else {
+        map->base = moved;
+        map->length = grown;
+    }
+    put_on_list(map);
+    return error;
 #else
     (void)map;
     (void)grown;
@@ -242,6 +322,7 @@ int mf_remap(mf_mapping *map, size_t grown)
 
 int mf_unmap(mf_mapping *map)
 {
+    take_off_list(map);
     return munmap(map->base, map->length) == 0 ? 0 : errno;
 }
 
@@ -279,4 +360,196 @@ int mf_sync(const mf_file *file, int wait)
         return errno;
 #endif
     return fsync(fd) == 0 ? 0 : errno;
+}
+
+/* The fault guard. SIGBUS comes for a page that a map has and its file has not: the file was cut short, the disk behind a hole
+ * is full, the device failed. journald's answer is ours: zeros in its place, and a mark. */
+
+/* Who got SIGBUS before. Somebody who takes it after the guard may give it back to the handler that he found there, and raise it
+ * anew: faulthandler does. So each time that the guard is put on top of somebody it is another handler, which knows its own
+ * predecessor. */
+enum { LEVELS = 4 };
+static struct sigaction predecessors[LEVELS];
+static uintptr_t page_size;
+
+static void raise_bound(mf_word *bound, uintptr_t value)
+{
+    uintptr_t old = *bound;
+
+    while (old < value && !atomic_compare_exchange_weak(bound, &old, value))
+        ;
+}
+
+static void lower_bound(mf_word *bound, uintptr_t value)
+{
+    uintptr_t old = *bound;
+
+    while (old > value && !atomic_compare_exchange_weak(bound, &old, value))
+        ;
+}
+
+static int has(const mf_mapping *map, uintptr_t address)
+{
+    uintptr_t base = (uintptr_t)map->base;
+
+    return address >= base && address - base < (map->length + page_size - 1) / page_size * page_size;
+}
+
+/* Puts a page of zeros where the address is, if that is in a map of ours. Read-only maps stay that. */
+static int put_zeros(uintptr_t address)
+{
+    mf_mapping *map;
+    char *page;
+    size_t start;
+    int done;
+
+    handlers++;
+    map = map_at(last_hit);
+    if (map == NULL || !has(map, address))
+        for (map = map_at(first_map); map != NULL && !has(map, address); map = map_at(map->next))
+            ;
+    done = map != NULL;
+    if (done) {
+        start = (address - (uintptr_t)map->base) / page_size * page_size;
+        page = map->base + start;
+        last_hit = map->self;
+        /* The mark comes first: who sees the zeros can see it. */
+        map->file->faults++;
+        lower_bound(&map->lost_from, start);
+        raise_bound(&map->lost_to, start + page_size);
+        done = mmap(page, page_size, protection(map->access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
+    }
+    handlers--;
+    return done;
+}
+
+static int is_fault(const siginfo_t *info)
+{
+#ifdef BUS_MCEERR_AR
+    /* Broken memory that somebody used is a fault; a mere report of some (BUS_MCEERR_AO) is not. */
+    return info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR || info->si_code == BUS_MCEERR_AR;
+#else
+    return info->si_addr != NULL;
+#endif
+}
+
+/* Acts as the system or the predecessor would have, had there been no guard. */
+static void pass_on(struct sigaction *predecessor, int number, siginfo_t *info, void *context)
+{
+    static const struct sigaction by_default = {.sa_handler = SIG_DFL};
+    struct sigaction to = *predecessor;
+    sigset_t mask = ((ucontext_t *)context)->uc_sigmask;
+    int other;
+
+    if ((to.sa_flags & (int)SA_RESETHAND) != 0)
+        *predecessor = by_default;
+    if (!(to.sa_flags & SA_SIGINFO) && to.sa_handler == SIG_IGN && !is_fault(info))
+        return;
+    if (!(to.sa_flags & SA_SIGINFO) && (to.sa_handler == SIG_DFL || to.sa_handler == SIG_IGN)) {
+        sigaction(number, &by_default, NULL);
+        if (!is_fault(info))
+            raise(number); /* blocked until the handler returns; a fault comes again by itself */
+        return;
+    }
+    for (other = 1; other < NSIG; other++)
+        if (sigismember(&to.sa_mask, other) == 1 || (other == number && !(to.sa_flags & SA_NODEFER)))
+            sigaddset(&mask, other);
+    pthread_sigmask(SIG_SETMASK, &mask, NULL); /* until the handler returns */
+    if (to.sa_flags & SA_SIGINFO)
+        to.sa_sigaction(number, info, context);
+    else
+        to.sa_handler(number);
+}
+
+static void on_fault(int level, int number, siginfo_t *info, void *context)
+{
+    int error = errno;
+
+    if (!is_fault(info) || !put_zeros((uintptr_t)info->si_addr))
+        pass_on(&predecessors[level], number, info, context);
+    errno = error;
+}
+
+#define LEVEL(n)                                                      \
+    static void on_fault_##n(int number, siginfo_t *info, void *context) \
+    {                                                                 \
+        on_fault(n, number, info, context);                           \
+    }
+LEVEL(0)
+LEVEL(1)
+LEVEL(2)
+LEVEL(3)
+
+static void (*const on_faults[LEVELS])(int, siginfo_t *, void *) = {on_fault_0, on_fault_1, on_fault_2, on_fault_3};
+
+/* The level of an action, or -1 when it is not the guard's. */
+static int level_of(const struct sigaction *action)
+{
+    int level = LEVELS - 1;
+
+    while (level >= 0 && !(action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_faults[level]))
+        level--;
+    return level;
+}
+
+static int same(const struct sigaction *one, const struct sigaction *other)
+{
+    if ((one->sa_flags & SA_SIGINFO) != (other->sa_flags & SA_SIGINFO))
+        return 0;
+    return one->sa_flags & SA_SIGINFO ? one->sa_sigaction == other->sa_sigaction : one->sa_handler == other->sa_handler;
+}
+
+int mf_guarded(void)
+{
+    struct sigaction now;
+
+    return sigaction(SIGBUS, NULL, &now) == 0 && level_of(&now) >= 0;
+}
+
+int mf_guard(void)
+{
+    static int levels; /* of those that were used */
+    struct sigaction now, ours = {0};
+    int level, error = 0;
+
+    lock_list();
+    if (levels == 0) {
+        page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
+        error = pthread_atfork(lock_list, unlock_list, start_anew);
+    }
+    if (error == 0 && sigaction(SIGBUS, NULL, &now) != 0)
+        error = errno;
+    if (error == 0 && level_of(&now) < 0) {
+        for (level = 0; level < levels && !same(&predecessors[level], &now); level++)
+            ;
+        if (level == LEVELS) {
+            error = EAGAIN;
+        } else {
+            predecessors[level] = now;
+            ours.sa_sigaction = on_faults[level];
+            ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+            sigfillset(&ours.sa_mask); /* who jumps out of a handler of his must not jump out of this one */
+            if (sigaction(SIGBUS, &ours, NULL) != 0)
+                error = errno;
+            else if (level == levels)
+                levels++;
+        }
+    }
+    unlock_list();
+    return error;
+}
+
+int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count)
+{
+    (void)map;
+    mf_move(to, to_step, from, from_step, count);
+    return 0;
+}
+
+int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
+              size_t needle_length, int64_t *out)
+{
+    (void)map;
+    *out = search(haystack, length, needle, needle_length);
+    return 0;
 }

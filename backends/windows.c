@@ -94,7 +94,7 @@ int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_s
 /* Fills in out from a handle of ours, or closes it. */
 static int take(HANDLE handle, mf_file *out)
 {
-    mf_file file = {(intptr_t)handle, 0};
+    mf_file file = {(intptr_t)handle, 0, 0};
     int error = GetFileType(handle) == FILE_TYPE_DISK ? mf_get_size(&file, &file.size) : ERROR_NOT_SUPPORTED;
 
     if (error == 0)
@@ -115,7 +115,7 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     DWORD sharing = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
     HANDLE handle =
         CreateFileW(path, rights(access), sharing, NULL, dispositions[found], FILE_ATTRIBUTE_NORMAL, NULL);
-    mf_file file = {(intptr_t)handle, 0};
+    mf_file file = {(intptr_t)handle, 0, 0};
     int error;
 
     if (handle == INVALID_HANDLE_VALUE)
@@ -182,18 +182,23 @@ int mf_make_sparse(const mf_file *file)
     return 0;
 }
 
-int mf_map(const mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
+int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
 {
     static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
     DWORD high = (DWORD)((uint64_t)offset >> 32);
     DWORD low = (DWORD)((uint64_t)offset & 0xFFFFFFFFu);
     void *base = MapViewOfFile(handle_of(section->handle), accesses[access], high, low, length);
 
-    (void)file;
     if (base == NULL)
         return last_error();
     out->base = base;
     out->length = length;
+    out->self = (uintptr_t)out;
+    out->file = file;
+    out->copier = mf_guarded() ? mf_copy : NULL;
+    out->access = access;
+    out->lost_from = UINTPTR_MAX;
+    out->lost_to = 0;
     return 0;
 }
 
@@ -231,4 +236,133 @@ int mf_sync(const mf_file *file, int wait)
 {
     /* Nothing only starts it: what FlushViewOfFile handed over is on its way already. */
     return !wait || FlushFileBuffers(handle_of(file->handle)) ? 0 : last_error();
+}
+
+/* The fault guard. A page that cannot be read in is EXCEPTION_IN_PAGE_ERROR; on Wine, which gets a SIGBUS, an access violation.
+ * Nothing can be put in the place of a page of a view, so the guard works for our own copies alone: they are given up.
+ *
+ * Each attempt is in a slot of its thread. The handler sends the thread back to where the attempt began. */
+typedef struct {
+    mf_mapping *map;
+    CONTEXT back;
+    volatile uintptr_t fault; /* the address that could not be reached */
+} attempt;
+
+static volatile LONG attempts = (LONG)TLS_OUT_OF_INDEXES; /* the slot */
+
+static LONG CALLBACK on_exception(EXCEPTION_POINTERS *exception)
+{
+    const EXCEPTION_RECORD *record = exception->ExceptionRecord;
+    DWORD error = GetLastError();
+    attempt *now;
+    uintptr_t address, base;
+
+    if (!mf_guarded())
+        return EXCEPTION_CONTINUE_SEARCH;
+    if (record->ExceptionCode != EXCEPTION_IN_PAGE_ERROR && record->ExceptionCode != EXCEPTION_ACCESS_VIOLATION)
+        return EXCEPTION_CONTINUE_SEARCH;
+    now = TlsGetValue((DWORD)attempts);
+    SetLastError(error); /* TlsGetValue clears it */
+    address = record->ExceptionInformation[1];
+    if (now == NULL || now->fault != 0)
+        return EXCEPTION_CONTINUE_SEARCH;
+    base = (uintptr_t)now->map->base;
+    if (address < base || address - base >= now->map->length)
+        return EXCEPTION_CONTINUE_SEARCH;
+    now->fault = address;
+    *exception->ContextRecord = now->back;
+    return EXCEPTION_CONTINUE_EXECUTION;
+}
+
+int mf_guarded(void)
+{
+    return attempts != (LONG)TLS_OUT_OF_INDEXES;
+}
+
+int mf_guard(void)
+{
+    const LONG none = (LONG)TLS_OUT_OF_INDEXES;
+    int error = 0;
+    DWORD slot;
+    void *handler;
+
+    if (mf_guarded())
+        return 0;
+    handler = AddVectoredExceptionHandler(1, on_exception);
+    if (handler == NULL)
+        return ERROR_NOT_ENOUGH_MEMORY; /* it sets no error */
+    slot = TlsAlloc();
+    if (slot == TLS_OUT_OF_INDEXES)
+        error = last_error();
+    else if (InterlockedCompareExchange(&attempts, (LONG)slot, none) == none)
+        return 0;
+    else
+        TlsFree(slot); /* another thread was quicker */
+    RemoveVectoredExceptionHandler(handler);
+    return error;
+}
+
+static void move_bound(mf_word *bound, uintptr_t value, int up)
+{
+    uintptr_t old = *bound, seen;
+
+    while (up ? old < value : old > value) {
+        seen = (uintptr_t)InterlockedCompareExchangePointer((void *volatile *)bound, (void *)value, (void *)old);
+        if (seen == old)
+            return;
+        old = seen;
+    }
+}
+
+/* What an attempt comes to: 0, or what the system calls a failure to read a page in. */
+static int end(attempt *now)
+{
+    mf_mapping *map = now->map;
+    uintptr_t start;
+    SYSTEM_INFO info;
+
+    TlsSetValue((DWORD)attempts, NULL);
+    if (now->fault == 0)
+        return 0;
+    GetSystemInfo(&info);
+    start = (now->fault - (uintptr_t)map->base) / info.dwPageSize * info.dwPageSize;
+    map->file->faults++;
+    move_bound(&map->lost_from, start, 0);
+    move_bound(&map->lost_to, start + info.dwPageSize, 1);
+    return ERROR_SWAPERROR;
+}
+
+int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count)
+{
+    attempt now;
+
+    if (!mf_guarded()) {
+        mf_move(to, to_step, from, from_step, count);
+        return 0;
+    }
+    now.map = map;
+    now.fault = 0;
+    TlsSetValue((DWORD)attempts, &now);
+    RtlCaptureContext(&now.back); /* comes here again after a fault */
+    if (now.fault == 0)
+        mf_move(to, to_step, from, from_step, count);
+    return end(&now);
+}
+
+int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
+              size_t needle_length, int64_t *out)
+{
+    attempt now;
+
+    if (!mf_guarded()) {
+        *out = search(haystack, length, needle, needle_length);
+        return 0;
+    }
+    now.map = map;
+    now.fault = 0;
+    TlsSetValue((DWORD)attempts, &now);
+    RtlCaptureContext(&now.back);
+    if (now.fault == 0)
+        *out = search(haystack, length, needle, needle_length);
+    return end(&now);
 }

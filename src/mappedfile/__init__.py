@@ -1,6 +1,8 @@
 """One memory-mapped file, the same on Linux, macOS and Windows."""
 
+from mappedfile._errors import MappingFault
 from mappedfile._file import MappedFile
+from mappedfile._guard import fault_guard
 from mappedfile._system import GRANULARITY, PAGE_SIZE
 from mappedfile._view import View
 
@@ -10,7 +12,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["GRANULARITY", "PAGE_SIZE", "Capabilities", "MappedFile", "View", "capabilities"]
+__all__ = [
+    "GRANULARITY",
+    "PAGE_SIZE",
+    "Capabilities",
+    "MappedFile",
+    "MappingFault",
+    "View",
+    "capabilities",
+    "fault_guard",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -27,7 +27,7 @@ NOT_MAPPABLE = {_NOT_SUPPORTED: "its file system cannot map it like this"}
 INTERRUPTED = -1 if sys.platform == "win32" else errno.EINTR
 
 
-def os_error(code: int, name: Name, notes: Mapping[int, str] = NO_NOTES) -> OSError:
+def os_error(code: int, name: Name | None, notes: Mapping[int, str] = NO_NOTES) -> OSError:
     """Build the ``OSError`` subclass that fits *code*, errno's or (on Windows) ``GetLastError``'s, about file *name*.
 
     *notes* has better words for some codes than the system's.
@@ -35,6 +35,25 @@ def os_error(code: int, name: Name, notes: Mapping[int, str] = NO_NOTES) -> OSEr
     if sys.platform == "win32":
         return OSError(0, notes.get(code) or ffi.getwinerror(code)[1], name, code)
     return OSError(code, notes.get(code) or os.strerror(code), name)
+
+
+class MappingFault(OSError):
+    """Bytes of a map are gone: the file was cut short under it, the disk behind a hole is full, or its device failed.
+
+    ``errno`` is ``EIO`` and ``filename`` the file. Raised by access through the library; buffers read zeros there.
+    """
+
+    #: Where in the file the bytes were that were asked for and are gone, as far as is known: the first of them, or None.
+    offset: int | None = None
+
+
+def mapping_fault(name: Name, offset: int | None = None) -> MappingFault:
+    """Build the error for bytes of file *name* that are gone."""
+    where = "" if offset is None else f" at offset {offset}"
+    text = f"the bytes mapped{where} are gone (the file was cut short, or its device failed): refresh() maps what there is"
+    fault = MappingFault(errno.EIO, text, name)
+    fault.offset = offset
+    return fault
 
 
 def refuse_alive(views: int, buffers: int, what: str) -> None:

@@ -9,13 +9,14 @@ from _operator import index
 from _thread import allocate_lock
 from _weakref import ref
 
-from mappedfile._errors import INTERRUPTED, NO_NOTES, NOT_A_FILE, os_error, refuse_alive
+from mappedfile import _guard
+from mappedfile._errors import INTERRUPTED, NO_NOTES, NOT_A_FILE, MappingFault, mapping_fault, os_error, refuse_alive
 from mappedfile._native import ffi, lib
 from mappedfile._pages import NO_FILE, NO_SECTION, held_once, hold_file, hold_section
 from mappedfile._ranges import check_size
 from mappedfile._system import HAS_SECTIONS, MAPS_BEYOND_END, PAGE_SIZE, SYNC_COVERS_MAPS
 from mappedfile._view import View
-from mappedfile._window import COPY, NOWHERE, READ, WRITE, Window
+from mappedfile._window import COPY, NOTHING, READ, WRITE, Window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal, Protocol, SupportsIndex, TypeAlias
 
     from mappedfile._errors import Name
-    from mappedfile._pages import OpenSection, Source
+    from mappedfile._pages import OpenSection, Pages, Source
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -121,9 +122,9 @@ class MappedFile(Window):
         if self._reserve and not MAPS_BEYOND_END:
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._held = self._section_fate = None
-        self._memory = self._buffer = NOWHERE
         self._lock = allocate_lock()
         self._self = ref(self)
+        _guard.renew()
         try:
             self._open(file, access, found)
             self._closed = False
@@ -201,29 +202,43 @@ class MappedFile(Window):
     def _adapt(self, section: Any) -> None:
         """Have the map of the whole file, if there is one, cover what the section does; or fail and change nothing."""
         held, length = self._held, section.size
-        if held is None or length == 0:
-            self._let_go()  # an empty window has no map either
+        if held is None or held is NOTHING or length == 0:
+            self._let_go()
             return
         start, pages = held
-        if length > pages.length:
-            moved = None
-            if self._access != COPY:
-                self._memory = self._buffer = NOWHERE
-                self._held = held = None
-                if held_once(start):
-                    moved = pages.grow(start, max(length, self._reserve))
-            if moved is None:
-                self._hold_more(start, pages, self._length)
-                private = self._buffer if self._access == COPY else b""
-                del start, held  # or an error's traceback would keep the map
-                self._hold((self._open_raw(), section), 0, length, max(length, self._reserve))
-                for place in range(0, len(private), PAGE_SIZE):  # what was written here, and is nowhere else
-                    if private[place : place + PAGE_SIZE] != self._buffer[place : min(place + PAGE_SIZE, len(private))]:
-                        self._buffer[place : min(place + PAGE_SIZE, len(private))] = private[place : place + PAGE_SIZE]
-                pages.settle()
+        if length <= pages.length and not pages.faulted:
+            self._hold_more(start, pages, length)
+            return
+        mapped = max(length, self._reserve)
+        if self._access != COPY and not pages.faulted:
+            self._point_at(0, 0, 0, 0)
+            self._held = held = None
+            if held_once(start) and (moved := pages.grow(start, mapped)) is not None:
+                self._hold_more(moved, pages, length)
                 return
-            start = moved
-        self._hold_more(start, pages, length)
+            self._hold_more(start, pages, self._length)
+        del held
+        try:
+            self._hold((self._open_raw(), section), 0, length, mapped)
+            if self._access == COPY:
+                self._carry_over(start, pages, min(self._length, length))
+        except BaseException:
+            self._hold_more(start, pages, self._length)
+            del start  # or the error's traceback would keep the map
+            raise
+        pages.settle()
+
+    def _carry_over(self, start: Any, pages: Pages, size: int) -> None:
+        """Write into a new private map what was written into the old one, and is nowhere else."""
+        fresh_start, fresh, _ = self._pin()
+        for place in range(0, size, PAGE_SIZE):
+            count = min(PAGE_SIZE, size - place)
+            try:
+                ours = pages.read(start, place, 1, count)
+            except MappingFault:
+                continue
+            if ours != fresh.read(fresh_start, place, 1, count):
+                fresh.write(fresh_start, place, 1, ours)
 
     def _create(self, size: int) -> None:
         """Give the empty file its size; take a new file away again if that fails."""
@@ -263,8 +278,6 @@ class MappedFile(Window):
             raise os_error(code, self._name, notes)
 
     def _map(self) -> None:
-        if self._memory is not NOWHERE:
-            return
         if self._length:
             self._hold(self._source, 0, self._length, max(self._length, self._reserve))
         else:
@@ -299,6 +312,7 @@ class MappedFile(Window):
         if not SYNC_COVERS_MAPS:
             self._call(self._file_fate.flush_maps, self._open_raw(), durable)
         self._call(lib.mf_sync, self._open_raw(), durable)
+        self._refuse_if_faulted()
 
     # Size
 
@@ -318,6 +332,7 @@ class MappedFile(Window):
                 f"a file opened in mode {self._mode!r} cannot be resized: open it in mode 'r+', 'w+' or 'x+'"
             )
         with self._lock:
+            self._refuse_if_faulted()
             old = self._size_now()
             if new < old:
                 self._shrink(new)
@@ -348,18 +363,39 @@ class MappedFile(Window):
                 self._take_section(lib.mf_open_section, self._access)
 
     def refresh(self) -> None:
-        """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are."""
+        """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are.
+
+        After a ``MappingFault`` the file is mapped anew: what it has can be read and written again. What was written to
+        bytes that were gone is lost; in mode ``"c"`` so is what had been written there before.
+        """
         self._refuse_if_closed()
         with self._lock:
-            if self._size_now() != self._length:
-                self._take_section(lib.mf_open_section, self._access)
+            raw = self._file_fate.raw
+            faults, raw.faults = raw.faults, 0
+            try:
+                if self._size_now() != self._length or super().faulted:
+                    self._take_section(lib.mf_open_section, self._access)
+            except BaseException:
+                raw.faults += faults
+                raise
 
     def _size_now(self) -> int:
         size = ffi.new("int64_t *")
         self._call(lib.mf_get_size, self._open_raw(), size)
         return int(size[0])
 
+    def _refuse_if_faulted(self) -> None:
+        if self._file_fate.raw.faults:
+            fate = self._fate
+            offset = fate.mapping.lost_from if fate is not None and fate.faulted else None
+            raise mapping_fault(self._name, offset)
+
     # State
+
+    @property
+    def faulted(self) -> bool:
+        """Whether bytes of the file were found gone, in its own map or one of its views', since the last ``refresh()``."""
+        return bool(self._file_fate.raw.faults)
 
     @property
     def name(self) -> Name:

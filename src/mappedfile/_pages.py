@@ -10,7 +10,7 @@ from __future__ import annotations
 from _weakref import ref
 from sys import getrefcount
 
-from mappedfile._errors import os_error
+from mappedfile._errors import mapping_fault, os_error
 from mappedfile._native import ffi, lib
 from mappedfile._ranges import align
 from mappedfile._system import PAGE_SIZE, SYNC_COVERS_MAPS
@@ -28,6 +28,8 @@ _new, _gc, _buffer = ffi.new, ffi.gc, ffi.buffer
 _mf_unmap, _mf_close = lib.mf_unmap, lib.mf_close
 _FILE = ffi.typeof("mf_file *")
 _SECTION = ffi.typeof("mf_section *")
+_BYTES = ffi.typeof("char[]")
+_NUMBER = ffi.typeof("int64_t *")
 _ABSENT = (-1, 0)
 
 #: A file and a section that are none.
@@ -68,8 +70,10 @@ class OpenFile(Held):
     Both may outlive it.
     """
 
-    def __init__(self, name: Name) -> None:
+    def __init__(self, name: Name, raw: Any) -> None:
         self.name = name
+        #: The ``mf_file``, closed or not: maps point to it.
+        self.raw = raw
         self.maps: set[Pages] = set()
         #: Every open view holds a reference to this object, which is nothing else: they are counted by it.
         self.token = object()
@@ -111,7 +115,7 @@ def _count(thing: Any) -> int:
 
 _HELD_ONCE = _references_when_held_once()
 _NO_VIEWS = 0
-_NO_VIEWS = OpenFile("").views()
+_NO_VIEWS = OpenFile("", None).views()
 
 
 class OpenSection(Held):
@@ -125,8 +129,9 @@ class OpenSection(Held):
 
 def hold_file(name: Name) -> tuple[Any, OpenFile]:
     """Return an ``mf_file`` for the backend to fill in, and the fate of what it will hold."""
-    fate = OpenFile(name)
-    return _gc(_new(_FILE, _ABSENT), fate.give_back), fate
+    raw = _new(_FILE, _ABSENT)
+    fate = OpenFile(name, raw)
+    return _gc(raw, fate.give_back), fate
 
 
 def hold_section(name: Name) -> tuple[Any, OpenSection]:
@@ -193,8 +198,56 @@ class Pages(Held):
             self.register(moved)
         return moved
 
+    # What is done with the bytes. The caller has *start*, so the map stays.
+
+    def read(self, start: Any, first: int, step: int, count: int) -> bytes:
+        """Return every *step*-th byte from *first* on, *count* of them."""
+        out = _new(_BYTES, count)
+        failed = lib.mf_copy(self.mapping, out, 1, start + first, step, count)
+        del start  # or an error's traceback would keep the map
+        self._judge(failed, first, step, count)
+        return _buffer(out)[:]
+
+    def write(self, start: Any, first: int, step: int, data: Any) -> None:
+        """Set every *step*-th byte from *first* on."""
+        count = len(data)
+        failed = lib.mf_copy(self.mapping, start + first, step, data, 1, count)
+        del start
+        self._judge(failed, first, step, count)
+
+    def search(self, start: Any, function: Any, first: int, length: int, needle: bytes) -> int:
+        """Search a range with one of the backend's functions."""
+        found = _new(_NUMBER)
+        failed = lib.mf_search(self.mapping, function, start + first, length, needle, len(needle), found)
+        del start
+        self._judge(failed, first, 1, length)
+        return int(found[0])
+
+    def _judge(self, failed: int, first: int, step: int, count: int) -> None:
+        if self.mapping.lost_to:
+            last = first + step * (count - 1)
+            self.refuse_if_lost(min(first, last), abs(last - first) + 1)
+        if failed:
+            raise mapping_fault(self.name, self.offset + first)
+
+    def refuse_if_lost(self, offset: int, length: int) -> None:
+        """Raise ``MappingFault`` if one of the pages that are gone may be in this range."""
+        stop = self.mapping.lost_to - self.slack  # it is set last, so it is read first
+        first = self.mapping.lost_from - self.slack
+        if first < offset + length and offset < stop:
+            raise mapping_fault(self.name, self.offset + max(first, offset))
+
+    @property
+    def faulted(self) -> bool:
+        """Whether a page is gone."""
+        return bool(self.mapping.lost_to)
+
     def flush(self, file: Any, start: Any, offset: int, length: int, wait: bool) -> int:
         """Flush the pages under a range of the caller's; return the system's code."""
         first, count = align(self.slack + offset, length, PAGE_SIZE, self.slack + self.length)
         first -= self.slack
         return lib.mf_flush(file, start + first, count, self.offset + first, wait)
+
+
+#: What is held by who has no map.
+NO_PAGES = Pages(OpenFile("", None), _new("mf_mapping *"), 0, 0, 0)

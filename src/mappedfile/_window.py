@@ -6,16 +6,36 @@ from _operator import index
 from _warnings import warn
 from sys import modules
 
+from mappedfile import _guard
 from mappedfile._errors import INTERRUPTED, NOT_MAPPABLE, os_error
 from mappedfile._native import ffi, lib
-from mappedfile._pages import NO_FILE, Pages
+from mappedfile._pages import NO_FILE, NO_PAGES, Pages
 from mappedfile._ranges import check_range, clamp
 from mappedfile._system import FLUSH_REACHES_DEVICE, GRANULARITY, SYNC_COVERS_MAPS
+
+try:
+    from mappedfile._access import Access
+except ImportError:  # where access.c is not built: everything takes the long way
+
+    class Access:  # type: ignore[no-redef]
+        """Window's quick ways to the bytes, where there are none."""
+
+        __slots__ = ()
+
+        def __getitem__(self, key: Any, /) -> Any:
+            return self._get(key)  # type: ignore[attr-defined]
+
+        def __setitem__(self, key: Any, value: Any, /) -> None:
+            self._set(key, value)  # type: ignore[attr-defined]
+
+        def _point_at(self, mapping: int, offset: int, length: int, writable: int) -> None:
+            pass
+
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sys
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Any, SupportsIndex, overload
 
@@ -32,41 +52,38 @@ READ: int = lib.MF_READ
 WRITE: int = lib.MF_WRITE
 COPY: int = lib.MF_COPY
 
-#: Stands for the memory of a window that has none at present, closed or not mapped yet: every access raises
-#: ValueError, and finding out costs an access that works nothing.
-NOWHERE = memoryview(b"")
-NOWHERE.release()
+FIND = ffi.addressof(lib, "mf_find")
+RFIND = ffi.addressof(lib, "mf_rfind")
+COUNT = ffi.addressof(lib, "mf_count")
 
-_NOTHING = ffi.new("char[]", 0)
+#: What an empty window holds: no memory of the system's.
+NOTHING = ffi.new("char[]", 0), NO_PAGES
+
 _MAPPING = ffi.typeof("mf_mapping *")
 # Looked up once: making a view is a matter of a few microseconds.
-_new, _gc, _buffer, _mf_map = ffi.new, ffi.gc, ffi.buffer, lib.mf_map
+_new, _gc, _mf_map = ffi.new, ffi.gc, lib.mf_map
 
 
-class Window:
+class Window(Access):
     """Bytes in memory. ``MappedFile`` and ``View`` are the two kinds."""
 
     __slots__ = (
         "__weakref__",
         "_access",
-        "_buffer",
         "_closed",
         "_fate",
         "_file_fate",
         "_held",
         "_length",
-        "_memory",
         "_name",
     )
 
     _access: int
-    _buffer: Any  # the memory, indexed by slices: gives bytes
     _closed: bool
     _fate: Pages | None  # of the map; it does not keep the map
     _file_fate: OpenFile  # of the file, and what is alive on it
-    _held: tuple[Any, Pages] | None  # the address, which keeps the map; None: not mapped, or empty
+    _held: tuple[Any, Pages] | None  # the address, which keeps the map, or NOTHING; None: not mapped
     _length: int
-    _memory: memoryview  # the memory, indexed by numbers: gives ints
     _name: Name
 
     # What each kind has of its own.
@@ -93,64 +110,62 @@ class Window:
         def __getitem__(self, key: SupportsIndex, /) -> int: ...
         @overload
         def __getitem__(self, key: slice, /) -> bytes: ...
-        def __getitem__(self, key: Any, /) -> Any: ...
-
-    else:
-
-        def __getitem__(self, key, /):
+        def __getitem__(self, key: Any, /) -> Any:
             """Return the byte at an index as an int, or the bytes of a slice."""
-            try:
-                if key.__class__ is int:
-                    return self._memory[key]
-                if key.__class__ is slice:
-                    data = self._buffer[key]
-                    if self._closed:  # by an __index__ inside the slice
-                        raise self._refusal()
-                    return data
-            except (TypeError, ValueError):
-                pass  # closed, not mapped yet, or a slice with a step
-            return self._get(key)
+
+        def __setitem__(self, key: SupportsIndex | slice, value: SupportsIndex | Buffer, /) -> None:
+            """Write a byte, or bytes of the same length as the slice."""
 
     def _get(self, key: Any) -> int | bytes:
-        """The same for everything out of the ordinary: arguments are converted first, then memory is looked at."""
-        if isinstance(key, slice):
-            span = self._resolve(key)
-            return self._mapped_memory()[span].tobytes()
-        position = index(key)
-        return self._mapped_memory()[position]
-
-    def __setitem__(self, key: SupportsIndex | slice, value: SupportsIndex | Buffer, /) -> None:
-        """Write a byte, or bytes of the same length as the slice."""
-        if key.__class__ is int and value.__class__ is int:
-            try:
-                self._memory[key] = value
-                return
-            except (TypeError, ValueError):
-                pass  # closed, not mapped yet, read-only, or no byte
-        self._set(key, value)
+        """What indexing means: arguments are converted first, then memory is looked at."""
+        key = _resolve(key) if isinstance(key, slice) else index(key)
+        start, pages, length = self._pin()
+        try:
+            if not isinstance(key, slice):
+                return pages.read(start, _place(key, length), 1, 1)[0]
+            first, stop, step = key.indices(length)
+            count = len(range(first, stop, step))
+            return pages.read(start, first, step, count) if count else b""
+        finally:
+            del start  # or an error's traceback would keep the map
 
     def _set(self, key: Any, value: Any) -> None:
         if self._access == READ:
             self._refuse_if_closed()
             raise TypeError(f"the {self._what} on {self._name!r} is read-only: open the file in mode 'r+' or 'c'")
-        if not isinstance(key, slice):
-            position = index(key)
-            number = index(value)
-            if not 0 <= number <= 255:
-                raise ValueError(f"a byte must be in range(0, 256), not {number}")
-            self._mapped_memory()[position] = number
-            return
-        span = self._resolve(key)
-        with memoryview(value) as given, self._mapped_memory()[span] as target:
-            source = given if given.format == "B" and given.ndim == 1 else given.tobytes()
-            if len(target) != len(source):
-                raise ValueError(f"a slice of {len(target)} bytes cannot be set to {len(source)} bytes")
-            target[:] = source
+        if isinstance(key, slice):
+            key = _resolve(key)
+            # Bytes that are in a map themselves, this one perhaps, are copied in one go as memmove does, or beforehand.
+            with memoryview(value) as given:
+                source = value if given.c_contiguous and key.step in (None, 1) else given.tobytes()
+        else:
+            key, source = index(key), _byte(value)
+        start, pages, length = self._pin()
+        try:
+            if not isinstance(key, slice):
+                pages.write(start, _place(key, length), 1, source)
+                return
+            data = ffi.from_buffer(source)
+            first, stop, step = key.indices(length)
+            count = len(range(first, stop, step))
+            if len(data) != count:
+                raise ValueError(f"a slice of {count} bytes cannot be set to {len(data)} bytes")
+            if count:
+                pages.write(start, first, step, data)
+        finally:
+            del start
 
-    def _resolve(self, key: slice) -> slice:
-        """Convert the numbers of a slice, so that nothing of the caller's runs later on."""
-        convert = [None if number is None else index(number) for number in (key.start, key.stop, key.step)]
-        return slice(*convert)
+    def _pin(self) -> tuple[Any, Pages, int]:
+        """Return the memory, and how many bytes of it are the window's. Whoever has the address keeps it mapped."""
+        held = self._held
+        if held is None:
+            self._refuse_if_closed()
+            self._map()
+            held = self._held
+            if held is None:  # closed by another thread
+                raise self._refusal()
+        start, pages = held
+        return start, pages, min(self._length, pages.length)  # a resize may be under way
 
     def __iter__(self) -> Iterator[int]:
         for position in range(len(self)):
@@ -166,29 +181,32 @@ class Window:
 
         The search runs without the GIL, in time linear in the length.
         """
-        return self._search(lib.mf_find, sub, start, end, -1)
+        return self._search(FIND, sub, start, end)
 
     def rfind(
         self, sub: SupportsIndex | Buffer, start: SupportsIndex | None = None, end: SupportsIndex | None = None, /
     ) -> int:
         """Return the highest index where *sub* begins, or -1: ``bytes.rfind``."""
-        return self._search(lib.mf_rfind, sub, start, end, -1)
+        return self._search(RFIND, sub, start, end)
 
     def count(
         self, sub: SupportsIndex | Buffer, start: SupportsIndex | None = None, end: SupportsIndex | None = None, /
     ) -> int:
         """Return how often *sub* occurs without overlaps: ``bytes.count``."""
-        return self._search(lib.mf_count, sub, start, end, 0)
+        return self._search(COUNT, sub, start, end)
 
-    def _search(self, function: Callable[..., int], sub: Any, start: Any, end: Any, absent: int) -> int:
+    def _search(self, function: Any, sub: Any, start: Any, end: Any) -> int:
         needle = sub if sub.__class__ is bytes else _needle(sub)
         start, end = (None if limit is None else index(limit) for limit in (start, end))
-        memory = self._mapped_buffer()  # kept here: a close meanwhile leaves the map until the search is through
-        first, last = clamp(start, end, len(memory))
-        if last - first < len(needle):
-            return absent
-        found = function(ffi.from_buffer(memory) + first, last - first, needle, len(needle))
-        return found if found < 0 or function is lib.mf_count else first + found
+        memory, pages, length = self._pin()
+        try:
+            first, last = clamp(start, end, length)
+            if last - first < len(needle):
+                return 0 if function is COUNT else -1
+            found = pages.search(memory, function, first, last - first, needle)
+            return found if found < 0 or function is COUNT else first + found
+        finally:
+            del memory
 
     # Buffers
 
@@ -200,13 +218,10 @@ class Window:
         the last buffer, and whatever was made from it, has gone.
         """
         self._refuse_if_closed()
-        self._map()
-        held = self._held
-        if held is None:
-            self._refuse_if_closed()
+        start, pages, length = self._pin()
+        if not length:
             return memoryview(b"" if self._access == READ else bytearray())
-        start, pages = held
-        return pages.export(start, self._length, self._access == READ)
+        return pages.export(start, length, self._access == READ)
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return self.data
@@ -241,19 +256,16 @@ class Window:
                 f"the file {self._name!r} is closed, and a durable flush needs it: flush before closing it, or use"
                 " flush(durable=False)"
             )
-        self._map()
-        held = self._held
-        if held is None:
-            raise self._refusal()
-        start, pages = held  # start keeps the map until we are through
+        start, pages, _ = self._pin()
         code = INTERRUPTED
         while code == INTERRUPTED:
             code = pages.flush(self._raw() or ffi.NULL, start, first, count, durable)
         if code == 0 and durable and not FLUSH_REACHES_DEVICE:
             code = lib.mf_sync(self._raw() or NO_FILE, True)
-        del start, held  # or the error's traceback would keep them
+        del start  # or the error's traceback would keep it
         if code:
             raise os_error(code, self._name)
+        pages.refuse_if_lost(first, count)
 
     # State
 
@@ -266,6 +278,14 @@ class Window:
     def mapped(self) -> bool:
         """Whether the memory is mapped now. After ``close()``: whether a buffer still keeps it."""
         return self._fate is not None and self._fate.held
+
+    @property
+    def faulted(self) -> bool:
+        """Whether bytes of the map are gone: the file was cut short under it, or its device failed.
+
+        Buffers read zeros there; access through this object raises ``MappingFault``. ``MappedFile.refresh()`` maps anew.
+        """
+        return self._fate is not None and self._fate.faulted
 
     @property
     def readonly(self) -> bool:
@@ -306,25 +326,15 @@ class Window:
         if self._closed:
             raise self._refusal()
 
-    def _mapped_memory(self) -> memoryview:
-        if self._memory is NOWHERE:
-            self._refuse_if_closed()
-            self._map()
-        return self._memory
-
-    def _mapped_buffer(self) -> Any:
-        self._refuse_if_closed()
-        self._map()
-        return self._buffer
-
     def _hold(self, source: Source | None, offset: int, length: int, mapped: int) -> None:
         """Map *mapped* bytes of the file from *offset* on; the first *length*, 1 or more, are the window's memory."""
         if source is None:
             raise ValueError(f"the mapped file on {self._name!r} is closed")
+        if _guard.pending:
+            _guard.put_in_place(self._name)
         slack = offset % GRANULARITY
         mapping = _new(_MAPPING)
-        access = self._access
-        code = _mf_map(*source, access, offset - slack, mapped + slack, mapping)
+        code = _mf_map(*source, self._access, offset - slack, mapped + slack, mapping)
         if code:
             del source  # or the error's traceback would keep the file open
             raise os_error(code, self._name, NOT_MAPPABLE)
@@ -332,31 +342,41 @@ class Window:
         start = _gc(mapping.base + slack, pages.give_back)
         if not SYNC_COVERS_MAPS:
             pages.register(start)
-        self._buffer = buffer = _buffer(start, length)
-        self._memory = memoryview(buffer) if access != READ else memoryview(buffer).toreadonly()
-        self._held = start, pages
+        self._hold_more(start, pages, length)
 
     def _hold_more(self, start: Any, pages: Pages, length: int) -> None:
         """Have *length* bytes of a map that is there as the memory of the window."""
-        self._buffer = buffer = _buffer(start, length)
-        self._memory = memoryview(buffer) if self._access != READ else memoryview(buffer).toreadonly()
         self._held = start, pages
+        self._point_at(pages.mapping.self, pages.slack, length, self._access != READ)
 
     def _hold_nothing(self) -> None:
         """Be an empty window: bytes, but no memory of the system's."""
-        self._fate = self._held = None
-        self._buffer = ffi.buffer(_NOTHING)
-        self._memory = memoryview(self._buffer)
+        self._fate = None
+        self._held = NOTHING
 
     def _let_go(self) -> None:
         """Unmap the memory, unless somebody else holds it. Raises what the system says."""
-        self._memory = self._buffer = NOWHERE
+        self._point_at(0, 0, 0, 0)
         self._held = None
         fate = self._fate
         if fate is not None:
             fate.settled = True
             if fate.error:
                 fate.settle()
+
+
+def _resolve(key: slice) -> slice:
+    """Convert the numbers of a slice, so that nothing of the caller's runs later on."""
+    convert = [None if number is None else index(number) for number in (key.start, key.stop, key.step)]
+    return slice(*convert)
+
+
+def _place(position: int, length: int) -> int:
+    """Resolve an index, or raise ``IndexError``."""
+    place = position + length if position < 0 else position
+    if not 0 <= place < length:
+        raise IndexError(f"index {position} is out of range for {length} bytes")
+    return place
 
 
 def _needle(sub: Any) -> bytes:
@@ -367,7 +387,12 @@ def _needle(sub: Any) -> bytes:
         if not hasattr(sub, "__index__"):
             kind = type(sub).__name__
             raise TypeError(f"what to search for must be bytes-like, or an int for one byte, not {kind}") from None
-    number = index(sub)
+    return _byte(sub)
+
+
+def _byte(value: SupportsIndex) -> bytes:
+    """Return one byte that was given as an int."""
+    number = index(value)
     if not 0 <= number <= 255:
         raise ValueError(f"a byte must be in range(0, 256), not {number}")
     return bytes([number])
