@@ -7,11 +7,13 @@
  * It is here because no Python is quick enough: a __getitem__ that only returns a constant takes 1.7 times as long as mmap's. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include "native.h"
 
 typedef struct {
     PyObject_HEAD
+    PyObject *held;  /* what keeps the map: Window's affair */
     mf_mapping *map; /* NULL: go to _get and _set */
     char *start;     /* of the window, inside the map */
     Py_ssize_t length;
@@ -132,30 +134,51 @@ static int assign(PyObject *object, PyObject *key, PyObject *value)
     return none == NULL ? -1 : 0;
 }
 
-/* _point_at(address of the mf_mapping, offset in the map, length, writable); _point_at(0, 0, 0, 0): at nothing. */
+/* _point_at(held, address of the mf_mapping, offset in the map, length, writable): to be at this map, and keep held, in one step;
+ * with address 0 at nothing. */
 static PyObject *point_at(PyObject *object, PyObject *const *arguments, Py_ssize_t number)
 {
     Access *self = (Access *)object;
+    PyObject *before = self->held;
     mf_mapping *map;
     size_t offset;
     Py_ssize_t length;
     long writable;
 
-    if (number != 4) {
-        PyErr_SetString(PyExc_TypeError, "_point_at takes 4 arguments");
+    if (number != 5) {
+        PyErr_SetString(PyExc_TypeError, "_point_at takes 5 arguments");
         return NULL;
     }
-    map = PyLong_AsVoidPtr(arguments[0]);
-    offset = PyLong_AsSize_t(arguments[1]);
-    length = PyLong_AsSsize_t(arguments[2]);
-    writable = PyLong_AsLong(arguments[3]);
+    map = PyLong_AsVoidPtr(arguments[1]);
+    offset = PyLong_AsSize_t(arguments[2]);
+    length = PyLong_AsSsize_t(arguments[3]);
+    writable = PyLong_AsLong(arguments[4]);
     if (PyErr_Occurred())
         return NULL;
+    Py_INCREF(arguments[0]);
+    self->held = arguments[0];
     self->map = map;
     self->start = map == NULL ? NULL : map->base + offset;
     self->length = length;
     self->writable = writable != 0;
+    Py_XDECREF(before); /* last: it may unmap, and others run meanwhile */
     Py_RETURN_NONE;
+}
+
+static int traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((Access *)object)->held);
+    return 0;
+}
+
+static int clear(PyObject *object)
+{
+    Access *self = (Access *)object;
+
+    self->map = NULL;
+    Py_CLEAR(self->held);
+    return 0;
 }
 
 static void dealloc(PyObject *object)
@@ -163,6 +186,8 @@ static void dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
 
+    PyObject_GC_UnTrack(object);
+    clear(object);
     release(object);
     Py_DECREF(type);
 }
@@ -172,13 +197,19 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef members[] = {
+    {"_held", T_OBJECT, offsetof(Access, held), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot slots[] = {
-    {Py_mp_subscript, subscript}, {Py_mp_ass_subscript, assign}, {Py_sq_item, item},
-    {Py_tp_methods, methods},     {Py_tp_dealloc, dealloc},      {0, NULL},
+    {Py_mp_subscript, subscript}, {Py_mp_ass_subscript, assign}, {Py_sq_item, item},       {Py_tp_methods, methods},
+    {Py_tp_members, members},     {Py_tp_traverse, traverse},    {Py_tp_clear, clear},     {Py_tp_dealloc, dealloc},
+    {0, NULL},
 };
 
 static PyType_Spec spec = {
-    "mappedfile._access.Access", sizeof(Access), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots,
+    "mappedfile._access.Access", sizeof(Access), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, slots,
 };
 
 static struct PyModuleDef definition = {

@@ -50,7 +50,9 @@ class MappingFault(OSError):
 def mapping_fault(name: Name, offset: int | None = None) -> MappingFault:
     """Build the error for bytes of file *name* that are gone."""
     where = "" if offset is None else f" at offset {offset}"
-    text = f"the bytes mapped{where} are gone (the file was cut short, or its device failed): refresh() maps what there is"
+    text = (
+        f"the bytes mapped{where} are gone (the file was cut short, or its device failed): refresh() maps what there is"
+    )
     fault = MappingFault(errno.EIO, text, name)
     fault.offset = offset
     return fault

@@ -121,7 +121,7 @@ class MappedFile(Window):
         self._reserve = check_size(reserve, "reserve") if reserve else 0
         if self._reserve and not MAPS_BEYOND_END:
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
-        self._fate = self._held = self._section_fate = None
+        self._fate = self._section_fate = None
         self._lock = allocate_lock()
         self._self = ref(self)
         _guard.renew()
@@ -205,40 +205,41 @@ class MappedFile(Window):
         if held is None or held is NOTHING or length == 0:
             self._let_go()
             return
-        start, pages = held
+        pin, pages = held
         if length <= pages.length and not pages.faulted:
-            self._hold_more(start, pages, length)
+            self._hold_more(pin, pages, length)
             return
         mapped = max(length, self._reserve)
         if self._access != COPY and not pages.faulted:
-            self._point_at(0, 0, 0, 0)
-            self._held = held = None
-            if held_once(start) and (moved := pages.grow(start, mapped)) is not None:
+            self._point_at(None, 0, 0, 0, 0)
+            held = None
+            if held_once(pin) and (moved := pages.grow(pin, mapped)) is not None:
                 self._hold_more(moved, pages, length)
                 return
-            self._hold_more(start, pages, self._length)
+            self._hold_more(pin, pages, self._length)
         del held
         try:
             self._hold((self._open_raw(), section), 0, length, mapped)
             if self._access == COPY:
-                self._carry_over(start, pages, min(self._length, length))
+                self._carry_over(pages, min(self._length, length))
         except BaseException:
-            self._hold_more(start, pages, self._length)
-            del start  # or the error's traceback would keep the map
+            self._hold_more(pin, pages, self._length)
+            del pin  # or the error's traceback would keep the map
             raise
         pages.settle()
 
-    def _carry_over(self, start: Any, pages: Pages, size: int) -> None:
+    def _carry_over(self, pages: Pages, size: int) -> None:
         """Write into a new private map what was written into the old one, and is nowhere else."""
-        fresh_start, fresh, _ = self._pin()
+        pin, fresh, _ = self._pin()
         for place in range(0, size, PAGE_SIZE):
             count = min(PAGE_SIZE, size - place)
             try:
-                ours = pages.read(start, place, 1, count)
+                ours = pages.read(place, 1, count)
             except MappingFault:
                 continue
-            if ours != fresh.read(fresh_start, place, 1, count):
-                fresh.write(fresh_start, place, 1, ours)
+            if ours != fresh.read(place, 1, count):
+                fresh.write(place, 1, ours)
+        del pin
 
     def _create(self, size: int) -> None:
         """Give the empty file its size; take a new file away again if that fails."""

@@ -93,9 +93,8 @@ class OpenFile(Held):
 
     def flush_maps(self, file: Any, wait: bool) -> int:
         """Flush every map; return the first code of the system's that says it failed."""
-        codes = [
-            pages.flush(file, start, 0, pages.length, wait) for pages in list(self.maps) if (start := pages.address())
-        ]
+        pinned = [(pages.pin(), pages) for pages in list(self.maps)]
+        codes = [pages.flush(file, 0, pages.length, wait) for pin, pages in pinned if pin is not None]
         return next(filter(None, codes), 0)
 
 
@@ -141,7 +140,7 @@ def hold_section(name: Name) -> tuple[Any, OpenSection]:
 
 
 class Pages(Held):
-    """The fate of one map of the system's, and the buffers that were taken from it.
+    """The fate of one map of the system's, the buffers that were taken from it, and what is done with its bytes.
 
     ::
 
@@ -149,12 +148,14 @@ class Pages(Held):
         |<--- slack --->|<--------- length --------->|
         multiple of     where the caller's
         the granularity range begins
+
+    The map stays while somebody has its *pin*. Ranges are in bytes from the start on.
     """
 
     #: The buffers, by the id of their owner.
     exports: dict[int, ref[Any]] = {}  # noqa: RUF012 (nothing is put into this one)
-    #: The start, for maps that are flushed together with their file.
-    address: ref[Any]
+    #: The pin, for maps that are flushed together with their file.
+    pin: ref[Any]
 
     def __init__(self, file: OpenFile, mapping: Any, offset: int, slack: int, length: int) -> None:
         self.file = file
@@ -167,86 +168,93 @@ class Pages(Held):
     def name(self) -> Name:  # type: ignore[override]
         return self.file.name
 
+    def hold(self) -> Any:
+        """Return the pin: when the last reference to it goes, the map is given back."""
+        pin = _gc(self.mapping, self.give_back)
+        if not SYNC_COVERS_MAPS:
+            self.pin = ref(pin)
+            self.file.maps.add(self)
+        return pin
+
     def give_back(self, thing: Any) -> None:
         self.held = False
-        self.file.maps.discard(self)
-        if error := _mf_unmap(self.mapping):
+        maps = self.file.maps
+        if maps:
+            maps.discard(self)
+        if error := _mf_unmap(thing):
             self.fail(error)
 
-    def register(self, start: Any) -> None:
-        """Make the map one of those that a flush of the file covers."""
-        self.address = ref(start)
-        self.file.maps.add(self)
+    def grow(self, pin: Any, length: int) -> Any:
+        """Make the map longer; return its new pin, or None if it cannot be. Nobody else may hold the old one."""
+        if lib.mf_remap(self.mapping, self.slack + length):
+            return None
+        _gc(pin, None)  # what it stood for is no more
+        self.length = length
+        return self.hold()
 
-    def export(self, start: Any, length: int, readonly: bool) -> memoryview:
+    def at(self, offset: int) -> Any:
+        """Return an address, to be used by who has the pin."""
+        return self.mapping.base + (self.slack + offset)
+
+    def export(self, pin: Any, length: int, readonly: bool) -> memoryview:
         """Return a buffer on the first *length* bytes, counted while it or anything made from it lives."""
-        exporter = _buffer(start, length)
+        # Called when the last buffer goes, so the buffers keep the pin until then.
+        exporter = _buffer(_gc(self.at(0), lambda _, pin=pin: None), length)
         key, exports = id(exporter), self.__dict__.setdefault("exports", {})
         self.file.maps.add(self)
         exports[key] = ref(exporter, lambda _: exports.pop(key, None))
         memory = memoryview(exporter)
         return memory.toreadonly() if readonly else memory
 
-    def grow(self, start: Any, length: int) -> Any:
-        """Make the map longer; return its new address, or None if it cannot be. Nobody else may hold *start*."""
-        if lib.mf_remap(self.mapping, self.slack + length):
-            return None
-        _gc(start, None)  # what it stood for is no more
-        self.length = length
-        moved = _gc(self.mapping.base + self.slack, self.give_back)
-        if not SYNC_COVERS_MAPS:
-            self.register(moved)
-        return moved
+    # Whoever calls these has the pin.
 
-    # What is done with the bytes. The caller has *start*, so the map stays.
-
-    def read(self, start: Any, first: int, step: int, count: int) -> bytes:
+    def read(self, first: int, step: int, count: int) -> bytes:
         """Return every *step*-th byte from *first* on, *count* of them."""
         out = _new(_BYTES, count)
-        failed = lib.mf_copy(self.mapping, out, 1, start + first, step, count)
-        del start  # or an error's traceback would keep the map
+        failed = lib.mf_copy(self.mapping, out, 1, self.at(first), step, count)
         self._judge(failed, first, step, count)
         return _buffer(out)[:]
 
-    def write(self, start: Any, first: int, step: int, data: Any) -> None:
+    def write(self, first: int, step: int, data: Any) -> None:
         """Set every *step*-th byte from *first* on."""
         count = len(data)
-        failed = lib.mf_copy(self.mapping, start + first, step, data, 1, count)
-        del start
+        failed = lib.mf_copy(self.mapping, self.at(first), step, data, 1, count)
         self._judge(failed, first, step, count)
 
-    def search(self, start: Any, function: Any, first: int, length: int, needle: bytes) -> int:
+    def search(self, function: Any, first: int, length: int, needle: bytes) -> int:
         """Search a range with one of the backend's functions."""
         found = _new(_NUMBER)
-        failed = lib.mf_search(self.mapping, function, start + first, length, needle, len(needle), found)
-        del start
+        failed = lib.mf_search(self.mapping, function, self.at(first), length, needle, len(needle), found)
         self._judge(failed, first, 1, length)
         return int(found[0])
 
-    def _judge(self, failed: int, first: int, step: int, count: int) -> None:
-        if self.mapping.lost_to:
-            last = first + step * (count - 1)
-            self.refuse_if_lost(min(first, last), abs(last - first) + 1)
-        if failed:
-            raise mapping_fault(self.name, self.offset + first)
+    def flush(self, file: Any, offset: int, length: int, wait: bool) -> int:
+        """Flush the pages under a range; return the system's code."""
+        first, count = align(self.slack + offset, length, PAGE_SIZE, self.slack + self.length)
+        first -= self.slack
+        return lib.mf_flush(file, self.at(first), count, self.offset + first, wait)
+
+    # Pages that are gone
+
+    @property
+    def faulted(self) -> bool:
+        """Whether one is."""
+        return bool(self.mapping.lost_to)
 
     def refuse_if_lost(self, offset: int, length: int) -> None:
-        """Raise ``MappingFault`` if one of the pages that are gone may be in this range."""
+        """Raise ``MappingFault`` if one of them may be in this range."""
         stop = self.mapping.lost_to - self.slack  # it is set last, so it is read first
         first = self.mapping.lost_from - self.slack
         if first < offset + length and offset < stop:
             raise mapping_fault(self.name, self.offset + max(first, offset))
 
-    @property
-    def faulted(self) -> bool:
-        """Whether a page is gone."""
-        return bool(self.mapping.lost_to)
-
-    def flush(self, file: Any, start: Any, offset: int, length: int, wait: bool) -> int:
-        """Flush the pages under a range of the caller's; return the system's code."""
-        first, count = align(self.slack + offset, length, PAGE_SIZE, self.slack + self.length)
-        first -= self.slack
-        return lib.mf_flush(file, start + first, count, self.offset + first, wait)
+    def _judge(self, failed: int, first: int, step: int, count: int) -> None:
+        """Raise ``MappingFault`` if what was just done met one of them."""
+        if self.mapping.lost_to:
+            last = first + step * (count - 1)
+            self.refuse_if_lost(min(first, last), abs(last - first) + 1)
+        if failed:
+            raise mapping_fault(self.name, self.offset + first)
 
 
 #: What is held by who has no map.

@@ -11,7 +11,7 @@ from mappedfile._errors import INTERRUPTED, NOT_MAPPABLE, os_error
 from mappedfile._native import ffi, lib
 from mappedfile._pages import NO_FILE, NO_PAGES, Pages
 from mappedfile._ranges import check_range, clamp
-from mappedfile._system import FLUSH_REACHES_DEVICE, GRANULARITY, SYNC_COVERS_MAPS
+from mappedfile._system import FLUSH_REACHES_DEVICE, GRANULARITY
 
 try:
     from mappedfile._access import Access
@@ -20,7 +20,12 @@ except ImportError:  # where access.c is not built: everything takes the long wa
     class Access:  # type: ignore[no-redef]
         """Window's quick ways to the bytes, where there are none."""
 
-        __slots__ = ()
+        __slots__ = ("_held",)
+
+        def __new__(cls, *_: Any, **__: Any) -> Any:
+            self = super().__new__(cls)
+            self._held = None
+            return self
 
         def __getitem__(self, key: Any, /) -> Any:
             return self._get(key)  # type: ignore[attr-defined]
@@ -28,8 +33,8 @@ except ImportError:  # where access.c is not built: everything takes the long wa
         def __setitem__(self, key: Any, value: Any, /) -> None:
             self._set(key, value)  # type: ignore[attr-defined]
 
-        def _point_at(self, mapping: int, offset: int, length: int, writable: int) -> None:
-            pass
+        def _point_at(self, held: Any, mapping: int, offset: int, length: int, writable: int) -> None:
+            self._held = held
 
 
 TYPE_CHECKING = False
@@ -57,11 +62,11 @@ RFIND = ffi.addressof(lib, "mf_rfind")
 COUNT = ffi.addressof(lib, "mf_count")
 
 #: What an empty window holds: no memory of the system's.
-NOTHING = ffi.new("char[]", 0), NO_PAGES
+NOTHING = None, NO_PAGES
 
 _MAPPING = ffi.typeof("mf_mapping *")
 # Looked up once: making a view is a matter of a few microseconds.
-_new, _gc, _mf_map = ffi.new, ffi.gc, lib.mf_map
+_new, _mf_map = ffi.new, lib.mf_map
 
 
 class Window(Access):
@@ -73,7 +78,6 @@ class Window(Access):
         "_closed",
         "_fate",
         "_file_fate",
-        "_held",
         "_length",
         "_name",
     )
@@ -82,7 +86,7 @@ class Window(Access):
     _closed: bool
     _fate: Pages | None  # of the map; it does not keep the map
     _file_fate: OpenFile  # of the file, and what is alive on it
-    _held: tuple[Any, Pages] | None  # the address, which keeps the map, or NOTHING; None: not mapped
+    _held: tuple[Any, Pages] | None  # the map and its pin, or NOTHING; None: not mapped
     _length: int
     _name: Name
 
@@ -119,15 +123,18 @@ class Window(Access):
     def _get(self, key: Any) -> int | bytes:
         """What indexing means: arguments are converted first, then memory is looked at."""
         key = _resolve(key) if isinstance(key, slice) else index(key)
-        start, pages, length = self._pin()
+        if self._held is None:
+            self._pin()  # made now, the map is there for the quick way
+            return self[key]
+        pin, pages, length = self._pin()
         try:
             if not isinstance(key, slice):
-                return pages.read(start, _place(key, length), 1, 1)[0]
+                return pages.read(_place(key, length), 1, 1)[0]
             first, stop, step = key.indices(length)
             count = len(range(first, stop, step))
-            return pages.read(start, first, step, count) if count else b""
+            return pages.read(first, step, count) if count else b""
         finally:
-            del start  # or an error's traceback would keep the map
+            del pin  # or an error's traceback would keep the map
 
     def _set(self, key: Any, value: Any) -> None:
         if self._access == READ:
@@ -140,10 +147,10 @@ class Window(Access):
                 source = value if given.c_contiguous and key.step in (None, 1) else given.tobytes()
         else:
             key, source = index(key), _byte(value)
-        start, pages, length = self._pin()
+        pin, pages, length = self._pin()
         try:
             if not isinstance(key, slice):
-                pages.write(start, _place(key, length), 1, source)
+                pages.write(_place(key, length), 1, source)
                 return
             data = ffi.from_buffer(source)
             first, stop, step = key.indices(length)
@@ -151,12 +158,12 @@ class Window(Access):
             if len(data) != count:
                 raise ValueError(f"a slice of {count} bytes cannot be set to {len(data)} bytes")
             if count:
-                pages.write(start, first, step, data)
+                pages.write(first, step, data)
         finally:
-            del start
+            del pin
 
     def _pin(self) -> tuple[Any, Pages, int]:
-        """Return the memory, and how many bytes of it are the window's. Whoever has the address keeps it mapped."""
+        """Return the pin that keeps the map, the map, and how many bytes of it are the window's; map it if need be."""
         held = self._held
         if held is None:
             self._refuse_if_closed()
@@ -164,8 +171,8 @@ class Window(Access):
             held = self._held
             if held is None:  # closed by another thread
                 raise self._refusal()
-        start, pages = held
-        return start, pages, min(self._length, pages.length)  # a resize may be under way
+        pin, pages = held
+        return pin, pages, min(self._length, pages.length)  # a resize may be under way
 
     def __iter__(self) -> Iterator[int]:
         for position in range(len(self)):
@@ -198,15 +205,15 @@ class Window(Access):
     def _search(self, function: Any, sub: Any, start: Any, end: Any) -> int:
         needle = sub if sub.__class__ is bytes else _needle(sub)
         start, end = (None if limit is None else index(limit) for limit in (start, end))
-        memory, pages, length = self._pin()
+        pin, pages, length = self._pin()
         try:
             first, last = clamp(start, end, length)
             if last - first < len(needle):
                 return 0 if function is COUNT else -1
-            found = pages.search(memory, function, first, last - first, needle)
+            found = pages.search(function, first, last - first, needle)
             return found if found < 0 or function is COUNT else first + found
         finally:
-            del memory
+            del pin
 
     # Buffers
 
@@ -218,10 +225,10 @@ class Window(Access):
         the last buffer, and whatever was made from it, has gone.
         """
         self._refuse_if_closed()
-        start, pages, length = self._pin()
+        pin, pages, length = self._pin()
         if not length:
             return memoryview(b"" if self._access == READ else bytearray())
-        return pages.export(start, length, self._access == READ)
+        return pages.export(pin, length, self._access == READ)
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return self.data
@@ -256,13 +263,13 @@ class Window(Access):
                 f"the file {self._name!r} is closed, and a durable flush needs it: flush before closing it, or use"
                 " flush(durable=False)"
             )
-        start, pages, _ = self._pin()
+        pin, pages, _ = self._pin()
         code = INTERRUPTED
         while code == INTERRUPTED:
-            code = pages.flush(self._raw() or ffi.NULL, start, first, count, durable)
+            code = pages.flush(self._raw() or ffi.NULL, first, count, durable)
         if code == 0 and durable and not FLUSH_REACHES_DEVICE:
             code = lib.mf_sync(self._raw() or NO_FILE, True)
-        del start  # or the error's traceback would keep it
+        del pin  # or the error's traceback would keep the map
         if code:
             raise os_error(code, self._name)
         pages.refuse_if_lost(first, count)
@@ -339,25 +346,20 @@ class Window(Access):
             del source  # or the error's traceback would keep the file open
             raise os_error(code, self._name, NOT_MAPPABLE)
         self._fate = pages = Pages(self._file_fate, mapping, offset, slack, mapped)
-        start = _gc(mapping.base + slack, pages.give_back)
-        if not SYNC_COVERS_MAPS:
-            pages.register(start)
-        self._hold_more(start, pages, length)
+        self._hold_more(pages.hold(), pages, length)
 
-    def _hold_more(self, start: Any, pages: Pages, length: int) -> None:
+    def _hold_more(self, pin: Any, pages: Pages, length: int) -> None:
         """Have *length* bytes of a map that is there as the memory of the window."""
-        self._held = start, pages
-        self._point_at(pages.mapping.self, pages.slack, length, self._access != READ)
+        self._point_at((pin, pages), pages.mapping.self, pages.slack, length, self._access != READ)
 
     def _hold_nothing(self) -> None:
         """Be an empty window: bytes, but no memory of the system's."""
         self._fate = None
-        self._held = NOTHING
+        self._point_at(NOTHING, 0, 0, 0, 0)
 
     def _let_go(self) -> None:
         """Unmap the memory, unless somebody else holds it. Raises what the system says."""
-        self._point_at(0, 0, 0, 0)
-        self._held = None
+        self._point_at(None, 0, 0, 0, 0)
         fate = self._fate
         if fate is not None:
             fate.settled = True
