@@ -37,23 +37,21 @@ def os_error(code: int, name: Name | None, notes: Mapping[int, str] = NO_NOTES) 
     return OSError(code, notes.get(code) or os.strerror(code), name)
 
 
-class MappingFault(OSError):
+class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
     """Bytes of a map are gone: the file was cut short under it, the disk behind a hole is full, or its device failed.
 
     ``errno`` is ``EIO`` and ``filename`` the file. Raised by access through the library; buffers read zeros there.
     """
 
-    #: Where in the file the bytes were that were asked for and are gone, as far as is known: the first of them, or None.
+    #: Where in the file the first byte was that was asked for and is gone; None when that is not known.
     offset: int | None = None
 
 
 def mapping_fault(name: Name, offset: int | None = None) -> MappingFault:
     """Build the error for bytes of file *name* that are gone."""
     where = "" if offset is None else f" at offset {offset}"
-    text = (
-        f"the bytes mapped{where} are gone (the file was cut short, or its device failed): refresh() maps what there is"
-    )
-    fault = MappingFault(errno.EIO, text, name)
+    why = "the file was cut short, or its device failed"
+    fault = MappingFault(errno.EIO, f"bytes mapped{where} are gone ({why}): refresh() maps what there is", name)
     fault.offset = offset
     return fault
 

@@ -124,7 +124,6 @@ class MappedFile(Window):
         self._fate = self._section_fate = None
         self._lock = allocate_lock()
         self._self = ref(self)
-        _guard.renew()
         try:
             self._open(file, access, found)
             self._closed = False
@@ -211,7 +210,7 @@ class MappedFile(Window):
             return
         mapped = max(length, self._reserve)
         if self._access != COPY and not pages.faulted:
-            self._point_at(None, 0, 0, 0, 0)
+            self._point_at(None, 0, 0, 0, False)
             held = None
             if held_once(pin) and (moved := pages.grow(pin, mapped)) is not None:
                 self._hold_more(moved, pages, length)
@@ -279,6 +278,7 @@ class MappedFile(Window):
             raise os_error(code, self._name, notes)
 
     def _map(self) -> None:
+        _guard.renew()
         if self._length:
             self._hold(self._source, 0, self._length, max(self._length, self._reserve))
         else:
@@ -395,7 +395,7 @@ class MappedFile(Window):
 
     @property
     def faulted(self) -> bool:
-        """Whether bytes of the file were found gone, in its own map or one of its views', since the last ``refresh()``."""
+        """Whether bytes of the file were found gone, in any map of this object or its views, since the last ``refresh()``."""
         return bool(self._file_fate.raw.faults)
 
     @property

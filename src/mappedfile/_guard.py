@@ -14,19 +14,19 @@ pending = True
 _wanted = True
 
 
-def fault_guard(wanted: bool | None = None) -> bool:
-    """Tell whether the fault guard is in place; or say beforehand that it is not *wanted*, or put it in place now.
+def fault_guard(wanted: bool | None = None, /) -> bool:
+    """Tell whether the fault guard is in place; or have it put in place now (True), or never (False).
 
     A page of a map can be gone: others cut the file short, the disk behind a hole is full, the device fails. Without
     the guard an access to it ends the process (POSIX: ``SIGBUS``; Windows: ``EXCEPTION_IN_PAGE_ERROR``). With it, access
     through this library raises ``MappingFault``; on POSIX buffers and arrays read zeros there.
 
-    It is put in place with the first map. On POSIX it is the process's handler for ``SIGBUS``, and passes on what concerns
-    no map of this library to the handler that it found. Who takes the signal afterwards comes first, until the next file is
-    opened: the guard then goes on top again.
+    It is put in place with the first map. On POSIX it is the process's handler for ``SIGBUS``; what concerns no map of
+    this library it passes on to the handler that it found. Whoever takes the signal afterwards comes first, until the
+    next file is mapped as a whole: then the guard goes on top again.
 
-    Raises ``RuntimeError`` when it is not wanted any more: maps may rely on it, and others may have put handlers on top of
-    it. ``OSError`` when the system refuses.
+    Raises ``RuntimeError`` when it is in place and not wanted: it stays, since others may rely on it. ``OSError`` when the
+    system refuses.
     """
     global pending, _wanted
     if wanted is False:
@@ -40,7 +40,7 @@ def fault_guard(wanted: bool | None = None) -> bool:
 
 
 def put_in_place(name: Name | None = None) -> None:
-    """Put the guard in place, since a map of file *name* is to be made, or the user says so."""
+    """Put the guard in place, because a map of file *name* is to be made, or the user says so."""
     global pending
     if code := lib.mf_guard():
         raise os_error(code, name)

@@ -213,7 +213,7 @@ class Pages(Held):
         out = _new(_BYTES, count)
         failed = lib.mf_copy(self.mapping, out, 1, self.at(first), step, count)
         self._judge(failed, first, step, count)
-        return _buffer(out)[:]
+        return bytes(_buffer(out))
 
     def write(self, first: int, step: int, data: Any) -> None:
         """Set every *step*-th byte from *first* on."""

@@ -33,7 +33,7 @@ except ImportError:  # where access.c is not built: everything takes the long wa
         def __setitem__(self, key: Any, value: Any, /) -> None:
             self._set(key, value)  # type: ignore[attr-defined]
 
-        def _point_at(self, held: Any, mapping: int, offset: int, length: int, writable: int) -> None:
+        def _point_at(self, held: Any, mapping: int, offset: int, length: int, writable: bool) -> None:
             self._held = held
 
 
@@ -61,7 +61,7 @@ FIND = ffi.addressof(lib, "mf_find")
 RFIND = ffi.addressof(lib, "mf_rfind")
 COUNT = ffi.addressof(lib, "mf_count")
 
-#: What an empty window holds: no memory of the system's.
+#: A window's _held is the pin of its map, and the map; or None: not mapped; or this, when it is empty.
 NOTHING = None, NO_PAGES
 
 _MAPPING = ffi.typeof("mf_mapping *")
@@ -86,7 +86,6 @@ class Window(Access):
     _closed: bool
     _fate: Pages | None  # of the map; it does not keep the map
     _file_fate: OpenFile  # of the file, and what is alive on it
-    _held: tuple[Any, Pages] | None  # the map and its pin, or NOTHING; None: not mapped
     _length: int
     _name: Name
 
@@ -120,7 +119,7 @@ class Window(Access):
         def __setitem__(self, key: SupportsIndex | slice, value: SupportsIndex | Buffer, /) -> None:
             """Write a byte, or bytes of the same length as the slice."""
 
-    def _get(self, key: Any) -> int | bytes:
+    def _get(self, key: Any) -> Any:
         """What indexing means: arguments are converted first, then memory is looked at."""
         key = _resolve(key) if isinstance(key, slice) else index(key)
         if self._held is None:
@@ -290,7 +289,7 @@ class Window(Access):
     def faulted(self) -> bool:
         """Whether bytes of the map are gone: the file was cut short under it, or its device failed.
 
-        Buffers read zeros there; access through this object raises ``MappingFault``. ``MappedFile.refresh()`` maps anew.
+        Buffers read zeros there, and access through this object raises ``MappingFault``. ``refresh()`` maps a file anew.
         """
         return self._fate is not None and self._fate.faulted
 
@@ -355,11 +354,11 @@ class Window(Access):
     def _hold_nothing(self) -> None:
         """Be an empty window: bytes, but no memory of the system's."""
         self._fate = None
-        self._point_at(NOTHING, 0, 0, 0, 0)
+        self._point_at(NOTHING, 0, 0, 0, False)
 
     def _let_go(self) -> None:
         """Unmap the memory, unless somebody else holds it. Raises what the system says."""
-        self._point_at(None, 0, 0, 0, 0)
+        self._point_at(None, 0, 0, 0, False)
         fate = self._fate
         if fate is not None:
             fate.settled = True
