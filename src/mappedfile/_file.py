@@ -395,7 +395,7 @@ class MappedFile(Window):
 
     @property
     def faulted(self) -> bool:
-        """Whether bytes of the file were found gone, in any map of this object or its views, since the last ``refresh()``."""
+        """Whether bytes were found gone since the last ``refresh()``, in any map of this object or its views."""
         return bool(self._file_fate.raw.faults)
 
     @property

@@ -18,15 +18,15 @@ def fault_guard(wanted: bool | None = None, /) -> bool:
     """Tell whether the fault guard is in place; or have it put in place now (True), or never (False).
 
     A page of a map can be gone: others cut the file short, the disk behind a hole is full, the device fails. Without
-    the guard an access to it ends the process (POSIX: ``SIGBUS``; Windows: ``EXCEPTION_IN_PAGE_ERROR``). With it, access
-    through this library raises ``MappingFault``; on POSIX buffers and arrays read zeros there.
+    the guard an access to it ends the process (POSIX: ``SIGBUS``; Windows: ``EXCEPTION_IN_PAGE_ERROR``). With it,
+    access through this library raises ``MappingFault``; on POSIX buffers and arrays read zeros there.
 
     It is put in place with the first map. On POSIX it is the process's handler for ``SIGBUS``; what concerns no map of
     this library it passes on to the handler that it found. Whoever takes the signal afterwards comes first, until the
     next file is mapped as a whole: then the guard goes on top again.
 
-    Raises ``RuntimeError`` when it is in place and not wanted: it stays, since others may rely on it. ``OSError`` when the
-    system refuses.
+    Raises ``RuntimeError`` when it is in place and not wanted: it stays, since others may rely on it. ``OSError`` when
+    the system refuses.
     """
     global pending, _wanted
     if wanted is False:

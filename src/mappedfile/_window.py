@@ -289,7 +289,7 @@ class Window(Access):
     def faulted(self) -> bool:
         """Whether bytes of the map are gone: the file was cut short under it, or its device failed.
 
-        Buffers read zeros there, and access through this object raises ``MappingFault``. ``refresh()`` maps a file anew.
+        Buffers read zeros there; access through this object raises ``MappingFault``. ``refresh()`` maps a file anew.
         """
         return self._fate is not None and self._fate.faulted
 
