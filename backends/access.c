@@ -2,7 +2,8 @@
  *
  * Access is the base of Window. It does what is asked for most: w[i], w[a:b] and their assignments, with plain ints and bytes, on a
  * window that is mapped, and whole. Everything else it hands to Window's _get and _set, which alone say what indexing means;
- * without this module they do it all (free-threaded Pythons, PyPy: they have no limited API, or no use for it).
+ * without this module they do it all (free-threaded Pythons, PyPy: they have no limited API, or no use for it). It also is the
+ * finalizer, which has nothing to do for a window that was closed.
  *
  * It is here because no Python is quick enough: a __getitem__ that only returns a constant takes 1.7 times as long as mmap's. */
 #define PY_SSIZE_T_CLEAN
@@ -18,9 +19,10 @@ typedef struct {
     char *start;     /* of the window, inside the map */
     Py_ssize_t length;
     int writable;
+    char open; /* Window's affair too, but for the end: what is open then was forgotten */
 } Access;
 
-static PyObject *name_get, *name_set;
+static PyObject *name_get, *name_set, *name_drop;
 
 /* Whether a page of the map is gone. It tells of the copy just made: who was given zeros raised the mark first. */
 static int is_lost(const Access *self)
@@ -181,6 +183,20 @@ static int clear(PyObject *object)
     return 0;
 }
 
+static void finalize(PyObject *object)
+{
+    PyObject *kind, *value, *trace, *none;
+
+    if (!((Access *)object)->open)
+        return;
+    PyErr_Fetch(&kind, &value, &trace);
+    none = PyObject_CallMethodObjArgs(object, name_drop, NULL);
+    if (none == NULL)
+        PyErr_WriteUnraisable(object);
+    Py_XDECREF(none);
+    PyErr_Restore(kind, value, trace);
+}
+
 static void dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
@@ -199,13 +215,14 @@ static PyMethodDef methods[] = {
 
 static PyMemberDef members[] = {
     {"_held", T_OBJECT, offsetof(Access, held), READONLY, NULL},
+    {"_open", T_BOOL, offsetof(Access, open), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyType_Slot slots[] = {
     {Py_mp_subscript, subscript}, {Py_mp_ass_subscript, assign}, {Py_sq_item, item},       {Py_tp_methods, methods},
-    {Py_tp_members, members},     {Py_tp_traverse, traverse},    {Py_tp_clear, clear},     {Py_tp_dealloc, dealloc},
-    {0, NULL},
+    {Py_tp_members, members},     {Py_tp_traverse, traverse},    {Py_tp_clear, clear},     {Py_tp_finalize, finalize},
+    {Py_tp_dealloc, dealloc},     {0, NULL},
 };
 
 static PyType_Spec spec = {
@@ -223,7 +240,8 @@ PyMODINIT_FUNC PyInit__access(void)
 
     name_get = PyUnicode_InternFromString("_get");
     name_set = PyUnicode_InternFromString("_set");
-    if (module == NULL || type == NULL || name_get == NULL || name_set == NULL ||
+    name_drop = PyUnicode_InternFromString("_drop");
+    if (module == NULL || type == NULL || name_get == NULL || name_set == NULL || name_drop == NULL ||
         PyModule_AddObjectRef(module, "Access", type) < 0) {
         Py_XDECREF(module);
         return NULL;

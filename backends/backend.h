@@ -71,8 +71,9 @@ void mf_query_system(mf_system *out);
 /* Opens a regular file by name, not inherited by child programs, with every kind of sharing (Windows). */
 int mf_open(const mf_char *path, int access, int found, mf_file *out);
 
-/* Duplicates a handle of the caller's (a regular file's, open for what access needs), not inherited either. */
-int mf_adopt(intptr_t handle, int access, mf_file *out);
+/* Duplicates a handle of the caller's (a regular file's, open for what access needs), not inherited either. MF_EMPTIED cuts the
+ * file to no bytes. */
+int mf_adopt(intptr_t handle, int access, int found, mf_file *out);
 
 /* Gives the handle back. The field reads -1 afterwards, whatever happened. */
 int mf_close(mf_file *file);

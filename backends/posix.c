@@ -38,8 +38,8 @@ void mf_query_system(mf_system *out)
 #endif
 }
 
-/* Fills in out from a descriptor of ours, or closes it. */
-static int take(int fd, mf_file *out)
+/* Fills in out from a descriptor of ours, after cutting the file to no bytes if that is still to be done; or closes it. */
+static int take(int fd, int cut, mf_file *out)
 {
     struct stat status;
     int error = 0;
@@ -50,12 +50,14 @@ static int take(int fd, mf_file *out)
         error = EISDIR;
     else if (!S_ISREG(status.st_mode))
         error = ENODEV;
+    else if (cut && ftruncate(fd, 0) != 0)
+        error = errno;
     if (error != 0) {
         close(fd);
         return error;
     }
     out->handle = fd;
-    out->size = status.st_size;
+    out->size = cut ? 0 : status.st_size;
     return 0;
 }
 
@@ -73,13 +75,13 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     fd = open(path, flags, 0666);
     if (fd < 0)
         return errno;
-    error = take(fd, out);
+    error = take(fd, 0, out); /* O_TRUNC has done it */
     if (error != 0 && found == MF_NEW && unlink(path) != 0)
         return error; /* of two errors, the first is the one to tell */
     return error;
 }
 
-int mf_adopt(intptr_t handle, int access, mf_file *out)
+int mf_adopt(intptr_t handle, int access, int found, mf_file *out)
 {
     int flags = fcntl((int)handle, F_GETFL);
     int mode = flags & O_ACCMODE;
@@ -97,7 +99,7 @@ int mf_adopt(intptr_t handle, int access, mf_file *out)
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return errno;
-    return take(fd, out);
+    return take(fd, found == MF_EMPTIED, out);
 }
 
 int mf_close(mf_file *file)

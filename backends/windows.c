@@ -91,12 +91,17 @@ int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_s
     return error;
 }
 
-/* Fills in out from a handle of ours, or closes it. */
-static int take(HANDLE handle, mf_file *out)
+/* Fills in out from a handle of ours, after cutting the file to no bytes if found says so; or closes it. */
+static int take(HANDLE handle, int found, mf_file *out)
 {
     mf_file file = {(intptr_t)handle, 0, 0};
-    int error = GetFileType(handle) == FILE_TYPE_DISK ? mf_get_size(&file, &file.size) : ERROR_NOT_SUPPORTED;
+    int error = GetFileType(handle) == FILE_TYPE_DISK ? 0 : ERROR_NOT_SUPPORTED;
 
+    /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
+    if (error == 0 && found == MF_EMPTIED)
+        error = mf_set_size(&file, 0);
+    if (error == 0)
+        error = mf_get_size(&file, &file.size);
     if (error == 0)
         *out = file;
     else
@@ -115,26 +120,17 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     DWORD sharing = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
     HANDLE handle =
         CreateFileW(path, rights(access), sharing, NULL, dispositions[found], FILE_ATTRIBUTE_NORMAL, NULL);
-    mf_file file = {(intptr_t)handle, 0, 0};
     int error;
 
     if (handle == INVALID_HANDLE_VALUE)
         return last_error();
-    if (found == MF_EMPTIED) {
-        /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
-        error = mf_set_size(&file, 0);
-        if (error != 0) {
-            CloseHandle(handle);
-            return error;
-        }
-    }
-    error = take(handle, out);
+    error = take(handle, found, out);
     if (error != 0 && found == MF_NEW)
         DeleteFileW(path);
     return error;
 }
 
-int mf_adopt(intptr_t handle, int access, mf_file *out)
+int mf_adopt(intptr_t handle, int access, int found, mf_file *out)
 {
     HANDLE process = GetCurrentProcess();
     HANDLE copy;
@@ -142,7 +138,7 @@ int mf_adopt(intptr_t handle, int access, mf_file *out)
     /* Asked for rights that the original lacks, DuplicateHandle refuses: its Remarks. */
     if (!DuplicateHandle(process, handle_of(handle), process, &copy, rights(access), FALSE, 0))
         return last_error();
-    return take(copy, out);
+    return take(copy, found, out);
 }
 
 static int close_field(intptr_t *field)

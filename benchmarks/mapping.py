@@ -112,7 +112,7 @@ def _map_names(path: Any) -> dict[str, Any]:
     """What the steps of a map work on: an open file, its whole map, and a map by hand."""
     fd = os.open(path, os.O_RDWR)
     raw = ffi.new("mf_file *")
-    lib.mf_adopt(fd, 1, raw)
+    lib.mf_adopt(fd, 1, 0, raw)
     section = ffi.new("mf_section *")
     lib.mf_open_section(raw, 1, section)
     out = ffi.new("mf_mapping *")

@@ -7,7 +7,6 @@ import os
 import sys
 from _operator import index
 from _thread import allocate_lock
-from _weakref import ref
 
 from mappedfile import _guard
 from mappedfile._errors import INTERRUPTED, NO_NOTES, NOT_A_FILE, MappingFault, mapping_fault, os_error, refuse_alive
@@ -86,7 +85,7 @@ class MappedFile(Window):
     that fits what the system refused.
     """
 
-    __slots__ = ("_lock", "_mode", "_reserve", "_section_fate", "_self", "_source", "_sparse")
+    __slots__ = ("_lock", "_mode", "_reserve", "_section_fate", "_source", "_sparse")
 
     _what = "mapped file"
 
@@ -102,7 +101,6 @@ class MappedFile(Window):
         sparse: bool = False,
         reserve: SupportsIndex = 0,
     ) -> None:
-        self._closed = True  # until there is something to close
         try:
             access, found = _MODES[mode]
         except (KeyError, TypeError):
@@ -123,10 +121,9 @@ class MappedFile(Window):
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._section_fate = None
         self._lock = allocate_lock()
-        self._self = ref(self)
         try:
-            self._open(file, access, found)
-            self._closed = False
+            self._take_file(file, access, found)
+            self._open = True
             if size:
                 self._create(size)
             elif HAS_SECTIONS:
@@ -135,48 +132,26 @@ class MappedFile(Window):
                 self._length = self._open_raw().size
         except BaseException:
             self._source = None
-            self._closed = True
+            self._open = False
             raise
 
     # Opening
 
-    def _open(self, file: Any, access: int, found: int) -> None:
+    def _take_file(self, file: Any, access: int, found: int) -> None:
         """Open a path, or duplicate a descriptor."""
         if isinstance(file, (str, bytes)) or hasattr(file, "__fspath__"):
-            path = self._name = os.fspath(file)
+            path = os.fspath(file)
             if (b"\0" if isinstance(path, bytes) else "\0") in path:
                 raise ValueError(f"a path cannot have a NUL character in it: {path!r}")
-            raw = self._hold_file()
+            self._file_fate, raw = hold_file(path)
             self._call(lib.mf_open, native(path), access, found, raw, notes=NOT_A_FILE)
-            return
-        descriptor = self._descriptor(file)
-        if found == NEW:
-            raise ValueError(f"mode 'x+' creates a file and needs a path, not {file!r}")
-        raw = self._hold_file()
-        self._call(lib.mf_adopt, handle_of(descriptor), access, raw, notes=NOT_A_FILE)
-        if found == EMPTIED:
-            self._call(lib.mf_set_size, raw, 0)
-
-    def _descriptor(self, file: Any) -> int:
-        """Return the descriptor that *file* is or has, and take its name."""
-        if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
-            raise TypeError(f"file must be a path, a descriptor or an object with fileno(), not {type(file).__name__}")
-        descriptor = file if isinstance(file, int) else file.fileno()
-        if not isinstance(descriptor, int):
-            raise TypeError(f"fileno() must return an int, not {descriptor!r}")
-        if descriptor < 0:
-            raise ValueError(f"a descriptor must be 0 or more, not {descriptor}")
-        if descriptor > LARGEST_DESCRIPTOR:
-            raise OverflowError(f"a descriptor must be at most {LARGEST_DESCRIPTOR}, not {descriptor}")
-        name = getattr(file, "name", descriptor)
-        self._name = name if isinstance(name, (str, bytes, int)) else descriptor
-        return descriptor
-
-    def _hold_file(self) -> Any:
-        """Make what the backend opens the file into."""
-        raw, self._file_fate = hold_file(self._name)
+        else:
+            descriptor, name = _descriptor(file)
+            if found == NEW:
+                raise ValueError(f"mode 'x+' creates a file and needs a path, not {file!r}")
+            self._file_fate, raw = hold_file(name)
+            self._call(lib.mf_adopt, handle_of(descriptor), access, found, raw, notes=NOT_A_FILE)
         self._source = raw, NO_SECTION
-        return raw
 
     def _take_section(self, function: Callable[..., int], *arguments: Any) -> None:
         """Have the backend make the section that maps are made from, and fit the map of the whole file to its size."""
@@ -193,7 +168,7 @@ class MappedFile(Window):
         self._length = section.size
         if before is not None:
             before.settle()
-        if self._closed:  # by another thread, meanwhile
+        if not self._open:  # closed by another thread, meanwhile
             self._source = None
             self._let_go()
             raise self._refusal()
@@ -283,7 +258,7 @@ class MappedFile(Window):
             self._hold(self._source, 0, self._length, max(self._length, self._reserve))
         else:
             self._hold_nothing()
-        if self._closed:  # by another thread, meanwhile
+        if not self._open:  # closed by another thread, meanwhile
             self._let_go()
             raise self._refusal()
 
@@ -307,7 +282,7 @@ class MappedFile(Window):
         Without a range it covers everything that was written through this object and its views, closed ones too, and
         the size of the file.
         """
-        if length is not None or index(offset) != 0 or self._access != WRITE or self._closed:
+        if length is not None or index(offset) != 0 or self._access != WRITE or not self._open:
             super().flush(offset, length, durable=durable)
             return
         if not SYNC_COVERS_MAPS:
@@ -418,11 +393,11 @@ class MappedFile(Window):
         Views and buffers go on working. With ``strict=True`` raises ``BufferError``, and changes nothing, while one is
         alive. Closing twice is silent. Raises ``OSError`` when the system fails to unmap or close.
         """
-        if self._closed:
+        if not self._open:
             return
         if strict:
             self._refuse_if_alive(f"close {self!r}")
-        self._closed = True
+        self._open = False
         self._source = None
         try:
             self._let_go()
@@ -437,5 +412,20 @@ class MappedFile(Window):
         refuse_alive(self._file_fate.views(), self._file_fate.buffers(), what)
 
     def __repr__(self) -> str:
-        state = "closed " if self._closed else ""
+        state = "" if self._open else "closed "
         return f"<{state}MappedFile {self._name!r}, mode {self._mode!r}, length {self._length}>"
+
+
+def _descriptor(file: Any) -> tuple[int, Name]:
+    """Return the descriptor that *file* is or has, and its name."""
+    if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
+        raise TypeError(f"file must be a path, a descriptor or an object with fileno(), not {type(file).__name__}")
+    descriptor = file if isinstance(file, int) else file.fileno()
+    if not isinstance(descriptor, int):
+        raise TypeError(f"fileno() must return an int, not {descriptor!r}")
+    if descriptor < 0:
+        raise ValueError(f"a descriptor must be 0 or more, not {descriptor}")
+    if descriptor > LARGEST_DESCRIPTOR:
+        raise OverflowError(f"a descriptor must be at most {LARGEST_DESCRIPTOR}, not {descriptor}")
+    name = getattr(file, "name", descriptor)
+    return descriptor, name if isinstance(name, (str, bytes, int)) else descriptor

@@ -17,6 +17,7 @@ from mappedfile._system import PAGE_SIZE, SYNC_COVERS_MAPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Set
     from typing import Any, TypeAlias
 
     from mappedfile._errors import Name
@@ -70,13 +71,21 @@ class OpenFile(Held):
     Both may outlive it.
     """
 
+    #: Returns the ``mf_file`` while it is open, or None.
+    opened: Callable[[], Any]
+    #: The maps with buffers and, where a sync does not cover maps, all others too.
+    maps: Set[Pages] = frozenset()
+
     def __init__(self, name: Name, raw: Any) -> None:
         self.name = name
         #: The ``mf_file``, closed or not: maps point to it.
         self.raw = raw
-        self.maps: set[Pages] = set()
         #: Every open view holds a reference to this object, which is nothing else: they are counted by it.
         self.token = object()
+
+    def note(self, pages: Pages) -> None:
+        """Add a map to ``maps``."""
+        self.__dict__.setdefault("maps", set()).add(pages)
 
     def give_back(self, thing: Any) -> None:
         self.held = False
@@ -126,11 +135,13 @@ class OpenSection(Held):
             self.fail(error)
 
 
-def hold_file(name: Name) -> tuple[Any, OpenFile]:
-    """Return an ``mf_file`` for the backend to fill in, and the fate of what it will hold."""
+def hold_file(name: Name) -> tuple[OpenFile, Any]:
+    """Return an ``mf_file`` for the backend to fill in, after the fate of what it will hold."""
     raw = _new(_FILE, _ABSENT)
     fate = OpenFile(name, raw)
-    return _gc(raw, fate.give_back), fate
+    held = _gc(raw, fate.give_back)
+    fate.opened = ref(held)
+    return fate, held
 
 
 def hold_section(name: Name) -> tuple[Any, OpenSection]:
@@ -173,14 +184,13 @@ class Pages(Held):
         pin = _gc(self.mapping, self.give_back)
         if not SYNC_COVERS_MAPS:
             self.pin = ref(pin)
-            self.file.maps.add(self)
+            self.file.note(self)
         return pin
 
     def give_back(self, thing: Any) -> None:
         self.held = False
-        maps = self.file.maps
-        if maps:
-            maps.discard(self)
+        if self.file.maps:
+            self.file.maps.discard(self)  # type: ignore[attr-defined]
         if error := _mf_unmap(thing):
             self.fail(error)
 
@@ -201,7 +211,7 @@ class Pages(Held):
         # Called when the last buffer goes, so the buffers keep the pin until then.
         exporter = _buffer(_gc(self.at(0), lambda _, pin=pin: None), length)
         key, exports = id(exporter), self.__dict__.setdefault("exports", {})
-        self.file.maps.add(self)
+        self.file.note(self)
         exports[key] = ref(exporter, lambda _: exports.pop(key, None))
         memory = memoryview(exporter)
         return memory.toreadonly() if readonly else memory

@@ -9,7 +9,6 @@ from mappedfile._window import Window
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-    from weakref import ref
 
     from mappedfile._file import MappedFile
 
@@ -17,18 +16,14 @@ if TYPE_CHECKING:
 class View(Window):
     """A range of a mapped file in memory; made by ``MappedFile.view``. It outlives its mapped file."""
 
-    __slots__ = ("_file", "_offset", "_token")
+    __slots__ = ("_offset", "_token")
 
     _what = "view"
 
-    _file: ref[MappedFile]
     _token: object  # see OpenFile
 
     def __init__(self, file: MappedFile, offset: int, length: int) -> None:
-        self._closed = True  # until there is something to close
-        self._file = file._self
         self._access = file._access
-        self._name = file._name
         self._file_fate = file_fate = file._file_fate
         self._offset = offset
         self._length = length
@@ -41,7 +36,7 @@ class View(Window):
         else:
             file._refuse_if_closed()
             self._hold_nothing()
-        self._closed = False
+        self._open = True
 
     @property
     def offset(self) -> int:
@@ -49,8 +44,7 @@ class View(Window):
         return self._offset
 
     def _raw(self) -> Any:
-        file = self._file()
-        return None if file is None else file._raw()
+        return self._file_fate.opened()
 
     def close(self, *, strict: bool = False) -> None:
         """Unmap the view. Buffers taken from it keep their memory until the last of them goes.
@@ -58,15 +52,15 @@ class View(Window):
         With ``strict=True`` raises ``BufferError``, and changes nothing, while such a buffer is alive. Closing twice is
         silent. Raises ``OSError`` when the system fails to unmap.
         """
-        if self._closed:
+        if not self._open:
             return
         fate = self._fate
         if strict and fate is not None:
             refuse_alive(0, len(fate.exports), f"close {self!r}")
-        self._closed = True
+        self._open = False
         self._token = None
         self._let_go()
 
     def __repr__(self) -> str:
-        state = "closed " if self._closed else ""
+        state = "" if self._open else "closed "
         return f"<{state}View of {self._name!r}, offset {self._offset}, length {self._length}>"

@@ -13,6 +13,8 @@ from mappedfile._pages import NO_FILE, NO_PAGES, Pages
 from mappedfile._ranges import check_range, clamp
 from mappedfile._system import FLUSH_REACHES_DEVICE, GRANULARITY
 
+TYPE_CHECKING = False
+
 try:
     from mappedfile._access import Access
 except ImportError:  # where access.c is not built: everything takes the long way
@@ -20,12 +22,19 @@ except ImportError:  # where access.c is not built: everything takes the long wa
     class Access:  # type: ignore[no-redef]
         """Window's quick ways to the bytes, where there are none."""
 
-        __slots__ = ("_held",)
+        __slots__ = ("_held", "_open")
+
+        _held: Any
+        _open: bool
 
         def __new__(cls, *_: Any, **__: Any) -> Any:
             self = super().__new__(cls)
-            self._held = None
+            self._held, self._open = None, False
             return self
+
+        def __del__(self) -> None:
+            if self._open:
+                self._drop()  # type: ignore[attr-defined]
 
         def __getitem__(self, key: Any, /) -> Any:
             return self._get(key)  # type: ignore[attr-defined]
@@ -37,7 +46,6 @@ except ImportError:  # where access.c is not built: everything takes the long wa
             self._held = held
 
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sys
     from collections.abc import Iterator
@@ -75,19 +83,19 @@ class Window(Access):
     __slots__ = (
         "__weakref__",
         "_access",
-        "_closed",
         "_fate",
         "_file_fate",
         "_length",
-        "_name",
     )
 
     _access: int
-    _closed: bool
     _fate: Pages | None  # of the map; it does not keep the map
     _file_fate: OpenFile  # of the file, and what is alive on it
     _length: int
-    _name: Name
+
+    @property
+    def _name(self) -> Name:
+        return self._file_fate.name
 
     # What each kind has of its own.
 
@@ -103,7 +111,7 @@ class Window(Access):
     # Bytes
 
     def __len__(self) -> int:
-        if self._closed:
+        if not self._open:
             raise self._refusal()
         return self._length
 
@@ -123,8 +131,9 @@ class Window(Access):
         """What indexing means: arguments are converted first, then memory is looked at."""
         key = _resolve(key) if isinstance(key, slice) else index(key)
         if self._held is None:
-            self._pin()  # made now, the map is there for the quick way
-            return self[key]
+            self._refuse_if_closed()
+            self._map()
+            return self[key]  # the quick way
         pin, pages, length = self._pin()
         try:
             if not isinstance(key, slice):
@@ -278,7 +287,7 @@ class Window(Access):
     @property
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
-        return self._closed
+        return not self._open
 
     @property
     def mapped(self) -> bool:
@@ -310,9 +319,8 @@ class Window(Access):
     def close(self, *, strict: bool = False) -> None:
         raise NotImplementedError
 
-    def __del__(self) -> None:
-        if getattr(self, "_closed", True):  # __init__ may have been called wrongly, and never begun
-            return
+    def _drop(self) -> None:
+        """Be forgotten while open; called when nobody has the object any more."""
         try:
             # Given a source, warnings imports tracemalloc: it fails when the interpreter ends, or imports it already.
             source = self if hasattr(modules.get("tracemalloc"), "is_tracing") else None
@@ -329,7 +337,7 @@ class Window(Access):
         return ValueError(f"the {self._what} on {self._name!r} is closed")
 
     def _refuse_if_closed(self) -> None:
-        if self._closed:
+        if not self._open:
             raise self._refusal()
 
     def _hold(self, source: Source | None, offset: int, length: int, mapped: int) -> None:
