@@ -31,12 +31,13 @@ typedef int mf_copier(mf_mapping *map, char *to, ptrdiff_t to_step, const char *
 
 /* One map, and what has become of it. It stays where it is in memory from mf_map to mf_unmap, and so does its file. */
 struct mf_mapping {
-    char *base;
+    char *base;         /* NULL once it is given back */
     size_t length;      /* bytes, as they were asked for: the system maps whole pages */
     uintptr_t self;     /* the address of this struct: for _access.c, which gets it through Python */
     mf_file *file;
     mf_copier *copier;  /* NULL: memcpy will do, since the guard lets nothing fail */
     int access;
+    int error;          /* what giving it back came to */
     mf_word lost_from;  /* the pages that are gone are all within lost_from and lost_to, bytes from base on. lost_to is 0 */
     mf_word lost_to;    /* while none is, and set last */
     mf_word next, previous; /* the guard's list */
@@ -103,7 +104,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
  * that it is not supported, and the map is as it was. */
 int mf_remap(mf_mapping *map, size_t grown);
 
-/* Gives a map back. */
+/* Gives a map back. The error is left in the map too, for those who come later: a destructor of cffi's has nobody to tell. */
 int mf_unmap(mf_mapping *map);
 
 /* Writes the pages of a map back to the file. With wait set, POSIX waits for the device (msync with MS_SYNC); Windows

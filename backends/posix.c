@@ -325,7 +325,9 @@ int mf_remap(mf_mapping *map, size_t grown)
 int mf_unmap(mf_mapping *map)
 {
     take_off_list(map);
-    return munmap(map->base, map->length) == 0 ? 0 : errno;
+    map->error = munmap(map->base, map->length) == 0 ? 0 : errno;
+    map->base = NULL;
+    return map->error;
 }
 
 /* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2), NOTES. */

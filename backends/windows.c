@@ -207,7 +207,9 @@ int mf_remap(mf_mapping *map, size_t grown)
 
 int mf_unmap(mf_mapping *map)
 {
-    return UnmapViewOfFile(map->base) ? 0 : last_error();
+    map->error = UnmapViewOfFile(map->base) ? 0 : last_error();
+    map->base = NULL;
+    return map->error;
 }
 
 int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int wait)

@@ -17,7 +17,7 @@ from mappedfile._system import PAGE_SIZE, SYNC_COVERS_MAPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Set
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
     from mappedfile._errors import Name
@@ -38,11 +38,10 @@ NO_FILE = _new(_FILE, _ABSENT)
 NO_SECTION = _new(_SECTION, _ABSENT)
 
 
-class Held:
-    """The fate of one thing of the system's: whether it is still held and, if giving it back failed, how."""
+class Handle:
+    """The fate of one handle of the system's: how giving it back failed, if it did."""
 
     error = 0
-    held = True
     settled = False
 
     def __init__(self, name: Name) -> None:
@@ -65,7 +64,7 @@ class Held:
             raise os_error(self.error, self.name)
 
 
-class OpenFile(Held):
+class OpenFile(Handle):
     """The fate of an open file, and what is alive on it: its open views, and the maps that buffers were taken from.
 
     Both may outlive it.
@@ -73,8 +72,6 @@ class OpenFile(Held):
 
     #: Returns the ``mf_file`` while it is open, or None.
     opened: Callable[[], Any]
-    #: The maps with buffers and, where a sync does not cover maps, all others too.
-    maps: Set[Pages] = frozenset()
 
     def __init__(self, name: Name, raw: Any) -> None:
         self.name = name
@@ -84,11 +81,16 @@ class OpenFile(Held):
         self.token = object()
 
     def note(self, pages: Pages) -> None:
-        """Add a map to ``maps``."""
-        self.__dict__.setdefault("maps", set()).add(pages)
+        """Take a map for one of ``maps``: those with buffers and, where a sync does not cover maps, all others too."""
+        key, noted = id(pages), self.__dict__.setdefault("noted", {})
+        noted[key] = ref(pages, lambda _: noted.pop(key, None))
+
+    def maps(self) -> list[Pages]:
+        """Return the maps that are noted and alive."""
+        noted: dict[int, ref[Pages]] = self.__dict__.get("noted", {})
+        return [pages for known in list(noted.values()) if (pages := known()) is not None]
 
     def give_back(self, thing: Any) -> None:
-        self.held = False
         if error := _mf_close(thing):
             self.fail(error)
 
@@ -98,11 +100,11 @@ class OpenFile(Held):
 
     def buffers(self) -> int:
         """Count the buffers on all maps, those of closed owners too."""
-        return sum(len(pages.exports) for pages in list(self.maps))
+        return sum(len(pages.exports) for pages in self.maps())
 
     def flush_maps(self, file: Any, wait: bool) -> int:
         """Flush every map; return the first code of the system's that says it failed."""
-        pinned = [(pages.pin(), pages) for pages in list(self.maps)]
+        pinned = [(pages.pin(), pages) for pages in self.maps()]
         codes = [pages.flush(file, 0, pages.length, wait) for pin, pages in pinned if pin is not None]
         return next(filter(None, codes), 0)
 
@@ -126,11 +128,10 @@ _NO_VIEWS = 0
 _NO_VIEWS = OpenFile("", None).views()
 
 
-class OpenSection(Held):
+class OpenSection(Handle):
     """The fate of a section."""
 
     def give_back(self, thing: Any) -> None:
-        self.held = False
         if error := lib.mf_close_section(thing):
             self.fail(error)
 
@@ -150,7 +151,7 @@ def hold_section(name: Name) -> tuple[Any, OpenSection]:
     return _gc(_new(_SECTION, _ABSENT), fate.give_back), fate
 
 
-class Pages(Held):
+class Pages:
     """The fate of one map of the system's, the buffers that were taken from it, and what is done with its bytes.
 
     ::
@@ -175,24 +176,23 @@ class Pages(Held):
         self.slack = slack
         self.length = length
 
-    @property
-    def name(self) -> Name:  # type: ignore[override]
-        return self.file.name
-
     def hold(self) -> Any:
         """Return the pin: when the last reference to it goes, the map is given back."""
-        pin = _gc(self.mapping, self.give_back)
+        pin = _gc(self.mapping, _mf_unmap)
         if not SYNC_COVERS_MAPS:
             self.pin = ref(pin)
             self.file.note(self)
         return pin
 
-    def give_back(self, thing: Any) -> None:
-        self.held = False
-        if self.file.maps:
-            self.file.maps.discard(self)  # type: ignore[attr-defined]
-        if error := _mf_unmap(thing):
-            self.fail(error)
+    @property
+    def held(self) -> bool:
+        """Whether the map is there."""
+        return bool(self.mapping.base != ffi.NULL)
+
+    def settle(self) -> None:
+        """Raise what the system said when the map was given back; called by whoever may have had the pin last."""
+        if self.mapping.error:
+            raise os_error(self.mapping.error, self.file.name)
 
     def grow(self, pin: Any, length: int) -> Any:
         """Make the map longer; return its new pin, or None if it cannot be. Nobody else may hold the old one."""
@@ -208,8 +208,7 @@ class Pages(Held):
 
     def export(self, pin: Any, length: int, readonly: bool) -> memoryview:
         """Return a buffer on the first *length* bytes, counted while it or anything made from it lives."""
-        # Called when the last buffer goes, so the buffers keep the pin until then.
-        exporter = _buffer(_gc(self.at(0), lambda _, pin=pin: None), length)
+        exporter = _buffer(_gc(self.at(0), Keeper(pin, self)), length)
         key, exports = id(exporter), self.__dict__.setdefault("exports", {})
         self.file.note(self)
         exports[key] = ref(exporter, lambda _: exports.pop(key, None))
@@ -256,7 +255,7 @@ class Pages(Held):
         stop = self.mapping.lost_to - self.slack  # it is set last, so it is read first
         first = self.mapping.lost_from - self.slack
         if first < offset + length and offset < stop:
-            raise mapping_fault(self.name, self.offset + max(first, offset))
+            raise mapping_fault(self.file.name, self.offset + max(first, offset))
 
     def _judge(self, failed: int, first: int, step: int, count: int) -> None:
         """Raise ``MappingFault`` if what was just done met one of them."""
@@ -264,7 +263,21 @@ class Pages(Held):
             last = first + step * (count - 1)
             self.refuse_if_lost(min(first, last), abs(last - first) + 1)
         if failed:
-            raise mapping_fault(self.name, self.offset + first)
+            raise mapping_fault(self.file.name, self.offset + first)
+
+
+class Keeper:
+    """Keeps a map for a buffer. Called by cffi when the buffer, and whatever was made from it, has gone."""
+
+    __slots__ = ("pages", "pin")
+
+    def __init__(self, pin: Any, pages: Pages) -> None:
+        self.pin = pin
+        self.pages = pages
+
+    def __call__(self, _: Any) -> None:
+        del self.pin
+        self.pages.settle()  # nobody is there to catch an error: sys.unraisablehook reports it
 
 
 #: What is held by who has no map.

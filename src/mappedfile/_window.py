@@ -143,6 +143,7 @@ class Window(Access):
             return pages.read(first, step, count) if count else b""
         finally:
             del pin  # or an error's traceback would keep the map
+            self._settle(pages)
 
     def _set(self, key: Any, value: Any) -> None:
         if self._access == READ:
@@ -169,6 +170,7 @@ class Window(Access):
                 pages.write(first, step, data)
         finally:
             del pin
+            self._settle(pages)
 
     def _pin(self) -> tuple[Any, Pages, int]:
         """Return the pin that keeps the map, the map, and how many bytes of it are the window's; map it if need be."""
@@ -181,6 +183,11 @@ class Window(Access):
                 raise self._refusal()
         pin, pages = held
         return pin, pages, min(self._length, pages.length)  # a resize may be under way
+
+    def _settle(self, pages: Pages) -> None:
+        """Tell what became of a map whose pin was given up: it may have been the last one."""
+        if not self._open:
+            pages.settle()
 
     def __iter__(self) -> Iterator[int]:
         for position in range(len(self)):
@@ -222,6 +229,7 @@ class Window(Access):
             return found if found < 0 or function is COUNT else first + found
         finally:
             del pin
+            self._settle(pages)
 
     # Buffers
 
@@ -278,6 +286,7 @@ class Window(Access):
         if code == 0 and durable and not FLUSH_REACHES_DEVICE:
             code = lib.mf_sync(self._raw() or NO_FILE, True)
         del pin  # or the error's traceback would keep the map
+        self._settle(pages)
         if code:
             raise os_error(code, self._name)
         pages.refuse_if_lost(first, count)
@@ -367,11 +376,8 @@ class Window(Access):
     def _let_go(self) -> None:
         """Unmap the memory, unless somebody else holds it. Raises what the system says."""
         self._point_at(None, 0, 0, 0, False)
-        fate = self._fate
-        if fate is not None:
-            fate.settled = True
-            if fate.error:
-                fate.settle()
+        if self._fate is not None:
+            self._fate.settle()
 
 
 def _resolve(key: slice) -> slice:
