@@ -357,12 +357,13 @@ class Window(Access):
             _guard.put_in_place(self._name)
         slack = offset % GRANULARITY
         mapping = _new(_MAPPING)
-        code = _mf_map(*source, self._access, offset - slack, mapped + slack, mapping)
+        access = self._access
+        code = _mf_map(*source, access, offset - slack, mapped + slack, mapping)
         if code:
             del source  # or the error's traceback would keep the file open
             raise os_error(code, self._name, NOT_MAPPABLE)
         self._fate = pages = Pages(self._file_fate, mapping, offset, slack, mapped)
-        self._hold_more(pages.hold(), pages, length)
+        self._point_at((pages.hold(), pages), mapping.self, slack, length, access != READ)
 
     def _hold_more(self, pin: Any, pages: Pages, length: int) -> None:
         """Have *length* bytes of a map that is there as the memory of the window."""
@@ -376,8 +377,9 @@ class Window(Access):
     def _let_go(self) -> None:
         """Unmap the memory, unless somebody else holds it. Raises what the system says."""
         self._point_at(None, 0, 0, 0, False)
-        if self._fate is not None:
-            self._fate.settle()
+        fate = self._fate
+        if fate is not None and fate.mapping.error:
+            fate.settle()
 
 
 def _resolve(key: slice) -> slice:
