@@ -202,8 +202,11 @@ def work(pipe: Connection) -> None:
     if sys.platform == "win32":
         import msvcrt
 
+        from mappedfile.contract._kernel32 import take_children_along
+
         # A crash ends the process, without a dialog.
         msvcrt.SetErrorMode(msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX)
+        take_children_along()
     else:
         os.setpgid(0, 0)  # whoever stops the worker stops its children
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -32,8 +32,16 @@ if TYPE_CHECKING:
     File: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int | HasFileno
 
 if sys.platform == "win32":
-    from msvcrt import get_osfhandle as handle_of
+    from msvcrt import get_osfhandle
     from os import fsdecode as native
+
+    def handle_of(descriptor: int) -> int:
+        """Return the handle behind a descriptor; 0, which is no handle, when the descriptor is not open."""
+        try:
+            return get_osfhandle(descriptor)
+        except OSError:
+            return 0
+
 else:
     from os import fsencode as native
 

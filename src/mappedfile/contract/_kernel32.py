@@ -8,6 +8,7 @@ if sys.platform != "win32":
     raise ImportError("kernel32 is Windows'")
 
 import ctypes
+import os
 from collections.abc import Iterator
 from ctypes import byref, c_size_t, c_ulong, c_void_p, sizeof
 
@@ -16,6 +17,10 @@ _MEM_MAPPED = 0x40000
 _PAGE = 4096
 _GENERIC_READ = 0x80000000
 _OPEN_EXISTING = 3
+_JOB_OBJECT_EXTENDED_LIMIT_INFORMATION = 9
+_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE = 0x2000
+_SYSTEM_EXTENDED_HANDLE_INFORMATION = 64
+_STATUS_INFO_LENGTH_MISMATCH = 0xC0000004
 
 #: A pseudo handle: this process.
 process = c_void_p(-1)
@@ -34,14 +39,41 @@ class _MemoryBasicInformation(ctypes.Structure):
     ]
 
 
+class _JobLimits(ctypes.Structure):  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION
+    _fields_ = [
+        ("times", ctypes.c_int64 * 2),
+        ("flags", c_ulong),
+        ("working_set", c_size_t * 2),
+        ("processes", c_ulong),
+        ("affinity", c_size_t),
+        ("classes", c_ulong * 2),
+        ("io", ctypes.c_uint64 * 6),
+        ("memory", c_size_t * 4),
+    ]
+
+
+class _SystemHandle(ctypes.Structure):
+    _fields_ = [
+        ("object", c_void_p),
+        ("process", c_size_t),
+        ("value", c_size_t),
+        ("access", c_ulong),
+        ("trace", ctypes.c_ushort),
+        ("kind", ctypes.c_ushort),
+        ("attributes", c_ulong),
+        ("reserved", c_ulong),
+    ]
+
+
 class _WorkingSetInformation(ctypes.Structure):
     _fields_ = [("address", c_void_p), ("attributes", c_size_t)]
 
 
 _GetProcessHandleCount = _dll.GetProcessHandleCount
 _GetProcessHandleCount.argtypes = c_void_p, c_void_p
-_GetHandleInformation = _dll.GetHandleInformation
-_GetHandleInformation.argtypes = c_void_p, c_void_p
+_NtQuerySystemInformation = ctypes.WinDLL("ntdll").NtQuerySystemInformation
+_NtQuerySystemInformation.argtypes = ctypes.c_int, c_void_p, c_ulong, c_void_p
+_NtQuerySystemInformation.restype = c_ulong
 _VirtualQuery = _dll.VirtualQuery
 _VirtualQuery.argtypes = c_void_p, c_void_p, c_size_t
 _VirtualQuery.restype = c_size_t
@@ -50,6 +82,13 @@ _QueryWorkingSetEx.argtypes = c_void_p, c_void_p, c_ulong
 _CreateFile = _dll.CreateFileW
 _CreateFile.argtypes = ctypes.c_wchar_p, c_ulong, c_ulong, c_void_p, c_ulong, c_ulong, c_void_p
 _CreateFile.restype = c_void_p
+_CreateJobObject = _dll.CreateJobObjectW
+_CreateJobObject.argtypes = c_void_p, c_void_p
+_CreateJobObject.restype = c_void_p
+_SetInformationJobObject = _dll.SetInformationJobObject
+_SetInformationJobObject.argtypes = c_void_p, ctypes.c_int, c_void_p, c_ulong
+_AssignProcessToJobObject = _dll.AssignProcessToJobObject
+_AssignProcessToJobObject.argtypes = c_void_p, c_void_p
 _CloseHandle = _dll.CloseHandle
 _CloseHandle.argtypes = (c_void_p,)
 
@@ -69,8 +108,21 @@ def count_handles() -> int:
     """Count the handles of this process."""
     number = c_ulong()
     check(_GetProcessHandleCount(process, byref(number)))
-    # Wine 8 says 0: there each number that may be one is tried.
-    return number.value or sum(_GetHandleInformation(value, byref(c_ulong())) != 0 for value in range(4, 8192, 4))
+    return number.value or _count_in_system()  # 0: Wine 8
+
+
+def _count_in_system() -> int:
+    """Count the handles of this process among those of the whole system."""
+    size, status = 1 << 16, _STATUS_INFO_LENGTH_MISMATCH
+    while status == _STATUS_INFO_LENGTH_MISMATCH:
+        size *= 2
+        answer = ctypes.create_string_buffer(size)
+        status = _NtQuerySystemInformation(_SYSTEM_EXTENDED_HANDLE_INFORMATION, answer, size, None)
+    if status:
+        raise OSError(f"NtQuerySystemInformation: {status:#x}")
+    number = c_size_t.from_buffer(answer).value
+    entries = (_SystemHandle * number).from_buffer(answer, 2 * sizeof(c_size_t))
+    return sum(entry.process == os.getpid() for entry in entries)
 
 
 def mapped_regions() -> Iterator[tuple[int, int]]:
@@ -114,6 +166,15 @@ def open_exclusively(path: str) -> int:
     if handle == c_void_p(-1).value:
         raise ctypes.WinError(ctypes.get_last_error())
     return int(handle)
+
+
+def take_children_along() -> None:
+    """Have the system end the programs that this process starts when it ends itself, however it does."""
+    job = _CreateJobObject(None, None)  # the last handle to it goes with this process, and the job's processes with that
+    check(job)
+    limits = _JobLimits(flags=_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)
+    check(_SetInformationJobObject(job, _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION, byref(limits), sizeof(limits)))
+    check(_AssignProcessToJobObject(job, process))
 
 
 def is_wine() -> bool:
