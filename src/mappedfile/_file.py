@@ -19,6 +19,7 @@ from mappedfile._window import COPY, NOTHING, READ, WRITE, Window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import LockType
     from collections.abc import Callable, Mapping
     from typing import Any, Literal, Protocol, SupportsIndex, TypeAlias
 
@@ -97,6 +98,7 @@ class MappedFile(Window):
 
     _what = "mapped file"
 
+    _lock: LockType | None
     _section_fate: OpenSection | None
     _source: Source | None  # None: closed
 
@@ -315,7 +317,7 @@ class MappedFile(Window):
             raise io.UnsupportedOperation(
                 f"a file opened in mode {self._mode!r} cannot be resized: open it in mode 'r+', 'w+' or 'x+'"
             )
-        with self._lock:
+        with self._size_lock():
             self._refuse_if_faulted()
             old = self._size_now()
             if new < old:
@@ -353,7 +355,7 @@ class MappedFile(Window):
         bytes that were gone is lost; in mode ``"c"`` so is what had been written there before.
         """
         self._refuse_if_closed()
-        with self._lock:
+        with self._size_lock():
             raw = self._file_fate.raw
             faults, raw.faults = raw.faults, 0
             try:
@@ -362,6 +364,13 @@ class MappedFile(Window):
             except BaseException:
                 raw.faults += faults
                 raise
+
+    def _size_lock(self) -> LockType:
+        """Return what only one thread at a time may hold: who changes the size. close() drops it: a lock may be a handle."""
+        lock = self._lock
+        if lock is None:
+            raise self._refusal()
+        return lock
 
     def _size_now(self) -> int:
         size = ffi.new("int64_t *")
@@ -406,7 +415,7 @@ class MappedFile(Window):
         if strict:
             self._refuse_if_alive(f"close {self!r}")
         self._open = False
-        self._source = None
+        self._source = self._lock = None
         try:
             self._let_go()
         finally:
