@@ -164,7 +164,8 @@ static PyObject *point_at(PyObject *object, PyObject *const *arguments, Py_ssize
     self->length = length;
     self->writable = writable != 0;
     Py_XDECREF(before); /* last: it may unmap, and others run meanwhile */
-    Py_RETURN_NONE;
+    Py_INCREF(Py_None); /* Py_RETURN_NONE of headers since 3.12 counts nothing, and older Pythons load this too */
+    return Py_None;
 }
 
 static int traverse(PyObject *object, visitproc visit, void *arg)
