@@ -421,7 +421,7 @@ def test_using(place: Place, mode: str, kind: Any, says: str, call: Callable[[An
     """A call that cannot be raises the error that fits, says what is wrong, changes no byte and holds nothing: I3."""
     path = place.file
     with MappedFile(path, mode) as file, file.view(0, 100) as view:
-        file[0], view[0]
+        file[0], view[0], file.refresh()  # what is made on first use is there
         held = handles(), file_maps()
         with pytest.raises(kind, match=says or ".") as caught:
             call(file, view)

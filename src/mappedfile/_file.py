@@ -64,6 +64,8 @@ _MODES = {
     "c": (COPY, EXISTING),
 }
 
+_making_lock = allocate_lock()
+
 
 class MappedFile(Window):
     """A file mapped into memory: a window on all its bytes, and the maker of views on parts of it.
@@ -98,7 +100,7 @@ class MappedFile(Window):
 
     _what = "mapped file"
 
-    _lock: LockType | None
+    _lock: LockType | None  # made when it is needed: on Windows it is a handle, before Python 3.13
     _section_fate: OpenSection | None
     _source: Source | None  # None: closed
 
@@ -130,7 +132,7 @@ class MappedFile(Window):
         if self._reserve and not MAPS_BEYOND_END:
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._section_fate = None
-        self._lock = allocate_lock()
+        self._lock = None
         try:
             self._take_file(file, access, found)
             self._open = True
@@ -366,9 +368,11 @@ class MappedFile(Window):
                 raise
 
     def _size_lock(self) -> LockType:
-        """Return what only one thread at a time may hold: who changes the size. close() drops it: a lock may be a handle."""
-        lock = self._lock
-        if lock is None:
+        """Return what only one thread at a time may hold: who changes the size."""
+        with _making_lock:
+            lock = self._lock = self._lock or allocate_lock()
+        if not self._open:  # closed by another thread, meanwhile
+            self._lock = None
             raise self._refusal()
         return lock
 

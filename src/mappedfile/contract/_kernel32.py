@@ -170,7 +170,7 @@ def open_exclusively(path: str) -> int:
 
 def take_children_along() -> None:
     """Have the system end the programs that this process starts when it ends itself, however it does."""
-    job = _CreateJobObject(None, None)  # the last handle to it goes with this process, and the job's processes with that
+    job = _CreateJobObject(None, None)  # its handle goes with this process, and with the last handle all of its processes
     check(job)
     limits = _JobLimits(flags=_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)
     check(_SetInformationJobObject(job, _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION, byref(limits), sizeof(limits)))
