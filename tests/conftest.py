@@ -24,6 +24,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip a test once, and not once for each of its parameters, when a mark of it says that it cannot run here."""
+    skipped = set()
+    kept = []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if any(mark.args[0] for mark in item.iter_markers("skipif")):
+            if test in skipped:
+                continue
+            skipped.add(test)
+        kept.append(item)
+    items[:] = kept
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is there by now out of the way of the garbage collector, which is asked often."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_header() -> list[str]:
     """Say what is being tested."""
     return [

@@ -4,7 +4,9 @@ nothing is left behind, and nothing is half-made: I2, L10, S4, F8."""
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,9 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LINUX, need, only, strace, strace_attached
+from support import need, needs, only, strace, strace_attached
 
 HERE = Path(__file__).parent
+
+makes_calls_fail = needs(strace(), "strace, and permission to trace")
+reaches_limits = needs(
+    importlib.util.find_spec("resource") and os.path.exists("/proc/self/statm"), "limits that can be set and are heeded"
+)
+
 CALLS = (
     "openat,fstat,newfstatat,fcntl,dup,dup3,mmap,munmap,mremap,msync,fsync,fdatasync,sync_file_range,fallocate,ftruncate,"
     "pwrite64,close"
@@ -70,7 +78,6 @@ class Victim:
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    only(LINUX, "makes the calls of Linux fail")
     need(strace(), "strace, and permission to trace")
     folder = tmp_path_factory.mktemp("failing")
     command = [sys.executable, str(HERE / "failing.py"), str(folder)]
@@ -120,6 +127,7 @@ def is_ours(call: str) -> bool:
     return "/failing" in call
 
 
+@makes_calls_fail
 @pytest.mark.parametrize(("scenario", "failure"), [(name, one) for name, many in FAILURES.items() for one in many])
 def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
     """Whichever of its calls fails: an OSError with that number and the file's name; what was opened is closed, what was made
@@ -143,6 +151,7 @@ def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
         assert (after["mapped"] > 0) == (call == "munmap"), where
 
 
+@makes_calls_fail
 @pytest.mark.parametrize("scenario", FAILURES)
 def test_all_calls_fail(victim: Victim, scenario: str) -> None:
     """The table above names every call that a scenario makes, but mremap, which may fail."""
@@ -150,6 +159,7 @@ def test_all_calls_fail(victim: Victim, scenario: str) -> None:
     assert made - {"mremap"} == {failure.split()[0] for failure in FAILURES[scenario]}
 
 
+@makes_calls_fail
 @pytest.mark.parametrize("scenario", ["GrowAlone", "Refresh"])
 def test_remap_fails(victim: Victim, scenario: str) -> None:
     """A map that cannot be grown in place is made anew, and nobody notices: S2."""
@@ -157,6 +167,7 @@ def test_remap_fails(victim: Victim, scenario: str) -> None:
     assert (None, FINE) == (error, after)
 
 
+@makes_calls_fail
 @pytest.mark.parametrize(
     ("scenario", "call"),
     [("Scenario", "openat"), ("Create", "fallocate"), ("CreateSparse", "ftruncate"), ("FlushFile", "fsync"), ("FlushView", "msync"),
@@ -172,6 +183,7 @@ def test_interrupted(victim: Victim, scenario: str, call: str) -> None:
     assert (None, []) == (error, after["found"])
 
 
+@makes_calls_fail
 @pytest.mark.parametrize("scenario", ["Create", "Empty", "Grow", "GrowAlone"])
 @pytest.mark.parametrize("code", ["EOPNOTSUPP", "ENOSYS"])
 def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
@@ -181,6 +193,7 @@ def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
     assert (None, FINE) == (error, after)
 
 
+@makes_calls_fail
 @pytest.mark.parametrize("scenario", ["Create", "Grow"])
 def test_writing_fails_after_that(victim: Victim, scenario: str) -> None:
     """And when that fails, the file is as it was: S4, S5."""
@@ -194,6 +207,7 @@ def test_writing_fails_after_that(victim: Victim, scenario: str) -> None:
     assert number > 1
 
 
+@makes_calls_fail
 def test_rollback_fails(victim: Victim) -> None:
     """Of two errors the first is told: S4."""
     inject = "-e", "inject=fallocate:error=ENOSPC", "-e", "inject=ftruncate:error=EIO"
@@ -234,12 +248,12 @@ before = handles(), file_maps()
 
 def in_a_process(program: str, path: Path) -> None:
     """Run a program that reaches a limit."""
-    only(LINUX, "reaches the limits of Linux")
     command = [sys.executable, "-W", "error", "-c", START + textwrap.dedent(program), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120)
     assert (0, "") == (done.returncode, done.stderr)
 
 
+@reaches_limits
 def test_no_descriptors_left(path: Path) -> None:
     """Without a descriptor to be had opening is EMFILE, views of what is open work, and a new file is not made: I2."""
     in_a_process(
@@ -270,6 +284,7 @@ def test_no_descriptors_left(path: Path) -> None:
     )
 
 
+@reaches_limits
 def test_no_address_space_left(path: Path) -> None:
     """What does not fit is ENOMEM; what fits still works; the file can be opened, and a part of it mapped: L10, S4."""
     in_a_process(
@@ -309,6 +324,7 @@ def test_no_address_space_left(path: Path) -> None:
     )
 
 
+@reaches_limits
 def test_no_room_in_files(path: Path) -> None:
     """Past RLIMIT_FSIZE creation and growth are EFBIG, nothing is left behind, and all is as it was: S4."""
     in_a_process(
@@ -332,6 +348,7 @@ def test_no_room_in_files(path: Path) -> None:
     )
 
 
+@reaches_limits
 def test_no_maps_left(path: Path) -> None:
     """At the system's limit of maps a view is ENOMEM, and so is growing; those that are there work, all of them can be closed,
     and then everything is as before: L7, L10, S4."""

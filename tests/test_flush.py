@@ -5,33 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
-from support import LINUX, need, only, small_file_system, traced
+from support import mounts, needs, only, small_file_system, strace, traced
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 from mappedfile._native import lib
 from mappedfile.contract import NATIVE, Subject
 from mappedfile.contract._flush import PAGE, counts_dirty_pages, dirty, kill_writers
+from mappedfile.contract._probe import address_of
 
 STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
 SHARED = [subject for subject in NATIVE if subject.shared]
+WINDOWS = sys.platform == "win32"
 
-# What the program below does, between marks that strace sees.
+sees_calls = needs(WINDOWS or strace(), "strace, and permission to trace")
+
+# What is done, between marks.
 STEPS = """
-import os, sys
-from mappedfile import MappedFile
-from mappedfile.contract._probe import address_of
-
-def mark(name, window=None):
-    os.access(f"/mark/{name}/{address_of(window.data) if window is not None else 0}", 0)
-
-path = sys.argv[1]
 with MappedFile(path, "r+") as file, file.view(1_000_003, 20_000) as view, file.view(0, 0) as empty:
     mapped = file.view()  # where addresses are known
     view[:] = b"x" * len(view)
@@ -45,11 +41,12 @@ with MappedFile(path, "r+") as file, file.view(1_000_003, 20_000) as view, file.
     mark("an empty view"); empty.flush()
     mark("not durable", view); view.flush(5, 10, durable=False)
     file[100_000] = 1
-    mark("the whole file"); file.flush()
-    mark("the whole file, not durable"); file.flush(durable=False)
+    mark("the whole file", mapped, view, file); file.flush()
+    mark("the whole file, not durable", mapped, view, file); file.flush(durable=False)
     mark("a range of the file", file); file.flush(100_000, 1)
     file.resize(1_100_000)
-    mark("the whole file, grown"); file.flush()
+    file[1_050_000] = 1
+    mark("the whole file, grown", mapped, view, file); file.flush()
     mark("out of range")
     for window, offset, length in ((view, 0, 20_001), (view, 20_001, 0), (file, 0, 1_100_001)):
         try: window.flush(offset, length)
@@ -62,6 +59,9 @@ with MappedFile(path, "r+") as file, file.view(1_000_003, 20_000) as view, file.
     mark("the file is closed, not durable", view); view.flush(durable=False)
 with MappedFile(path, "r+") as file:
     mark("nothing was mapped"); file.flush()
+    with file.view(5, 10) as view:
+        view[0] = 1
+    mark("a closed view"); file.flush()
 for mode in ("r", "c"):
     with MappedFile(path, mode) as file, file.view(5000, 5000) as view:
         file[0], view[0]
@@ -73,42 +73,95 @@ for mode in ("r", "c"):
 mark("end")
 """
 
+# strace sees the marks.
+TRACED = f"""
+import os, sys
+from mappedfile import MappedFile
+from mappedfile.contract._probe import address_of
+
+def mark(name, *windows):
+    os.access(f"/mark/{{name}}/{{','.join(f'{{address_of(one.data)}}+{{len(one)}}' for one in windows)}}", 0)
+
+path = sys.argv[1]
+{STEPS}"""
+
+
+class Step(NamedTuple):
+    """One step: where the windows are that it is about, and how long, and what the system was asked for."""
+
+    windows: list[tuple[int, int]]
+    seen: list[str]
+
+
+def traced_steps(path: Path, folder: Path) -> Iterator[tuple[str, Step]]:
+    """Linux: take the steps under strace."""
+    step = None
+    flushes = "msync,fsync,fdatasync,sync_file_range,sync,syncfs"
+    for line in traced(TRACED, path, calls=f"{flushes},access,?faccessat,?faccessat2", folder=folder):
+        if found := re.search(r'access.*"/mark/(.*)/(.*)"', line):
+            windows = [tuple(map(int, pair.split("+"))) for pair in found[2].split(",") if pair]
+            step = Step(windows, [])
+            yield found[1], step
+        elif step is not None:
+            assert line.endswith("= 0"), line
+            call = re.sub(rf"\d+<{re.escape(str(path))}>", "file", line.rpartition(")")[0] + ")")
+            # Lengths in pages: the last may be a part.
+            step.seen.append(
+                re.sub(r"(msync\(0x[0-9a-f]+), (\d+)", lambda m: f"{m[1]}, {pages(int(m[2]))} pages", call)
+            )
+
+
+def watched_steps(path: Path) -> Iterator[tuple[str, Step]]:
+    """Windows: take them here, with eyes on what the backend calls in kernel32."""
+    from kernel32_calls import watched
+
+    steps: list[tuple[str, list[tuple[int, int]], list[Any]]] = []
+
+    def mark(name: str, *windows: Any) -> None:
+        where = [(address_of(one.data), len(one)) for one in windows]
+        calls.made = []
+        steps.append((name, where, calls.made))
+
+    with watched() as calls:
+        exec(STEPS, {"MappedFile": MappedFile, "path": path, "mark": mark})
+    for name, where, made in steps:
+        seen = [
+            f"{call}(file)" if call == "FlushFileBuffers" else f"{call}({given[0]:#x}, {pages(given[1])} pages)"
+            for call, given in made
+            if call.startswith("Flush")
+        ]
+        yield name, Step(where, seen)
+
+
+def pages(length: int) -> int:
+    return -(-length // PAGE_SIZE)
+
 
 @pytest.fixture(scope="module")
-def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, list[str]]]:
-    """What the kernel was asked for at each step: where the window is in memory, and the system calls."""
+def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Step]:
+    """What the system was asked for at each step."""
     folder = tmp_path_factory.mktemp("traced")
     path = folder / "file"
     path.write_bytes(bytes(1_050_000))
-    flushes = "msync,fsync,fdatasync,sync_file_range,sync,syncfs"
-    lines = traced(STEPS, path, calls=f"{flushes},access,?faccessat,?faccessat2", folder=folder)
-    steps: dict[str, tuple[int, list[str]]] = {}
-    for line in lines:
-        if found := re.search(r'access.*"/mark/(.*)/(\d+)"', line):
-            seen: list[str] = []
-            steps[found[1]] = int(found[2]), seen
-        elif steps:
-            assert line.endswith("= 0"), line
-            seen.append(re.sub(rf"\d+<{re.escape(str(path))}>", "file", line.rpartition(")")[0] + ")"))
+    steps = dict(watched_steps(path) if WINDOWS else traced_steps(path, folder))
     assert "end" in steps
     return steps
 
 
-def msync(address: int, offset: int, length: int, flags: str) -> str:
-    """The call that flushes a range, rounded outwards to pages."""
-    start, stop = address + offset, address + offset + length
+def flushed(window: tuple[int, int], offset: int, length: int, *, durable: bool = True) -> str:
+    """The call that flushes a range of a window, rounded outwards to pages."""
+    start, stop = window[0] + offset, window[0] + offset + length
     start -= start % PAGE_SIZE
-    return f"msync({start:#x}, {-(-(stop - start) // PAGE_SIZE)} pages, {flags})"
+    if WINDOWS:
+        return f"FlushViewOfFile({start:#x}, {pages(stop - start)} pages)"
+    return f"msync({start:#x}, {pages(stop - start)} pages, {'MS_SYNC' if durable else 'MS_ASYNC'})"
 
 
-def in_pages(calls: list[str]) -> list[str]:
-    """The same calls, with lengths in pages: the last may be a part."""
-    return [
-        re.sub(r"(msync\(0x[0-9a-f]+), (\d+)", lambda m: f"{m[1]}, {-(-int(m[2]) // PAGE_SIZE)} pages", c)
-        for c in calls
-    ]
+#: Makes a file durable. On Windows it follows every flush that is to be.
+SYNC = "FlushFileBuffers(file)" if WINDOWS else "fsync(file)"
 
 
+@sees_calls
 @pytest.mark.parametrize(
     ("step", "offset", "length"),
     [
@@ -120,18 +173,44 @@ def in_pages(calls: list[str]) -> list[str]:
         ("a range of the file", 100_000, 1),
     ],
 )
-def test_range(calls: dict[str, tuple[int, list[str]]], step: str, offset: int, length: int) -> None:
-    """A durable flush is one msync with MS_SYNC of the pages that the range touches, and nothing else: F1, F2."""
-    address, seen = calls[step]
-    assert [msync(address, offset, length, "MS_SYNC")] == in_pages(seen)
+def test_range(calls: dict[str, Step], step: str, offset: int, length: int) -> None:
+    """A durable flush is one msync with MS_SYNC of the pages that the range touches, and nothing else; on Windows it is
+    FlushViewOfFile, then FlushFileBuffers: F1, F2."""
+    (window,), seen = calls[step]
+    assert [flushed(window, offset, length), *[SYNC] * WINDOWS] == seen
 
 
-@pytest.mark.parametrize("step", ["the whole file", "the whole file, grown", "nothing was mapped"])
-def test_whole_file(calls: dict[str, tuple[int, list[str]]], step: str) -> None:
-    """Flushing the file is an fsync, which covers closed views and the size too: F6."""
-    assert ["fsync(file)"] == calls[step][1]
+@sees_calls
+@pytest.mark.parametrize("step", ["the whole file", "the whole file, grown"])
+def test_whole_file(calls: dict[str, Step], step: str) -> None:
+    """Flushing the file is an fsync, which covers the size too; on Windows it follows a flush of every map: F6."""
+    windows, seen = calls[step]
+    assert SYNC == seen[-1]
+    assert_covered(windows, seen[:-1])
 
 
+def assert_covered(windows: list[tuple[int, int]], seen: list[str]) -> None:
+    """All the pages of these windows were flushed, where that is needed: Windows."""
+    if not WINDOWS:
+        assert [] == seen
+    asked = set()
+    for call in seen:
+        found = re.fullmatch(r"FlushViewOfFile\((0x[0-9a-f]+), (\d+) pages\)", call)
+        assert found, call
+        asked.update(range(int(found[1], 16), int(found[1], 16) + int(found[2]) * PAGE_SIZE, PAGE_SIZE))
+    if WINDOWS:
+        for start, length in windows:
+            assert asked.issuperset(range(start - start % PAGE_SIZE, start + length, PAGE_SIZE)), seen
+
+
+@sees_calls
+@pytest.mark.parametrize("step", ["nothing was mapped", "a closed view"])
+def test_file_without_maps(calls: dict[str, Step], step: str) -> None:
+    """What closed views wrote is the file's: it is an fsync or FlushFileBuffers, and nothing else: F6."""
+    assert [SYNC] == calls[step].seen
+
+
+@sees_calls
 @pytest.mark.parametrize(
     "step",
     [
@@ -144,29 +223,30 @@ def test_whole_file(calls: dict[str, tuple[int, list[str]]], step: str) -> None:
         "mode c",
     ],
 )
-def test_nothing(calls: dict[str, tuple[int, list[str]]], step: str) -> None:
+def test_nothing(calls: dict[str, Step], step: str) -> None:
     """Empty ranges, ranges outside, read-only and private maps ask nothing of the system: F2, F4, F5."""
-    assert [] == calls[step][1]
+    assert [] == calls[step].seen
 
 
-def test_not_durable(calls: dict[str, tuple[int, list[str]]]) -> None:
+@sees_calls
+def test_not_durable(calls: dict[str, Step]) -> None:
     """A flush that is not durable starts write-back and waits for nothing: F3."""
-    address, seen = calls["not durable"]
+    (window,), seen = calls["not durable"]
     first = 1_000_003 + 5 - (1_000_003 + 5) % PAGE_SIZE
-    expected = [
-        msync(address, 5, 10, "MS_ASYNC"),
-        f"sync_file_range(file, {first}, {PAGE_SIZE}, SYNC_FILE_RANGE_WRITE)",
-    ]
-    assert expected == in_pages(seen)
-    assert ["sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE)"] == calls["the whole file, not durable"][1]
-    address, seen = calls["the file is closed, not durable"]
-    assert [msync(address, 0, 20_000, "MS_ASYNC")] == in_pages(seen)
+    start = [] if WINDOWS else [f"sync_file_range(file, {first}, {PAGE_SIZE}, SYNC_FILE_RANGE_WRITE)"]
+    assert [flushed(window, 5, 10, durable=False), *start] == seen
+    windows, seen = calls["the whole file, not durable"]
+    if WINDOWS:
+        assert_covered(windows, seen)
+    else:
+        assert ["sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE)"] == seen
+    (window,), seen = calls["the file is closed, not durable"]
+    assert [flushed(window, 0, 20_000, durable=False)] == seen
 
 
 def test_not_durable_writes(folder: Path) -> None:
     """Write-back that was started comes to its end by itself, long before the system's timer: F3."""
-    only(LINUX, "dirty pages are counted in /proc/self/smaps")
-    only(counts_dirty_pages(folder), "dirty pages of this file system never become clean")
+    only(counts_dirty_pages(folder), "no dirty pages are counted, or those of this file system never become clean")
     path = folder / "file"
     path.write_bytes(bytes(8 * PAGE))
     for whole in (True, False):
@@ -181,83 +261,6 @@ def test_not_durable_writes(folder: Path) -> None:
             while dirty(file) and time.monotonic() < until:
                 time.sleep(0.01)
             assert 0 == dirty(file)
-
-
-# Windows: FlushViewOfFile and FlushFileBuffers, seen by Wine
-
-
-RELAYED = """
-import sys
-from mappedfile import MappedFile
-def mark(name):
-    print(f"mark {name}", file=sys.stderr, flush=True)
-with MappedFile(sys.argv[1], "r+") as file, file.view(70_000, 9000) as view:
-    view[:] = b"x" * len(view)
-    file[0] = 1
-    mark("whole view"); view.flush()
-    mark("a range of a view"); view.flush(5000, 10)
-    mark("not durable"); view.flush(5000, 10, durable=False)
-    mark("the whole file"); file.flush()
-    mark("nothing"); view.flush(0, 0); view.flush(9000)
-with MappedFile(sys.argv[1], "r+") as file:
-    with file.view(0, 10) as view:
-        view[0] = 2
-    mark("a closed view"); file.flush()
-for mode in ("r", "c"):
-    with MappedFile(sys.argv[1], mode) as file, file.view(0, 10) as view:
-        file[0], view[0]
-        mark(f"mode {mode}"); file.flush(); view.flush(); view.flush(durable=False)
-mark("end")
-"""
-
-
-@pytest.fixture(scope="module")
-def relayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The flushing calls of kernel32 that Wine saw at each step."""
-    only(sys.platform == "win32", "FlushViewOfFile is Windows'")
-    import winreg
-
-    key = r"Software\Wine\Debug"
-    try:
-        winreg.OpenKey(winreg.HKEY_CURRENT_USER, r"Software\Wine").Close()
-    except OSError:
-        pytest.skip("only Wine shows the calls of a program")
-    names = "FlushViewOfFile;FlushFileBuffers"
-    path = tmp_path_factory.mktemp("relayed") / "file"
-    path.write_bytes(bytes(100_000))
-    with winreg.CreateKey(winreg.HKEY_CURRENT_USER, key) as debug:
-        winreg.SetValueEx(
-            debug, "RelayInclude", 0, winreg.REG_SZ, ";".join(f"kernel32.{n};kernelbase.{n}" for n in names.split(";"))
-        )
-        try:
-            done = subprocess.run([sys.executable, "-c", RELAYED, str(path)], env={**os.environ, "WINEDEBUG": "+relay"},
-                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)  # fmt: skip
-        finally:
-            winreg.DeleteValue(debug, "RelayInclude")
-    steps: dict[str, list[str]] = {}
-    for line in done.stderr.splitlines():
-        if line.startswith("mark "):
-            seen: list[str] = []
-            steps[line[5:]] = seen
-        elif found := re.search(r"Call KERNEL32\.(Flush(?:ViewOfFile|FileBuffers))\((\w+)(?:,(\w+))?", line):
-            seen.append(f"{found[1]} {int(found[3], 16)}" if found[3] else found[1])
-    assert "end" in steps, done.stderr[-2000:]
-    need(any(steps.values()), "Wine's relay of calls (WINEDEBUG=+relay)")
-    return steps
-
-
-def test_calls_on_windows(relayed: dict[str, list[str]]) -> None:
-    """FlushViewOfFile of the pages, then FlushFileBuffers; the first alone if it need not be durable: F1-F4, F6."""
-    first = 70_000 % GRANULARITY  # what the view has before it in its map
-    whole = first + 9000 - first % PAGE_SIZE + first % PAGE_SIZE - first
-    assert relayed["whole view"][1:] == ["FlushFileBuffers"]
-    assert relayed["whole view"][0].startswith("FlushViewOfFile "), whole
-    assert relayed["a range of a view"] == [f"FlushViewOfFile {PAGE_SIZE}", "FlushFileBuffers"]
-    assert relayed["not durable"] == [f"FlushViewOfFile {PAGE_SIZE}"]
-    assert relayed["the whole file"][-1] == "FlushFileBuffers"
-    assert 2 == sum(call.startswith("FlushViewOfFile") for call in relayed["the whole file"])
-    assert ["FlushFileBuffers"] == relayed["a closed view"]
-    assert [[], [], []] == [relayed[step] for step in ("nothing", "mode r", "mode c")]
 
 
 class Recorder:
@@ -349,6 +352,7 @@ def full_device(tmp_path: Path) -> Iterator[Path]:
         yield file
 
 
+@needs(mounts(), "to mount file systems")
 @pytest.mark.parametrize("way", ["view", "range", "file", "file after closed view"])
 def test_write_back_error(full_device: Path, way: str) -> None:
     """A device that fails to write is an OSError of the flush, with number and file name, and the map lives on: F8."""

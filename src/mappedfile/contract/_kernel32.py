@@ -16,7 +16,10 @@ _dll = ctypes.WinDLL("kernel32", use_last_error=True)
 _MEM_MAPPED = 0x40000
 _PAGE = 4096
 _GENERIC_READ = 0x80000000
+_FILE_READ_ATTRIBUTES = 0x80
+_FILE_SHARE_ALL = 7
 _OPEN_EXISTING = 3
+_FILE_STANDARD_INFO = 1
 _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION = 9
 _JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 _SYSTEM_EXTENDED_HANDLE_INFORMATION = 64
@@ -52,6 +55,15 @@ class _JobLimits(ctypes.Structure):  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION
     ]
 
 
+class _FileStandardInfo(ctypes.Structure):
+    _fields_ = [
+        ("allocated", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("links", c_ulong),
+        ("flags", ctypes.c_ubyte * 2),
+    ]
+
+
 class _SystemHandle(ctypes.Structure):
     _fields_ = [
         ("object", c_void_p),
@@ -82,6 +94,8 @@ _QueryWorkingSetEx.argtypes = c_void_p, c_void_p, c_ulong
 _CreateFile = _dll.CreateFileW
 _CreateFile.argtypes = ctypes.c_wchar_p, c_ulong, c_ulong, c_void_p, c_ulong, c_ulong, c_void_p
 _CreateFile.restype = c_void_p
+_GetFileInformationByHandleEx = _dll.GetFileInformationByHandleEx
+_GetFileInformationByHandleEx.argtypes = c_void_p, ctypes.c_int, c_void_p, c_ulong
 _CreateJobObject = _dll.CreateJobObjectW
 _CreateJobObject.argtypes = c_void_p, c_void_p
 _CreateJobObject.restype = c_void_p
@@ -162,7 +176,22 @@ def count_valid(address: int, length: int) -> int:
 
 def open_exclusively(path: str) -> int:
     """Open a file for reading and share it with nobody; return the handle."""
-    handle = _CreateFile(path, _GENERIC_READ, 0, None, _OPEN_EXISTING, 0, None)
+    return _open(path, _GENERIC_READ, 0)
+
+
+def count_allocated(path: str) -> int:
+    """Count the bytes of disk that a file has, whoever else has it open."""
+    handle = _open(path, _FILE_READ_ATTRIBUTES, _FILE_SHARE_ALL)
+    try:
+        info = _FileStandardInfo()
+        check(_GetFileInformationByHandleEx(handle, _FILE_STANDARD_INFO, byref(info), sizeof(info)))
+    finally:
+        close_handle(handle)
+    return int(info.allocated)
+
+
+def _open(path: str, access: int, sharing: int) -> int:
+    handle = _CreateFile(path, access, sharing, None, _OPEN_EXISTING, 0, None)
     if handle == c_void_p(-1).value:
         raise ctypes.WinError(ctypes.get_last_error())
     return int(handle)
@@ -170,11 +199,12 @@ def open_exclusively(path: str) -> int:
 
 def take_children_along() -> None:
     """Have the system end the programs that this process starts when it ends itself, however it does."""
-    job = _CreateJobObject(None, None)  # its handle goes with this process, and with the last handle all of its processes
+    job = _CreateJobObject(None, None)
     check(job)
     limits = _JobLimits(flags=_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)
     check(_SetInformationJobObject(job, _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION, byref(limits), sizeof(limits)))
     check(_AssignProcessToJobObject(job, process))
+    # The handle stays open: it goes with this process.
 
 
 def is_wine() -> bool:
