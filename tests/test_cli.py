@@ -165,11 +165,15 @@ def on_a_terminal(command, *arguments, expect, keys=None, after=None, **environm
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+#: Modes that have every clause between them; tests/test_contract.py has the others.
+MODES = ("r", "r+", "c")
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """The JSON report of a whole run."""
     folder = tmp_path_factory.mktemp("whole")
-    out, err = run(REAL, "check", "--json", folder, expect=0)
+    out, err = run(REAL, "check", "--json", *(word for mode in MODES for word in ("--mode", mode)), folder, expect=0)
     assert "" == err
     assert [] == os.listdir(folder)
     return json.loads(out)
@@ -180,7 +184,9 @@ class TestRealContract:
 
     def test_every_clause_is_in_the_report(self, told):
         """One row a clause, in the contract's order, with one outcome a mode."""
-        expected = [(clause.id, clause.says, list(clause.modes)) for clause in CLAUSES.values()]
+        expected = [
+            (clause.id, clause.says, [mode for mode in clause.modes if mode in MODES]) for clause in CLAUSES.values()
+        ]
 
         assert expected == [
             (row["id"], row["says"], [outcome["mode"] for outcome in row["modes"]]) for row in told["clauses"]

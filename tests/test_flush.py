@@ -1,4 +1,4 @@
-"""Flushing, as system calls and failing devices show it: F1, F3, F6, F7, F8."""
+"""Flushing, as system calls and failing devices show it: F1, F3, F6, F8."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ from support import mounts, needs, only, small_file_system, strace, traced
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 from mappedfile._native import lib
-from mappedfile.contract import NATIVE, Subject
-from mappedfile.contract._flush import PAGE, counts_dirty_pages, dirty, kill_writers
+from mappedfile.contract._flush import PAGE, counts_dirty_pages, dirty
 from mappedfile.contract._probe import address_of
 
-STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
-SHARED = [subject for subject in NATIVE if subject.shared]
 WINDOWS = sys.platform == "win32"
 
 sees_calls = needs(WINDOWS or strace(), "strace, and permission to trace")
@@ -321,15 +318,6 @@ def test_calls_of_the_backend(folder: Path, monkeypatch: pytest.MonkeyPatch, lik
             assert str(path) == str(caught.value.filename)
             if like == "windows":
                 assert "sync" not in [call[0] for call in recorder.calls], "what failed is not followed by a sync"
-
-
-# F7
-
-
-@pytest.mark.parametrize("subject", SHARED, ids=str)
-def test_killed(subject: Subject, folder: Path) -> None:
-    """Whatever moment a writer is killed at, what it had written is in the file: F7."""
-    kill_writers(subject, folder, times=200 if STRESS else 5)
 
 
 # F8

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import inspect
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +29,7 @@ class NotHere(Exception):
     """The clause cannot be shown here; the message says why."""
 
 
-@dataclass(frozen=True)
-class Clause:
+class Clause(NamedTuple):
     """One clause: its id, what it says, the modes it speaks of, and its check."""
 
     id: str
@@ -54,7 +51,7 @@ def clause(id: str, *, modes: tuple[str, ...] = ALL) -> Callable[[Check], Check]
             gc.collect()  # what earlier checks left behind does not go, and is not counted, during this one
             check(subject, folder)
 
-        CLAUSES[id] = Clause(id, " ".join(inspect.getdoc(check).split()), modes, alone)  # type: ignore[union-attr]
+        CLAUSES[id] = Clause(id, " ".join((check.__doc__ or "").split()), modes, alone)
         return check
 
     return register

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mappedfile.contract._children import Child, in_child, say
 from mappedfile.contract._clauses import SHARED_WRITABLE, Broken, clause, equal, raises, true
+from mappedfile.contract._lifetime import STRESS
 from mappedfile.contract._probe import address_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 PAGE = mmap.PAGESIZE
 GRANULARITY = mmap.ALLOCATIONGRANULARITY
+#: So many writers F7 kills.
+KILLS = 200 if STRESS else 5
 
 
 @clause("F1", modes=SHARED_WRITABLE)
@@ -186,7 +189,30 @@ def F6(subject: Subject, folder: Path) -> None:
 @clause("F7", modes=SHARED_WRITABLE)
 def F7(subject: Subject, folder: Path) -> None:
     """What was written and not flushed is still there for others after the writing process is killed with SIGKILL."""
-    kill_writers(subject, folder, times=5)
+    path = folder / "file"
+    for _ in range(KILLS):
+        said = []
+        with Child(write_until_killed, subject, folder) as writer:
+            said.append(writer.hear())
+            time.sleep(random.random() * 0.03)
+        try:
+            while True:
+                said.append(writer.hear())
+        except Broken as end:
+            if "ended with status" not in str(end):
+                raise
+        done = len(said)
+        equal(str(done - 1), said[-1], "the last that the writer said, of all that it said")
+        model = bytearray(_SIZE)
+        for index in range(done):
+            at, record = _record(index)
+            model[at : at + len(record)] = record
+        found = bytearray(path.read_bytes())
+        at, record = _record(done)  # may have been on its way
+        found[at : at + len(record)] = model[at : at + len(record)]
+        equal(_SIZE, len(found), "the size of the file")
+        true(found == model, f"all {done} records that were written before the kill are in the file")
+        path.unlink()
 
 
 @clause("F8", modes=SHARED_WRITABLE)
@@ -255,34 +281,6 @@ def read_past_cache(path: Path, offset: int) -> bytes | None:
 # F7: a writer that is killed
 
 _SIZE = 64 * PAGE
-
-
-def kill_writers(subject: Subject, folder: Path, *, times: int) -> None:
-    """Let a process write through maps and say so, kill it at a random moment, and look for what it had said."""
-    path = folder / "file"
-    for _ in range(times):
-        said = []
-        with Child(write_until_killed, subject, folder) as writer:
-            said.append(writer.hear())
-            time.sleep(random.random() * 0.03)
-        try:
-            while True:
-                said.append(writer.hear())
-        except Broken as end:
-            if "ended with status" not in str(end):
-                raise
-        done = len(said)
-        equal(str(done - 1), said[-1], "the last that the writer said, of all that it said")
-        model = bytearray(_SIZE)
-        for index in range(done):
-            at, record = _record(index)
-            model[at : at + len(record)] = record
-        found = bytearray(path.read_bytes())
-        at, record = _record(done)  # may have been on its way
-        found[at : at + len(record)] = model[at : at + len(record)]
-        equal(_SIZE, len(found), "the size of the file")
-        true(found == model, f"all {done} records that were written before the kill are in the file")
-        path.unlink()
 
 
 def _record(index: int) -> tuple[int, bytes]:

@@ -20,7 +20,8 @@ from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mappedfile import GRANULARITY, PAGE_SIZE, capabilities
+import mappedfile
+from mappedfile import GRANULARITY, PAGE_SIZE
 from mappedfile.contract import _probe
 from mappedfile.contract._children import in_child
 from mappedfile.contract._clauses import NotHere, clause, equal, raises, true
@@ -849,7 +850,7 @@ def close_behind_its_back(handle: int) -> None:
 @clause("L11")
 def L11(subject: Subject, folder: Path) -> None:
     """After `fork`, parent and child each close their own; neither disturbs the other."""
-    if not capabilities().fork:
+    if not mappedfile.capabilities().fork:
         raise NotHere("this system does not fork")
     in_child(fork_and_close, subject, folder)  # in a process without threads
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mappedfile import GRANULARITY, capabilities
+import mappedfile
+from mappedfile import GRANULARITY
 from mappedfile.contract._children import in_child
 from mappedfile.contract._clauses import clause, equal, raises, true
 from mappedfile.contract._lifetime import pattern
@@ -105,17 +106,17 @@ def N2(subject: Subject, folder: Path) -> None:
             refused = (folder / "refused").exists()
             when = f"after it was deleted {who}, {'closed' if closed else 'open'}"
             if refused:
-                true(not capabilities().delete_mapped, "a file that is mapped can be deleted")
+                true(not mappedfile.capabilities().delete_mapped, "a file that is mapped can be deleted")
                 unchanged(path, opened, "after PermissionError")
                 (folder / "refused").unlink()
-            elif capabilities().delete_mapped:
+            elif mappedfile.capabilities().delete_mapped:
                 true(not os.path.lexists(path), f"the name is gone at once {when}")
                 path.write_bytes(b"another file")  # and free
             opened.works(when)
             opened.close()
             if refused:
                 os.unlink(path)
-            elif capabilities().delete_mapped:
+            elif mappedfile.capabilities().delete_mapped:
                 equal(b"another file", path.read_bytes(), "a new file under the name")
                 os.unlink(path)
             true(not os.path.lexists(path), f"the name is gone when everything is closed, {when}")
@@ -150,7 +151,7 @@ def N3(subject: Subject, folder: Path) -> None:
             replace(subject, folder)
             when = f"after it was replaced {who}, {'closed' if closed else 'open'}"
             if (folder / "refused").exists():
-                true(not capabilities().replace_mapped, "a file that is mapped can be replaced")
+                true(not mappedfile.capabilities().replace_mapped, "a file that is mapped can be replaced")
                 (folder / "refused").unlink()
                 unchanged(path, opened, "after PermissionError")
                 equal(new, (folder / "new").read_bytes(), "the bytes of the file that was to replace it")

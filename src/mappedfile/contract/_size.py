@@ -8,7 +8,6 @@ import errno
 import gc
 import mmap
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +178,7 @@ def S5(subject: Subject, folder: Path) -> None:
     """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later; `sparse=True` opts out."""
     size = 2**20
     holes = system_leaves_holes(folder, size)
-    if shutil.disk_usage(folder).free < 64 * size:
+    if free_space(folder) < 64 * size:
         fill_disk(subject, folder, allocates=holes is not None)
         return
     # Nobody's large disk gets filled: that the blocks are there when the size is says as much.
@@ -442,9 +441,16 @@ def system_leaves_holes(folder: Path, size: int) -> bool | None:
     return sys.platform == "win32" or hollow < size
 
 
+def free_space(folder: Path) -> int:
+    """Bytes that the file system of a folder has free."""
+    import shutil  # it takes long to import, and few processes need it
+
+    return shutil.disk_usage(folder).free
+
+
 def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
     """Ask a small disk for more than it has."""
-    free = shutil.disk_usage(folder).free
+    free = free_space(folder)
     too_much = free + 2**20
     kept = folder / "kept"
     content = b"kept" * GRANULARITY
@@ -463,7 +469,7 @@ def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
                     true(not new.exists(), "no file is left behind")
                 else:
                     equal(0, new.stat().st_size, "the size of what is left behind")
-            left = shutil.disk_usage(folder).free
+            left = free_space(folder)
             true(left >= free - 2**18, f"what was taken is given back: of {free} bytes free there are {left}")
             mapped.resize(free // 2)
             mapped[len(content) :] = b"\1" * (free // 2 - len(content))  # every page has its room
@@ -525,6 +531,10 @@ def past(subject: Subject, path: Path, size: int) -> None:
                 equal(place, mapped.find(there, place - 100, place + 7), "where it is found")
                 equal(place, mapped.rfind(there, place - 100, place + 100), "where it is found from the end")
             equal(mapped[size - 1], mapped[-1], "the last byte")
+        else:
+            with raises(OSError, "the map of the whole file, which the system refuses") as caught:
+                mapped[0]
+            equal(str(path), str(caught.error.filename), "the file name of the error")
         if subject.shared:
             with mapped.view(2**32 + 50, 1) as view:
                 view[0] = 77

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mappedfile import MappedFile
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """A way to open files, in one mode."""
 
     name: str

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mappedfile import GRANULARITY, PAGE_SIZE, capabilities
+import mappedfile
+from mappedfile import GRANULARITY, PAGE_SIZE
 from mappedfile.contract._children import in_child
 from mappedfile.contract._clauses import NotHere, clause, equal, raises, true
 from mappedfile.contract._lifetime import pattern
@@ -22,7 +23,7 @@ CONTENT = pattern(GRANULARITY + PAGE_SIZE + 100)
 def T2(subject: Subject, folder: Path) -> None:
     """Where the system refuses to cut a mapped file short (Windows), the other side gets its error and the
     mapping is whole."""
-    if capabilities().truncate_mapped:
+    if mappedfile.capabilities().truncate_mapped:
         raise NotHere("this system lets others cut a mapped file short")
     path = folder / "file"
     for closed in (False, True):
