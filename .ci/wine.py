@@ -37,6 +37,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mapped
 PREFIX = CACHE / "wine"
 COMPILER = "x86_64-w64-mingw32-gcc"
 SECONDS = 900  # for one run of Python; a hang must not take all of CI's time
+HUNG = 124  # the exit status then
 
 # setuptools names a limited-API module after the system that it runs on, and there is no option to say otherwise.
 SETUP = """
@@ -76,6 +77,8 @@ def run_tests(arguments: list[str]) -> int:
             print(f"\n=== Windows Python {one.version} on Wine", flush=True)
             sys.stdout.buffer.write(one.written.getvalue())
             sys.stdout.flush()
+    if HUNG in statuses:  # and so may what it had started
+        quietly(PREFIX, wineserver(), "-k", allowed=(0, 1, 2))
     return next(filter(None, statuses), 0)
 
 
@@ -95,7 +98,9 @@ def build_wheel(folder: Path) -> Path:
     if shutil.which(COMPILER) is None:
         raise SystemExit(f"{COMPILER} is missing: run .ci/apt")
     python = unpacked(WITH_HEADERS)
-    call([sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder, PROJECT])
+    # Of a copy: building leaves things in the folder, and others may be building there now.
+    project = shutil.copytree(PROJECT, folder / "project", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
+    call([sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder, project])
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -141,7 +146,7 @@ class Run:
         except subprocess.TimeoutExpired:
             self.kill()
             self.written.write(f"\nWindows Python {self.version} did not end within {SECONDS} seconds\n".encode())
-            return 124
+            return HUNG
         self.kill()
         return status
 

@@ -27,7 +27,7 @@ needs_rich = pytest.mark.skipif(not HAS_RICH, reason="rich is not installed")
 
 # A contract with a clause for every fate. The worker process imports the program again, and so registers them too.
 PROGRAM = """
-import ctypes, os, subprocess, sys, threading, time, _thread
+import os, pathlib, subprocess, sys, threading, time, _thread
 from mappedfile.contract._clauses import CLAUSES, Broken, NotHere, clause
 
 CLAUSES.clear()
@@ -72,13 +72,18 @@ def hangs(subject, folder):
         (folder / "hung").touch()
         subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], stdout=file)
 
+def interrupt(folder):
+    while not list(pathlib.Path(folder).rglob("hung")):
+        time.sleep(0.1)
+    _thread.interrupt_main()
+
 if __name__ == "__main__":
     if "--without-rich" in sys.argv:
         sys.argv.remove("--without-rich")
         sys.modules["rich"] = None
     if "--interrupt" in sys.argv:
         sys.argv.remove("--interrupt")
-        threading.Timer(1.5, _thread.interrupt_main).start()
+        threading.Thread(target=interrupt, args=(sys.argv[-1],)).start()
     from mappedfile.__main__ import main
     sys.exit(main())
 """
