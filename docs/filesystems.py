@@ -1,10 +1,10 @@
 """Run ``mappedfile check`` on many file systems, and keep the results for the table in the README.
 
     python docs/filesystems.py [NAME ...]             as root, on Linux; installs the tools it needs (Debian)
-    mappedfile check --json | python docs/filesystems.py --store wine
+    mappedfile check --json | python docs/filesystems.py --store NAME
 
-Each file system is made in a file, mounted, checked and taken away again. One that this system cannot mount is named, and its old
-result stays. Then run docs/tables.py.
+Each file system is made in a file, mounted, checked and taken away again; "wine" is drive C: of Wine's, for the Windows build. One
+that this system cannot mount is named, and its old result stays. Then run docs/tables.py.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+WINE = Path(__file__).parents[1] / ".ci" / "wine.py"
 PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
@@ -29,9 +30,13 @@ PACKAGES = {
 
 
 def run(*command):
-    done = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{command[0]}: {done.stderr.strip() or done.returncode}")
+    with tempfile.TemporaryFile(
+        "w+"
+    ) as said:  # no pipe: ntfs-3g goes on in the background with it in hand, and it would not end
+        done = subprocess.run([str(part) for part in command], check=False, stdout=subprocess.DEVNULL, stderr=said)
+        said.seek(0)
+        if done.returncode:
+            raise RuntimeError(f"{command[0]}: {said.read().strip() or done.returncode}")
 
 
 @contextmanager
@@ -69,6 +74,13 @@ def bindfs(room, *options):
     return mounted(room / "mnt", "bindfs", *options, room / "below")
 
 
+@contextmanager
+def wine(room):
+    """Drive C:, as the Windows build sees it."""
+    run(sys.executable, WINE, "install")
+    yield "C:\\"
+
+
 KINDS = {
     "ext4": lambda room: disk(room, ("mkfs.ext4", "-q")),
     "xfs": lambda room: disk(room, ("mkfs.xfs", "-q")),
@@ -78,6 +90,7 @@ KINDS = {
     "bindfs": bindfs,
     "bindfs-direct": lambda room: bindfs(room, "-o", "direct_io"),
     "ntfs-3g": lambda room: disk(room, ("mkntfs", "-F", "-Q", "-q"), "ntfs-3g"),
+    "wine": wine,
 }
 
 
@@ -102,10 +115,11 @@ def check(name):
     with ExitStack() as stack:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mappedfile-")))
         place = stack.enter_context(KINDS[name](room))
-        command = [sys.executable, "-m", "mappedfile", "check", "--json", str(place)]
+        python = [sys.executable, WINE, "run", "3.13"] if name == "wine" else [sys.executable]
+        command = [*python, "-m", "mappedfile", "check", "--json", place]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode > 1:
-        raise RuntimeError(done.stderr)
+        raise RuntimeError(done.stdout + done.stderr)
     return store(name, done.stdout)
 
 

@@ -23,7 +23,7 @@ SYSTEMS = {
     "bindfs": "FUSE: bindfs on ext4",
     "bindfs-direct": "FUSE: bindfs with `direct_io`",
     "ntfs-3g": "FUSE: ntfs-3g",
-    "wine": "Windows build on Wine",
+    "wine": "Wine 8, drive C: on ext4",
 }
 
 
