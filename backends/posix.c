@@ -220,6 +220,7 @@ int mf_close_section(mf_section *section)
  * microseconds, whatever else the process does. */
 static mf_word first_map, last_hit, handlers;
 static atomic_flag writing = ATOMIC_FLAG_INIT;
+static uintptr_t page_size;
 
 static mf_mapping *map_at(uintptr_t address)
 {
@@ -242,6 +243,23 @@ static void start_anew(void)
 {
     handlers = 0;
     unlock_list();
+}
+
+static int not_ready;
+
+static void get_ready(void)
+{
+    page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
+    not_ready = pthread_atfork(lock_list, unlock_list, start_anew);
+}
+
+/* What there has to be before the list is used, or the error that keeps it from being. */
+static int ready(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    int error = pthread_once(&once, get_ready);
+
+    return error != 0 ? error : not_ready;
 }
 
 static void put_on_list(mf_mapping *map)
@@ -283,9 +301,13 @@ static int protection(int access)
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
 {
     int flags = access == MF_COPY ? MAP_PRIVATE : MAP_SHARED;
-    void *base = mmap(NULL, length, protection(access), flags, fd_of(file), (off_t)offset);
+    int error = ready();
+    void *base;
 
     (void)section;
+    if (error != 0)
+        return error;
+    base = mmap(NULL, length, protection(access), flags, fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
     out->base = base;
@@ -374,7 +396,6 @@ int mf_sync(const mf_file *file, int wait)
  * predecessor. */
 enum { LEVELS = 4 };
 static struct sigaction predecessors[LEVELS];
-static uintptr_t page_size;
 
 static void raise_bound(mf_word *bound, uintptr_t value)
 {
@@ -427,14 +448,35 @@ static int put_zeros(uintptr_t address)
     return done;
 }
 
-static int is_fault(const siginfo_t *info)
+/* Whether a page could not be had, rather than that somebody sent the signal or an address was misaligned. */
+static int is_missing_page(const siginfo_t *info)
 {
 #ifdef BUS_MCEERR_AR
-    /* Broken memory that somebody used is a fault; a mere report of some (BUS_MCEERR_AO) is not. */
+    /* Broken memory that somebody used is one; a mere report of some (BUS_MCEERR_AO) is not. */
     return info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR || info->si_code == BUS_MCEERR_AR;
 #else
     return info->si_addr != NULL;
 #endif
+}
+
+/* Whether the interrupted instruction raised the signal: it will again, and nobody can have it ignored. */
+static int comes_again(const siginfo_t *info)
+{
+#ifdef BUS_MCEERR_AO
+    return info->si_code > 0 && info->si_code != BUS_MCEERR_AO; /* sigaction(2): what users send is not positive */
+#else
+    return info->si_addr != NULL;
+#endif
+}
+
+static int is_default(const struct sigaction *action)
+{
+    return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_DFL;
+}
+
+static int is_ignored(const struct sigaction *action)
+{
+    return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN;
 }
 
 /* Acts as the system or the predecessor would have, had there been no guard. */
@@ -447,12 +489,12 @@ static void pass_on(struct sigaction *predecessor, int number, siginfo_t *info, 
 
     if ((to.sa_flags & (int)SA_RESETHAND) != 0)
         *predecessor = by_default;
-    if (!(to.sa_flags & SA_SIGINFO) && to.sa_handler == SIG_IGN && !is_fault(info))
+    if (is_ignored(&to) && !comes_again(info))
         return;
-    if (!(to.sa_flags & SA_SIGINFO) && (to.sa_handler == SIG_DFL || to.sa_handler == SIG_IGN)) {
+    if (is_ignored(&to) || is_default(&to)) {
         sigaction(number, &by_default, NULL);
-        if (!is_fault(info))
-            raise(number); /* blocked until the handler returns; a fault comes again by itself */
+        if (!comes_again(info))
+            raise(number); /* blocked until the handler returns */
         return;
     }
     for (other = 1; other < NSIG; other++)
@@ -469,7 +511,7 @@ static void on_fault(int level, int number, siginfo_t *info, void *context)
 {
     int error = errno;
 
-    if (!is_fault(info) || !put_zeros((uintptr_t)info->si_addr))
+    if (!is_missing_page(info) || !put_zeros((uintptr_t)info->si_addr))
         pass_on(&predecessors[level], number, info, context);
     errno = error;
 }
@@ -514,14 +556,12 @@ int mf_guard(void)
 {
     static int levels; /* of those that were used */
     struct sigaction now, ours = {0};
-    int level, error = 0;
+    int level, error = ready();
 
+    if (error != 0)
+        return error;
     lock_list();
-    if (levels == 0) {
-        page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
-        error = pthread_atfork(lock_list, unlock_list, start_anew);
-    }
-    if (error == 0 && sigaction(SIGBUS, NULL, &now) != 0)
+    if (sigaction(SIGBUS, NULL, &now) != 0)
         error = errno;
     if (error == 0 && level_of(&now) < 0) {
         for (level = 0; level < levels && !same(&predecessors[level], &now); level++)
@@ -531,7 +571,9 @@ int mf_guard(void)
         } else {
             predecessors[level] = now;
             ours.sa_sigaction = on_faults[level];
-            ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+            ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+            /* What is sent interrupts a system call if it would have without us. */
+            ours.sa_flags |= is_ignored(&now) ? SA_RESTART : now.sa_flags & SA_RESTART;
             sigfillset(&ours.sa_mask); /* who jumps out of a handler of his must not jump out of this one */
             if (sigaction(SIGBUS, &ours, NULL) != 0)
                 error = errno;
