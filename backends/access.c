@@ -28,7 +28,7 @@ static PyObject *name_get, *name_set, *name_drop;
 static int is_lost(const Access *self)
 {
 #ifndef _WIN32
-    atomic_signal_fence(memory_order_seq_cst); /* the copy is done, and a handler that had to be called has been */
+    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler put the zeros there */
 #endif
     return self->map->lost_to != 0;
 }
