@@ -25,12 +25,14 @@ def fault_guard(wanted: bool | None = None, /) -> bool:
     this library it passes on to the handler that it found. Whoever takes the signal afterwards comes first, until the
     next file is mapped as a whole: then the guard goes on top again.
 
-    Raises ``RuntimeError`` when it is in place and not wanted: it stays, since others may rely on it. ``OSError`` when
-    the system refuses.
+    Raises ``RuntimeError`` when it was put in place and is not wanted: it stays, since others may rely on it.
+    ``OSError`` when the system refuses. ``TypeError`` for what is neither a bool nor None.
     """
     global pending, _wanted
+    if wanted is not None and not isinstance(wanted, bool):
+        raise TypeError(f"fault_guard() takes True, False or None, not {wanted!r}")
     if wanted is False:
-        if lib.mf_guarded():
+        if lib.mf_guarded() or (_wanted and not pending):
             raise RuntimeError("the fault guard is in place and stays: say fault_guard(False) before the first map")
         pending = _wanted = False
     elif wanted:
