@@ -23,6 +23,7 @@ ORACLE_BREAKS: dict[str, str] = {
     "S6": "the offset of a map must be a multiple of the granularity",
     "S7": "the offset of a map must be a multiple of the granularity",
     "S8": "a map does not learn that its file has grown",
+    "T1": "the process dies: SIGBUS",
     "I2": "errors do not name the file, nor say what cannot be mapped",
     "I3": "`in` takes anything, and says no",
 }
@@ -47,7 +48,7 @@ HOLDS_IN_ON_WINDOWS: dict[str, tuple[str, ...]] = {
 }
 
 #: And what it breaks elsewhere alone.
-HOLDS_ON_WINDOWS = ("F3", "S4", "S5")
+HOLDS_ON_WINDOWS = ("F3", "S4", "S5", "T1")
 
 
 def reason(id: str, mode: str, *, windows: bool) -> str | None:

@@ -2,21 +2,260 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mappedfile
-from mappedfile import GRANULARITY, PAGE_SIZE
-from mappedfile.contract._children import in_child
+from mappedfile import GRANULARITY, PAGE_SIZE, MappingFault
+from mappedfile.contract import _probe
+from mappedfile.contract._children import Child, hear, in_child, say
 from mappedfile.contract._clauses import NotHere, clause, equal, raises, true
 from mappedfile.contract._lifetime import pattern
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mappedfile.contract._subjects import Subject
 
 CONTENT = pattern(GRANULARITY + PAGE_SIZE + 100)
+
+
+# T1
+
+#: Bytes in no place of the file, and the parts of the file that T1 knows: up to SHORT it stays; what is left of that page is zeros.
+ABSENT = b"\xf1" * 3
+WHOLE = (pattern(7 * PAGE_SIZE) + pattern(PAGE_SIZE)[:100]).replace(b"\xf1", b"\xf2")
+SHORT = 3 * PAGE_SIZE + 50
+GONE = 4 * PAGE_SIZE
+#: What is written before the cut, in private maps too: on a page that stays, and on one that goes.
+KEPT, LOST = PAGE_SIZE + 5, 5 * PAGE_SIZE + 5
+
+
+@clause("T1")
+def T1(subject: Subject, folder: Path) -> None:
+    """If the file is cut short under a mapping (POSIX), or its pages cannot be read or written any more, the process
+    lives: access through the library raises `MappingFault` (an `OSError`), access through buffers and arrays reads
+    zeros, and `faulted` is true on every object concerned. Other mappings are not disturbed."""
+    # Pages that cannot be read: tests/test_guard.py, which has devices that fail.
+    if not mappedfile.capabilities().truncate_mapped:
+        raise NotHere("this system lets nobody cut a mapped file short")
+    with Child(lose_pages, subject, folder) as child:  # it may die
+        while (order := child.hear()) != "done":
+            if order == "restore":
+                with (folder / "file").open("r+b") as file:
+                    file.seek(SHORT)
+                    file.write(WHOLE[SHORT:])
+            else:
+                os.truncate(folder / "file", int(order))
+            child.say()
+        child.end()
+
+
+def others(order: str | int) -> None:
+    """T1: have the parent, another process, cut the file to a length, or "restore" it."""
+    say(str(order))
+    hear()
+
+
+def lose_pages(subject: Subject, folder: Path) -> None:
+    """T1: meet what is gone in every way there is; in a process of its own."""
+    with suppress(ImportError):
+        import numpy  # noqa: F401 (its libraries are maps of files too)
+    survive(subject, folder)
+    before = _probe.handles(), *_probe.file_maps()
+    for name, access in ways(subject).items():
+        for whose in ("file", "view"):
+            meet(subject, folder, whose, access, f"{name} of a {whose}")
+    meet_through_buffers(subject, folder)
+    accept_the_shorter(subject, folder)
+    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes after everything was closed")
+    say("done")
+
+
+def survive(subject: Subject, folder: Path) -> None:
+    """T1: the least of it, that even who has no views must pass."""
+    file = subject.create(folder / "file", WHOLE)
+    equal(WHOLE[GONE], file[GONE], "a byte")
+    others(SHORT)
+    with raises(MappingFault, "an index"):
+        file[GONE]
+    file.close()
+
+
+def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
+    """Name the ways to get at bytes, each given a window and where in it the bytes are that are gone."""
+    every: dict[str, Callable[[Any, int], object]] = {
+        "an index": lambda window, gone: window[gone],
+        "a negative index": lambda window, gone: window[gone - len(window)],
+        "a slice": lambda window, gone: window[gone - 10 : gone + 10],
+        "a slice with a step": lambda window, gone: window[gone - 30 : gone + 30 : 7],
+        "a slice backwards": lambda window, gone: window[gone + 10 : gone - 10 : -1],
+        "iteration": lambda window, gone: list(window),
+        "find": lambda window, gone: window.find(ABSENT),
+        "rfind": lambda window, gone: window.rfind(ABSENT),
+        "count": lambda window, gone: window.count(ABSENT),
+        "in": lambda window, gone: ABSENT in window,
+    }
+    if subject.writable:
+        every["assignment to an index"] = lambda window, gone: window.__setitem__(gone, 7)
+        every["assignment to a slice"] = lambda window, gone: window.__setitem__(slice(gone - 1, gone + 2), b"new")
+        every["assignment to a slice with a step"] = lambda window, gone: window.__setitem__(
+            slice(gone, gone + 20, 10), memoryview(b"..")
+        )
+    if subject.shared:  # these look at no bytes: they tell what was met before
+        every["flush"] = lambda window, gone: (window.data[gone], window.flush(gone, 1))
+        every["flush of everything"] = lambda window, gone: (window.data[gone], window.flush())
+        every["a flush that does not wait"] = lambda window, gone: (window.data[gone], window.flush(durable=False))
+    return every
+
+
+class Maps:
+    """T1: a file with a view on what will be gone, a view elsewhere, and another file."""
+
+    def __init__(self, subject: Subject, folder: Path) -> None:
+        self.path = folder / "file"
+        self.path.unlink(missing_ok=True)
+        (folder / "other").unlink(missing_ok=True)
+        self.file = subject.create(self.path, WHOLE)
+        self.other = subject.create(folder / "other", WHOLE)
+        self.first = SHORT - 20
+        self.view = self.file.view(self.first)
+        self.elsewhere = self.file.view(7, 2 * PAGE_SIZE)
+        self.whole = bytearray(WHOLE)  # what is to be read through the file, below SHORT
+        if subject.writable:
+            for place in (KEPT, LOST):
+                self.file[place] = self.whole[place] = WHOLE[place] ^ 0xFF
+        self.seen = self.whole if subject.shared else WHOLE  # and through views
+
+    def check(self, gone: tuple[bool, bool], what: str) -> None:
+        """Break the clause unless file and view are as *gone* says, and what stays is right."""
+        equal(gone, (self.file.faulted, self.view.faulted), f"faulted of the file and the view after {what}")
+        equal((False, False), (self.elsewhere.faulted, self.other.faulted), f"faulted of others after {what}")
+        equal(WHOLE[GONE:], self.other[GONE:], f"another file after {what}")
+        equal(self.whole[:SHORT], self.file[:SHORT], f"what stays of the file, after {what}")
+        equal(self.seen[7 : 7 + 2 * PAGE_SIZE], self.elsewhere[:], f"a view of what stays, after {what}")
+        equal(self.seen[self.first : SHORT], self.view[: SHORT - self.first], f"what stays of a view, after {what}")
+
+    def close(self) -> None:
+        for window in (self.view, self.elsewhere, self.file, self.other):
+            window.close()
+
+
+def meet(subject: Subject, folder: Path, whose: str, access: Callable[[Any, int], object], what: str) -> None:
+    """T1: be told of bytes that are gone, by one way to get at them; and go on once they are back."""
+    maps = Maps(subject, folder)
+    window, first = (maps.file, 0) if whose == "file" else (maps.view, maps.first)
+    equal(WHOLE[GONE], window[GONE - first], f"a byte before {what}")
+    others(SHORT)
+    maps.check((False, False), f"the cut, and before {what}")
+    for again in ("", ", again"):
+        with raises(MappingFault, what + again, says="gone") as caught:
+            access(window, GONE - first)
+        equal(errno.EIO, caught.error.errno, f"errno of {what}")
+        equal(os.fspath(maps.path), os.fspath(caught.error.filename), f"the file name of {what}")
+        if "everything" not in what and "does not wait" not in what:
+            met = caught.error.offset
+            true(met is not None and GONE <= met < GONE + 21, f"the offset of {what}, {met}, is where bytes are gone")
+    maps.check((True, whose == "view"), what)
+    if subject.shared:
+        with raises(MappingFault, f"resize() after {what}"):
+            maps.file.resize(len(WHOLE) + PAGE_SIZE)
+        with raises(MappingFault, f"flush() after {what}"):
+            maps.file.flush()
+        equal(SHORT, maps.path.stat().st_size, f"the size of the file after {what} and a refused resize()")
+
+    others("restore")
+    with raises(MappingFault, f"{what}, before refresh()"):
+        access(window, GONE - first)
+    maps.file.refresh()
+    equal(False, maps.file.faulted, f"faulted after {what} and refresh()")
+    equal((WHOLE[GONE:], len(WHOLE)), (maps.file[GONE:], len(maps.file)), f"what is back after {what} and refresh()")
+    if subject.mode == "c":
+        equal(maps.whole[KEPT], maps.file[KEPT], f"a private byte on a page that stayed, after {what} and refresh()")
+    if whose == "view":
+        equal(True, maps.view.faulted, f"faulted of the view after {what} and refresh() of its file")
+        with raises(MappingFault, f"{what}, after refresh()"):
+            access(window, GONE - first)
+        maps.view.close()
+        maps.view = maps.file.view(maps.first)
+        equal((False, WHOLE[GONE:]), (maps.view.faulted, maps.view[GONE - maps.first :]), "a view that was made anew")
+    if subject.writable:
+        maps.file[GONE : GONE + 4] = b"back"
+        maps.file.flush()
+        equal(b"back", maps.file[GONE : GONE + 4], f"what is written after {what} and refresh()")
+        expected = b"back" if subject.shared else WHOLE[GONE : GONE + 4]
+        equal(expected, maps.path.read_bytes()[GONE : GONE + 4], f"the file, written after {what} and refresh()")
+    maps.close()
+
+
+def meet_through_buffers(subject: Subject, folder: Path) -> None:
+    """T1: read zeros where the file is gone, and what is there elsewhere; nothing raises."""
+    maps = Maps(subject, folder)
+    buffer = maps.file.data[3:][2:]
+    others(SHORT)
+    zeros = bytes(len(WHOLE) - SHORT)
+    # POSIX: the rest of the page in which the file ends is zeros, and can be read without a fault: mmap(2).
+    equal(zeros[: GONE - SHORT], maps.file[SHORT:GONE], "the rest of the page in which the file ends")
+    equal(False, maps.file.faulted, "faulted after reading the rest of that page")
+    expected = bytes(maps.whole[5:SHORT]) + zeros
+    equal(expected, buffer.tobytes(), "a slice of a slice")
+    equal((True, False), (maps.file.faulted, maps.view.faulted), "faulted after reading a buffer of the file")
+    with suppress(ImportError):
+        import numpy as np
+
+        array = np.frombuffer(buffer, "u1")
+        equal(sum(expected), int(array.sum(dtype=np.uint64)), "the sum of a NumPy array")
+        equal(expected, array.tobytes(), "the bytes of a NumPy array")
+        maps.check((True, False), "reading a NumPy array")
+        del array
+    window = maps.view.data
+    equal(bytes(len(WHOLE) - GONE), window[GONE - maps.first :].tobytes(), "a buffer of a view")
+    maps.check((True, True), "reading the buffer of a view")
+    if subject.writable:
+        buffer[GONE] = 7
+        equal(7, buffer[GONE], "what is written where the file is gone: it is kept, and reaches nobody")
+        with raises(MappingFault, "reading what was written where the file is gone"):
+            maps.file[GONE + 5]
+    equal(SHORT, maps.path.stat().st_size, "the size of the file after writing where it is gone")
+    others("restore")
+    equal(WHOLE[SHORT:GONE], buffer[SHORT - 5 : GONE - 5].tobytes(), "the rest of that page once it is back")
+    maps.file.refresh()
+    equal(WHOLE[GONE:], maps.file[GONE:], "what is back, while a buffer of the old map is alive")
+    equal(bytes(10), buffer[GONE + 100 :][:10].tobytes(), "a buffer of the old map after refresh()")
+    maps.close()
+    equal(bytes(10), buffer[GONE + 100 :][:10].tobytes(), "a buffer of the old map after close()")
+
+
+def accept_the_shorter(subject: Subject, folder: Path) -> None:
+    """T1: go on with what is left of the file."""
+    for met in (True, False):
+        maps = Maps(subject, folder)
+        others(SHORT)
+        if met:
+            with raises(MappingFault, "an index"):
+                maps.file[GONE]
+        maps.file.refresh()
+        equal((SHORT, False), (len(maps.file), maps.file.faulted), "length and faulted after refresh()")
+        equal(maps.whole[:SHORT], maps.file[:], "the bytes of the file after refresh()")
+        with raises(IndexError, "an index past the shorter file"):
+            maps.file[SHORT]
+        if subject.writable:
+            maps.file[9:12] = b"new"
+            maps.file.flush()
+            expected = b"new" if subject.shared else WHOLE[9:12]
+            equal(expected, maps.path.read_bytes()[9:12], "what was written after refresh()")
+        if subject.shared:
+            maps.file.resize(len(WHOLE))
+            equal(bytes(len(WHOLE) - SHORT), maps.file[SHORT:], "the bytes that resize() added")
+            maps.file[GONE] = 9
+            equal(9, maps.path.read_bytes()[GONE], "what was written into them")
+        maps.close()
+
+
+# T2
 
 
 @clause("T2")
