@@ -65,6 +65,7 @@ typedef struct {
     int maps_beyond_end;      /* a map may reach beyond the end of the file, and works there once the file is longer */
     int has_sections;         /* maps are made from a section, not from the file itself */
     int sync_covers_maps;     /* mf_sync writes what is dirty in maps too; elsewhere mf_flush must come first */
+    int guard_covers_all;     /* the fault guard saves whoever meets a page that is gone; elsewhere mf_copy and mf_search alone */
 } mf_system;
 
 void mf_query_system(mf_system *out);

@@ -29,6 +29,7 @@ void mf_query_system(mf_system *out)
     out->granularity = out->page_size;
     out->maps_beyond_end = 1;
     out->has_sections = 0;
+    out->guard_covers_all = 1;
 #ifdef __APPLE__
     out->flush_reaches_device = 0; /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC */
     out->sync_covers_maps = 0;

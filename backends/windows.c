@@ -34,6 +34,7 @@ void mf_query_system(mf_system *out)
     out->granularity = info.dwAllocationGranularity;
     out->maps_beyond_end = 0;
     out->has_sections = 1;
+    out->guard_covers_all = 0;
     out->flush_reaches_device = 0; /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks */
     out->sync_covers_maps = 0;
 }

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from mappedfile._system import MAPS_BEYOND_END
+from mappedfile._system import GUARD_COVERS_ALL, MAPS_BEYOND_END
 
 
 def _says(text: str) -> bool:
@@ -20,6 +20,7 @@ class Capabilities:
     allocate: bool = _says("disk blocks can be reserved when a file is created or grown")
     reserve: bool = _says("address space can be reserved, for growth that leaves the map where it is")
     fork: bool = _says("a process can be forked, maps and all")
+    guard_buffers: bool = _says("the fault guard covers buffers and arrays: they read zeros where bytes of a map are gone")
 
 
 _POSIX = sys.platform != "win32"
@@ -30,6 +31,7 @@ _CAPABILITIES = Capabilities(
     allocate=True,
     reserve=MAPS_BEYOND_END,
     fork=_POSIX,
+    guard_buffers=GUARD_COVERS_ALL,
 )
 
 

@@ -18,3 +18,5 @@ MAPS_BEYOND_END: bool = bool(_system.maps_beyond_end)
 HAS_SECTIONS: bool = bool(_system.has_sections)
 #: Syncing the file writes what is dirty in maps of it too: Linux. Elsewhere they must be flushed before.
 SYNC_COVERS_MAPS: bool = bool(_system.sync_covers_maps)
+#: Who meets a page that is gone through a buffer reads zeros; elsewhere the process ends: Windows.
+GUARD_COVERS_ALL: bool = bool(_system.guard_covers_all)
