@@ -20,7 +20,9 @@ class Capabilities:
     allocate: bool = _says("disk blocks can be reserved when a file is created or grown")
     reserve: bool = _says("address space can be reserved, for growth that leaves the map where it is")
     fork: bool = _says("a process can be forked, maps and all")
-    guard_buffers: bool = _says("the fault guard covers buffers and arrays: they read zeros where bytes of a map are gone")
+    guard_buffers: bool = _says(
+        "the fault guard covers buffers and arrays: they read zeros where bytes of a map are gone"
+    )
 
 
 _POSIX = sys.platform != "win32"

@@ -1,0 +1,302 @@
+"""What tests/test_guard.py has done in other processes: once with the guard and once without, to be compared. Not a test.
+
+    python guarding.py with|without HELPER FOLDER
+
+runs every scenario in a fork of its own, and prints as JSON how each ended and what it said. HELPER is tests/sigbus.c, compiled.
+
+A scenario is who takes SIGBUS, when, and how the signal comes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import mmap
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mappedfile
+from mappedfile import PAGE_SIZE, MappedFile, MappingFault
+
+SECONDS = 30  # after which a scenario hangs
+PLAIN, WITH_INFO, CHAINING = range(3)
+
+
+class Helper:
+    """tests/sigbus.c, compiled."""
+
+    def __init__(self, path: str) -> None:
+        self.library = library = ctypes.CDLL(path)
+        library.map_file.restype = ctypes.c_void_p
+        library.map_file.argtypes = [ctypes.c_int, ctypes.c_size_t]
+        library.touch.argtypes = library.try_touch.argtypes = [ctypes.c_void_p]
+        library.read_once.restype = library.blocked.restype = ctypes.c_long
+        library.read_once.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+        self.take, self.give_back, self.touch = library.take, library.give_back, library.touch
+        self.try_touch, self.blocked, self.misalign = library.try_touch, library.blocked, library.misalign
+        self.handles, self.read_once, self.block = library.handles, library.read_once, library.block
+        self.flags = {name: getattr(library, name)() for name in ("restarts", "once", "nests", "on_stack")}
+
+    def seen(self) -> dict[str, int]:
+        """What its handler saw."""
+        names = ("calls", "number", "code", "place", "blocked", "errno")
+        return dict(zip(names, (ctypes.c_long * len(names)).in_dll(self.library, "seen"), strict=True))
+
+    def map(self, path: Path) -> int:
+        """Map a file of two pages, and cut it short to one; return the address of the page that is gone."""
+        path.write_bytes(b"f" * 2 * PAGE_SIZE)
+        with path.open("r+b") as file:
+            address: int = self.library.map_file(file.fileno(), 2 * PAGE_SIZE)
+        os.truncate(path, PAGE_SIZE)
+        return address + PAGE_SIZE
+
+
+class Ours:
+    """A mapped file, of which others cut off the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_bytes(b"o" * 3 * PAGE_SIZE)
+        self.file = MappedFile(path)
+        assert self.file[0] == ord("o")
+
+    def lose(self) -> None:
+        os.truncate(self.path, PAGE_SIZE)
+        for _ in range(2):
+            try:
+                self.file[PAGE_SIZE]
+            except MappingFault:
+                pass
+            else:
+                raise AssertionError("no MappingFault")
+        assert self.file[PAGE_SIZE - 1] == ord("o")
+
+
+# Who takes SIGBUS
+
+
+def nobody(helper: Helper) -> None:
+    """The default action."""
+
+
+def ignore(helper: Helper) -> None:
+    signal.signal(signal.SIGBUS, signal.SIG_IGN)
+
+
+def python(helper: Helper) -> None:
+    signal.signal(signal.SIGBUS, lambda *_: print("Python's handler", flush=True))
+
+
+def trace(helper: Helper) -> None:
+    faulthandler.enable()
+
+
+def trace_and_python(helper: Helper) -> None:
+    python(helper)
+    faulthandler.enable()
+
+
+def library(kind: int, *flags: str) -> Callable[[Helper], None]:
+    def take(helper: Helper) -> None:
+        assert helper.take(kind, sum(helper.flags[flag] for flag in flags)) == 0
+
+    return take
+
+
+# When
+
+
+def before(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded: bool) -> None:
+    """Before the first map."""
+    take(helper)
+    ours = Ours(folder / "ours")
+    if guarded:
+        ours.lose()
+
+
+def after(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded: bool) -> None:
+    """After the last map."""
+    Ours(folder / "ours")
+    take(helper)
+
+
+def between(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded: bool) -> None:
+    """After a map, and before another one."""
+    first = Ours(folder / "first")
+    take(helper)
+    second = Ours(folder / "second")
+    if guarded:
+        assert mappedfile.fault_guard()
+        first.lose()
+        second.lose()
+
+
+def twice(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded: bool) -> None:
+    """Before, between and after maps."""
+    take(helper)
+    between(take, helper, folder, guarded)
+    ours = Ours(folder / "ours")
+    if guarded:
+        ours.lose()
+
+
+# How the signal comes
+
+
+def fault(helper: Helper, folder: Path) -> None:
+    """A page of another library's map is gone."""
+    print("errno", helper.touch(helper.map(folder / "foreign")))
+
+
+def faults(helper: Helper, folder: Path) -> None:
+    """Twice: the second in another page's place."""
+    fault(helper, folder)
+    (folder / "foreign").unlink()
+    print("seen", helper.seen(), "blocked", helper.blocked(), flush=True)
+    fault(helper, folder)
+
+
+def fault_in_thread(helper: Helper, folder: Path) -> None:
+    """In a thread, which has SIGUSR2 blocked."""
+
+    def work() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        fault(helper, folder)
+        print("blocked", helper.blocked())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def fault_of_mmap(helper: Helper, folder: Path) -> None:
+    """In a map of the standard library's."""
+    (folder / "mmap").write_bytes(b"m" * 2 * PAGE_SIZE)
+    with (folder / "mmap").open("r+b") as file, mmap.mmap(file.fileno(), 0) as map:
+        os.truncate(folder / "mmap", PAGE_SIZE)
+        print(map[PAGE_SIZE])
+
+
+def misaligned(helper: Helper, folder: Path) -> None:
+    """An address is misaligned, and the processor was told to mind."""
+    if helper.misalign():
+        print("read it")
+    else:
+        print("cannot be had")
+
+
+def raised(helper: Helper, folder: Path) -> None:
+    """By the process itself."""
+    signal.raise_signal(signal.SIGBUS)
+    print("lived")
+
+
+def killed(helper: Helper, folder: Path) -> None:
+    """By another process, during a system call."""
+    data, write = os.pipe()
+    wait, done = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.close(done)
+        while True:
+            state = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "S":
+                break
+        os.kill(parent, signal.SIGBUS)
+        import select
+
+        if not select.select([wait], [], [], 0.3)[0]:
+            os.write(write, b"late")
+        os._exit(0)
+    buffer = ctypes.create_string_buffer(10)
+    found = helper.read_once(data, buffer, 10)
+    os.close(done)
+    os.waitpid(child, 0)
+    print("read", found, buffer.value)
+
+
+TAKERS: dict[str, Callable[[Helper], None]] = {
+    "nobody": nobody,
+    "SIG_IGN": ignore,
+    "Python": python,
+    "faulthandler": trace,
+    "faulthandler on Python": trace_and_python,
+    "plain": library(PLAIN),
+    "plain, restarts": library(PLAIN, "restarts"),
+    "plain, once": library(PLAIN, "once"),
+    "plain, nests": library(PLAIN, "nests"),
+    "plain, once and nests": library(PLAIN, "once", "nests"),
+    "info": library(WITH_INFO),
+    "info, restarts": library(WITH_INFO, "restarts", "on_stack"),
+    "info, once": library(WITH_INFO, "once"),
+    "info, nests": library(WITH_INFO, "nests"),
+    "info, once and nests": library(WITH_INFO, "once", "nests"),
+    "chaining": library(CHAINING),
+}
+TIMES = {each.__name__: each for each in (before, after, between, twice)}
+EVENTS = {each.__name__: each for each in (fault, faults, fault_in_thread, fault_of_mmap, misaligned, raised, killed)}
+
+
+def hangs(taker: str, event: str) -> bool:
+    """Whether the signal comes for ever, with the guard and without: a handler that returns and has mended nothing."""
+    if event in ("raised", "killed") or "once" in taker or taker in ("nobody", "SIG_IGN", "faulthandler"):
+        return False
+    return taker.endswith("Python") or event == "misaligned" or (event == "fault_of_mmap" and taker != "chaining")
+
+
+SCENARIOS = [
+    f"{taker}: {time}: {event}"
+    for taker in TAKERS
+    for time in TIMES
+    for event in EVENTS
+    if not hangs(taker, event) and (taker, time) != ("chaining", "twice")  # it would call itself
+]
+
+
+def run(name: str, helper: Helper, folder: Path, guarded: bool) -> None:
+    taker, time, event = name.split(": ")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if not guarded:
+        mappedfile.fault_guard(False)
+    TIMES[time](TAKERS[taker], helper, folder, guarded)
+    print("begin", flush=True)
+    EVENTS[event](helper, folder)
+    print("seen", helper.seen(), "blocked", helper.blocked())
+
+
+def main() -> None:
+    guarded = sys.argv[1] == "with"
+    helper = Helper(sys.argv[2])
+    outcomes: dict[str, Any] = {}
+    for number, name in enumerate(SCENARIOS):
+        folder = Path(sys.argv[3], str(number))
+        folder.mkdir()
+        pid = os.fork()
+        if pid == 0:
+            said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT)
+            os.dup2(said, 1)
+            os.dup2(said, 2)
+            signal.alarm(SECONDS)
+            status = 1
+            try:
+                run(name, helper, folder, guarded)
+                status = 0
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}")
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        outcomes[name] = {"status": status, "said": (folder / "said").read_text().replace(str(folder), "FOLDER")}
+    print(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+/* Another library that has to do with SIGBUS, for tests/test_guard.py: its handlers, faults in a map of its own, and what its
+ * handlers saw of the thread that they interrupted. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { PLAIN, WITH_INFO, CHAINING, JUMPING };
+enum { CALLS, NUMBER, CODE, ADDRESS, MASK, ERROR, FIELDS };
+
+/* What the handler saw last: how often it was called, the signal, its si_code, the place in the map, what was blocked, errno. */
+long seen[FIELDS];
+
+static char *map, *touched;
+static size_t length;
+static struct sigaction before;
+static sigjmp_buf back;
+
+/* Which of these signals the thread has blocked. */
+long blocked(void)
+{
+    static const int signals[] = {SIGBUS, SIGUSR1, SIGUSR2, SIGTERM};
+    sigset_t mask;
+    long found = 0;
+    int i;
+
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    for (i = 0; i < 4; i++)
+        found |= (long)sigismember(&mask, signals[i]) << i;
+    return found;
+}
+
+static void see(int number, int code, char *address)
+{
+    seen[CALLS]++;
+    seen[NUMBER] = number;
+    seen[CODE] = code;
+    seen[ADDRESS] = address != NULL && address >= map && address < map + length ? address - map : -1;
+    seen[MASK] = blocked();
+    seen[ERROR] = errno;
+}
+
+static void repair(char *address)
+{
+    long page = sysconf(_SC_PAGESIZE);
+
+    if (map != NULL && address >= map && address < map + length)
+        mmap(map + (address - map) / page * page, (size_t)page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+static void plain(int number)
+{
+    see(number, 0, touched);
+    repair(touched);
+}
+
+static void with_info(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    see(number, info->si_code, info->si_code > 0 ? info->si_addr : NULL);
+    if (info->si_code > 0)
+        repair(info->si_addr);
+}
+
+/* Repairs what is its own, and leaves everything else to the handler before it. */
+static void chaining(int number, siginfo_t *info, void *context)
+{
+    char *address = info->si_addr;
+
+    if (info->si_code > 0 && map != NULL && address >= map && address < map + length)
+        with_info(number, info, context);
+    else if (before.sa_flags & SA_SIGINFO)
+        before.sa_sigaction(number, info, context);
+    else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+        before.sa_handler(number);
+    else if (sigaction(number, &before, NULL) == 0 && info->si_code <= 0)
+        raise(number); /* a fault comes again by itself */
+}
+
+static void jumping(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    see(number, info->si_code, info->si_code > 0 ? info->si_addr : NULL);
+    siglongjmp(back, 1);
+}
+
+/* Takes SIGBUS; SIGUSR1 is to be blocked meanwhile. */
+int take(int kind, int flags)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    sigemptyset(&action.sa_mask);
+    sigaddset(&action.sa_mask, SIGUSR1);
+    action.sa_flags = flags;
+    if (kind == PLAIN) {
+        action.sa_handler = plain;
+    } else {
+        action.sa_flags |= SA_SIGINFO;
+        action.sa_sigaction = kind == WITH_INFO ? with_info : kind == CHAINING ? chaining : jumping;
+    }
+    return sigaction(SIGBUS, &action, &before);
+}
+
+int give_back(void)
+{
+    return sigaction(SIGBUS, &before, NULL);
+}
+
+int handles(void)
+{
+    struct sigaction now;
+
+    sigaction(SIGBUS, NULL, &now);
+    return now.sa_flags & SA_SIGINFO ? now.sa_sigaction == with_info || now.sa_sigaction == chaining
+                                     : now.sa_handler == plain;
+}
+
+char *map_file(int fd, size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (memory == MAP_FAILED)
+        return NULL;
+    length = size;
+    return map = memory;
+}
+
+/* Reads a byte; returns what errno is afterwards. */
+int touch(volatile char *address)
+{
+    volatile int *error = &errno; /* or the compiler knows what it is */
+
+    touched = (char *)address;
+    *error = ERANGE;
+    (void)*address;
+    return *error;
+}
+
+/* The same where the handler jumps back: 1 if it did. */
+int try_touch(volatile char *address)
+{
+    touched = (char *)address;
+    if (sigsetjmp(back, 1) != 0)
+        return 1;
+    (void)*address;
+    return 0;
+}
+
+/* Reads from a pipe, once: the number of bytes, or -errno. */
+long read_once(int fd, char *out, size_t size)
+{
+    ssize_t done = read(fd, out, size);
+
+    return done < 0 ? -errno : done;
+}
+
+int block(int number)
+{
+    sigset_t mask;
+
+    sigemptyset(&mask);
+    sigaddset(&mask, number);
+    return pthread_sigmask(SIG_BLOCK, &mask, NULL);
+}
+
+int restarts(void)
+{
+    return SA_RESTART;
+}
+
+int once(void)
+{
+    return (int)SA_RESETHAND;
+}
+
+int nests(void)
+{
+    return SA_NODEFER;
+}
+
+int on_stack(void)
+{
+    return SA_ONSTACK;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+/* Reads a misaligned word with the processor's alignment check on. */
+int misalign(void)
+{
+    static char bytes[16] __attribute__((aligned(16)));
+
+    __asm__ volatile("subq $256, %%rsp\n\t" /* there may be a red zone */
+                     "pushfq\n\torl $0x40000, (%%rsp)\n\tpopfq\n\t"
+                     "movl 1(%0), %%eax\n\t"
+                     "pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq\n\t"
+                     "addq $256, %%rsp"
+                     :
+                     : "r"(bytes)
+                     : "rax", "memory", "cc");
+    return 1;
+}
+#else
+int misalign(void)
+{
+    return 0;
+}
+#endif

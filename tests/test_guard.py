@@ -1,0 +1,334 @@
+"""The fault guard: a process lives when a page of a map is gone, and everybody else gets SIGBUS as if there were no guard. T1.
+
+What Windows does is in test_guard_windows.py. What the guard cannot do is shown here too: docs/guard.md says it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import guarding
+import pytest
+from conftest import STRESS
+from support import LINUX, need, only, small_file_system, unmount
+
+import mappedfile
+from mappedfile import PAGE_SIZE
+from mappedfile.contract import CLAUSES, STDLIB, Broken
+
+pytestmark = pytest.mark.skipif(not mappedfile.capabilities().guard_buffers, reason="no SIGBUS: test_guard_windows.py")
+
+HERE = Path(__file__).parent
+MAX_MAPS = Path("/proc/sys/vm/max_map_count")
+
+
+def run(function: str, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Call a function of tests/faulting.py in a process of its own, and return how that ended."""
+    command = [sys.executable, "-W", "error", HERE / "faulting.py", function, *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
+    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    return subprocess.run(command, env=environment, timeout=timeout, check=False, **pipes)
+
+
+def said(function: str, *arguments: object, timeout: float = 60) -> str:
+    """The same for one that must end well: return what it said."""
+    done = run(function, *arguments, timeout=timeout)
+    assert 0 == done.returncode, (done.returncode, done.stderr[-3000:])
+    return done.stdout.strip()
+
+
+def dies(function: str, *arguments: object, by: int = getattr(signal, "SIGBUS", 0)) -> str:
+    """The same for one that a signal must end."""
+    done = run(function, *arguments)
+    assert (-by, "") == (done.returncode, done.stderr)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tests/sigbus.c, compiled: another library."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    need(compiler, "a C compiler")
+    library = tmp_path_factory.mktemp("helper") / "sigbus.so"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, HERE / "sigbus.c", "-lpthread"], check=True)
+    return library
+
+
+# Any moment
+
+
+def test_rounds(folder: Path) -> None:
+    """Another process cuts the file at any moment while this one reads, writes, searches, sums an array, flushes, resizes, opens and
+    closes: every answer is right or a MappingFault, and nothing is left behind."""
+    number = 1000 if STRESS else 30
+    seed = os.environ.get("MAPPEDFILE_SEED", time.time_ns())
+    met = int(said("rounds", folder, seed, number, timeout=600 if STRESS else 60))
+    assert met > number // 5, f"only {met} rounds met a fault, with seed {seed}"
+
+
+@pytest.mark.parametrize("subject", STDLIB, ids=str)
+def test_oracle_dies(subject: object, folder: Path) -> None:
+    """mmap: the first access to what is gone ends the process with SIGBUS, in every mode."""
+    with pytest.raises(Broken, match=rf"status -{signal.SIGBUS:d}: Fatal Python error: Bus error"):
+        CLAUSES["T1"].check(subject, folder)
+
+
+def test_threads(folder: Path) -> None:
+    """Threads that meet what is gone all at once, in maps of their own and in the same one, while others open and close maps: each is
+    told, each reads what is right, and the others notice nothing."""
+    together, others = map(int, said("storm", folder, 60 if STRESS else 2, timeout=180).split())
+    assert together > 3
+    assert others > 20
+
+
+def test_many_maps(folder: Path) -> None:
+    """A hundred thousand maps: each is found, the marks are on those that met a fault and no others, and closing any of them in any
+    order leaves the rest."""
+    assert "202" == said("many_maps", folder, 100_000, timeout=300)
+
+
+# fork and sub-interpreters
+
+
+def test_fork(folder: Path) -> None:
+    """A child has its parent's guard, maps and marks; what it meets is its own affair, and the other way round."""
+    assert "done" == said("fork", folder)
+
+
+@pytest.mark.parametrize("guard", ["with", "without"])
+def test_fork_while_others_map(folder: Path, guard: str) -> None:
+    """A child that is born while other threads map, unmap and meet faults can do all of that, with the guard and without."""
+    assert int(said("fork_storm", folder, 30 if STRESS else 2, guard, timeout=120)) > 5
+
+
+def test_sub_interpreters(folder: Path) -> None:
+    """Sub-interpreters that share the GIL use the guard of the process, whoever came first; each counts its own maps."""
+    interpreters = pytest.importorskip("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+    only(hasattr(interpreters, "create"), "no sub-interpreters here")
+    lines = said("interpreters", folder).splitlines()
+    assert ["False 116 True MappingFault True", *["True 116 True MappingFault True"] * 2] == lines
+
+
+def test_child_programs(folder: Path) -> None:
+    """A program that is started does not inherit the guard: exec gives it the default action."""
+    assert signal.SIG_DFL == int(said("inherits", folder))
+
+
+# fault_guard()
+
+
+def test_fault_guard(folder: Path) -> None:
+    """fault_guard() is false before the first map and true after it; then it stays: RuntimeError, also when somebody has taken the
+    signal since, which fault_guard() tells. What is no bool is a TypeError."""
+    assert "False False True True False" == said("told", folder)
+
+
+def test_fault_guard_with_a_view(folder: Path) -> None:
+    """A view can be the first map."""
+    assert "True" == said("first_view", folder)
+
+
+def test_fault_guard_never(folder: Path) -> None:
+    """fault_guard(False): no handler, and the process dies as it would have."""
+    assert "False False True False" == dies("told_never", folder)
+
+
+def test_fault_guard_late(folder: Path) -> None:
+    """fault_guard(True) after fault_guard(False): maps that were made meanwhile are guarded too."""
+    assert "False True" == said("told_late", folder)
+
+
+# Others who want SIGBUS
+
+
+@pytest.fixture(scope="module")
+def outcomes(helper: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, object]]]:
+    """What came of every scenario of tests/guarding.py, with the guard and without."""
+    found = {}
+    for guard in ("with", "without"):
+        command = [sys.executable, "-W", "ignore", HERE / "guarding.py", guard, helper, tmp_path_factory.mktemp(guard)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert (0, "") == (done.returncode, done.stderr)
+        found[guard] = json.loads(done.stdout)
+    return found
+
+
+def comparable(outcome: dict[str, object]) -> tuple[object, str]:
+    """The exit status and what was said, without the addresses of threads and what other threads were at."""
+    text = re.sub(r"0x[0-9a-f]+", "0x", str(outcome["said"]).partition("\nThread 0x")[0])
+    return outcome["status"], "\n".join(line for line in text.splitlines() if "threading.py" not in line)
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name.rpartition(": ")[0] for name in guarding.SCENARIOS))
+def test_signal_of_others(outcomes: dict[str, dict[str, dict[str, object]]], name: str) -> None:
+    """SIGBUS that is not the library's (a page of somebody else's map, a misaligned address, raise(), kill() during a system call)
+    does exactly what it does without the guard: the same end of the process, or the same handler, which sees the same signal, code,
+    address, errno and blocked signals, interrupts the same calls, and is called as often."""
+    with_guard, without = outcomes["with"], outcomes["without"]
+    scenarios = [scenario for scenario in with_guard if scenario.rpartition(": ")[0] == name]
+    assert scenarios
+    for scenario in scenarios:
+        assert "begin" in without[scenario]["said"], (scenario, without[scenario])
+        assert comparable(without[scenario]) == comparable(with_guard[scenario]), scenario
+
+
+def test_signals_of_others_that_hang() -> None:
+    """The scenarios left out are those that never end, with the guard or without: a handler that returns from a fault and has mended
+    nothing is called again."""
+    left_out = {
+        f"{taker}: {event}" for taker in guarding.TAKERS for event in guarding.EVENTS if guarding.hangs(taker, event)
+    }
+    handlers = [taker for taker in guarding.TAKERS if taker.split(",")[0] in ("plain", "info") and "once" not in taker]
+    pythons = ("Python", "faulthandler on Python")
+    assert left_out == {
+        *(
+            f"{taker}: {event}"
+            for taker in pythons
+            for event in ("fault", "faults", "fault_in_thread", "fault_of_mmap")
+        ),
+        *(f"{taker}: misaligned" for taker in (*pythons, *handlers, "chaining")),
+        *(f"{taker}: fault_of_mmap" for taker in handlers),
+    }
+
+
+def test_what_the_scenarios_are(outcomes: dict[str, dict[str, dict[str, object]]]) -> None:
+    """The comparison is of something: processes die of SIGBUS, handlers are called, calls are interrupted."""
+    outcome = outcomes["with"]
+    bus = -signal.SIGBUS
+    assert (bus, "begin\n") == (outcome["nobody: before: fault"]["status"], outcome["nobody: before: fault"]["said"])
+    assert bus == outcome["SIG_IGN: between: fault"]["status"] == outcome["nobody: twice: killed"]["status"]
+    assert "b'late'" in outcome["SIG_IGN: twice: killed"]["said"]
+    for time_ in guarding.TIMES:
+        assert "Fatal Python error: Bus error" in outcome[f"faulthandler: {time_}: fault"]["said"]
+        assert "Python's handler\nread -4" in outcome[f"Python: {time_}: killed"]["said"]
+        assert "'calls': 2, 'number': 7, 'code': 2" in outcome[f"info: {time_}: faults"]["said"] or not LINUX
+        assert bus == outcome[f"plain, once: {time_}: faults"]["status"]
+    if "cannot be had" not in str(outcome["nobody: before: misaligned"]["said"]):
+        assert bus == outcome["SIG_IGN: before: misaligned"]["status"]
+
+
+def test_handler_that_jumps(helper: Path, folder: Path) -> None:
+    """A handler that jumps out of the guard's handler leaves it as it was: the next fault is handled, and nothing stays blocked."""
+    assert "True" == said("jumps", folder, helper)
+
+
+def test_chain(helper: Path, folder: Path) -> None:
+    """A handler that took SIGBUS after the guard, and passes on what is not its own, passes on what is the guard's."""
+    assert "True True" == said("chained", folder, helper)
+
+
+def test_faulthandler_on_and_off(folder: Path) -> None:
+    """faulthandler enabled and disabled in every order, with maps in between: after a map the guard works, whatever came before; and
+    a fault of others ends the process, with faulthandler's report when that is enabled, and without when not."""
+    assert "243" == said("toggles", folder, timeout=180)
+
+
+def test_taken(folder: Path) -> None:
+    """Who takes SIGBUS later has it, until a file is mapped as a whole: then the guard is on top again. Views do not count."""
+    assert " ".join(["False False True"] * 3) == said("taken", folder)
+
+
+def test_taken_by_many(helper: Path, folder: Path) -> None:
+    """The guard goes on top of up to four different handlers; of a fifth it does not, and fault_guard() tells."""
+    assert "True True True True False True True" == said("taken_by_many", folder, helper)
+
+
+# What the guard leaves as it is, and what it cannot do
+
+
+def test_read_only(folder: Path) -> None:
+    """The zeros of a read-only map are read-only too: writing them is SIGSEGV, as before."""
+    only(Path("/proc/self/maps").exists(), "this system does not tell what is mapped")
+    assert "r--p" == dies("reads_only", folder, by=signal.SIGSEGV)
+
+
+def test_errno(helper: Path, folder: Path) -> None:
+    """errno is what it was after the handler."""
+    assert "True True" == said("keeps_errno", folder, helper)
+
+
+def test_blocked(folder: Path) -> None:
+    """A thread that has SIGBUS blocked cannot be saved: the system ends the process."""
+    assert "blocked" == dies("blocked", folder)
+
+
+def test_system_calls(folder: Path) -> None:
+    """System calls that are given a buffer whose pages are gone fail with EFAULT, and mark nothing; when the zeros are there, they
+    take them."""
+    assert "True False True False True 10 4" == said("system_calls", folder)
+
+
+def test_lost_silently(folder: Path) -> None:
+    """In a private map, what was written is lost without a word when the file is whole again before the next access."""
+    assert "1 True False" == said("lost_silently", folder)
+
+
+def test_no_room_for_zeros(folder: Path) -> None:
+    """When the process has as many maps as the system allows, the page of zeros cannot be put, and it dies as without the guard."""
+    only(MAX_MAPS.exists(), "no limit of maps that could be reached: /proc/sys/vm/max_map_count")
+    only(int(MAX_MAPS.read_text()) <= 300_000, f"{MAX_MAPS} is so large that it takes too long to reach")
+    assert "full" == dies("too_many_maps", folder)
+
+
+# Disks and devices
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_full_disk(folder: Path, kind: str) -> None:
+    """A write into a hole of a sparse file on a full disk: MappingFault, and what is whole stays so; with room again, refresh() has
+    it."""
+    with small_file_system(folder, kind, 8 << 20) as place:
+        (place / "filler").write_bytes(bytes(4 << 20))
+        assert "done" == said("fills_the_disk", place)
+
+
+def test_disk_that_is_cut(folder: Path) -> None:
+    """A loop device whose backing file loses its second half: what can be read is right, the rest is MappingFault."""
+    with small_file_system(folder, "ext4", 16 << 20) as place:
+        path = place / "file"
+        path.write_bytes(
+            b"".join(number.to_bytes(8, "little") * (PAGE_SIZE // 8) for number in range(0, 12 << 20, PAGE_SIZE))
+        )
+        os.sync()
+        right, gone, faulted = said("disk_goes", path, folder / "ext4.image").split()
+        assert "True" == faulted
+        assert int(right) + int(gone) == (12 << 20) // PAGE_SIZE
+        assert int(right) > 100
+        assert int(gone) > 100
+
+
+@contextmanager
+def failing_file_system(folder: Path, pages: int) -> Iterator[tuple[Path, Path]]:
+    """Mount tests/fuse.py for a while; give its file, and what says which pages fail."""
+    only(LINUX, "speaks FUSE as Linux does")
+    need(os.geteuid() == 0 and Path("/dev/fuse").exists(), "root and /dev/fuse, to mount a file system that fails")
+    place, control = folder / "mnt", folder / "control"
+    place.mkdir()
+    control.touch()
+    command = [sys.executable, HERE / "fuse.py", place, str(pages), control]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            ready = server.stdout.readline()
+            need(ready, f"to mount a FUSE file system: {ready or server.stderr.read()}")
+            yield place / "file", control
+        finally:
+            if os.path.ismount(place):
+                unmount(place)
+            server.kill()
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_device_that_fails(folder: Path, mode: str) -> None:
+    """Pages that a device does not give: MappingFault with their offsets, zeros in arrays, everything else right; once it works again,
+    refresh() has them. Between two such pages more is refused than is gone, and a view has it."""
+    with failing_file_system(folder, 9) as (path, control):
+        assert "done" == said("device_fails", path, control, mode)
