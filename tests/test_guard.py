@@ -4,6 +4,7 @@ What Windows does is in test_guard_windows.py. What the guard cannot do is shown
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -112,10 +113,21 @@ def test_fork_while_others_map(folder: Path, guard: str) -> None:
 
 def test_sub_interpreters(folder: Path) -> None:
     """Sub-interpreters that share the GIL use the guard of the process, whoever came first; each counts its own maps."""
-    interpreters = pytest.importorskip("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
-    only(hasattr(interpreters, "create"), "no sub-interpreters here")
+    need_interpreters()
     lines = said("interpreters", folder).splitlines()
     assert ["False 116 True MappingFault True", *["True 116 True MappingFault True"] * 2] == lines
+
+
+def test_sub_interpreter_with_a_gil(folder: Path) -> None:
+    """One with a GIL of its own (Python 3.12) cannot import the library: ImportError."""
+    need_interpreters()
+    only(sys.version_info >= (3, 12), "sub-interpreters share the GIL before Python 3.12")
+    assert "does not support loading in subinterpreters" in said("interpreter_with_gil", folder)
+
+
+def need_interpreters() -> None:
+    only(importlib.util.find_spec("_interpreters") or importlib.util.find_spec("_xxsubinterpreters"),
+         "no sub-interpreters here")  # fmt: skip
 
 
 def test_child_programs(folder: Path) -> None:
