@@ -14,6 +14,7 @@ typedef struct {
     intptr_t handle;
     int64_t size;   /* bytes in the file, when it was opened */
     mf_word faults; /* how often the fault guard had to put something in the place of its pages */
+    mf_word maps;   /* how many there are */
 } mf_file;
 
 /* What maps are made from. Windows: the file mapping object, for the size that the file had then, or -1 while the file was
@@ -33,6 +34,8 @@ typedef int mf_copier(mf_mapping *map, char *to, ptrdiff_t to_step, const char *
 struct mf_mapping {
     char *base;         /* NULL once it is given back */
     size_t length;      /* bytes, as they were asked for: the system maps whole pages */
+    size_t reserved;    /* bytes of address space from base on that are to be its own: what mf_extend can make it. 0: no more
+                         * than it needs. Set before mf_map */
     uintptr_t self;     /* the address of this struct: for _access.c, which gets it through Python */
     mf_file *file;
     mf_copier *copier;  /* NULL: memcpy will do, since the guard lets nothing fail */
@@ -62,7 +65,7 @@ typedef struct {
     size_t page_size;
     size_t granularity;
     int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
-    int maps_beyond_end;      /* a map may reach beyond the end of the file, and works there once the file is longer */
+    int can_reserve;          /* maps can have address space behind them, for mf_extend */
     int has_sections;         /* maps are made from a section, not from the file itself */
     int sync_covers_maps;     /* mf_sync writes what is dirty in maps too; elsewhere mf_flush must come first */
     int guard_covers_all;     /* the fault guard saves whoever meets a page that is gone; elsewhere mf_copy and mf_search alone */
@@ -98,14 +101,20 @@ int mf_open_section(const mf_file *file, int access, mf_section *out);
  * fails the file is as it was. */
 int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out);
 
-/* Maps a range, which lies inside the section and is not empty. */
+/* Maps a range, which lies inside the section and is not empty. What out->reserved says is set aside with it. POSIX maps it all: a
+ * map may reach beyond the end of the file, and works there once the file is longer. */
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out);
 
 /* Makes a map longer, where the system can: it may move, and the old address is no more. Linux: mremap. Elsewhere it says
  * that it is not supported, and the map is as it was. */
 int mf_remap(mf_mapping *map, size_t grown);
 
-/* Gives a map back. The error is left in the map too, for those who come later: a destructor of cffi's has nobody to tell. */
+/* Makes a map longer where it is, inside what it reserved; offset is where in the file it starts. POSIX: nothing is left to
+ * do. Windows maps a further view, right behind the others. */
+int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t grown);
+
+/* Gives a map back, with all that it reserved. The error is left in the map too, for those who come later: a destructor of
+ * cffi's has nobody to tell. */
 int mf_unmap(mf_mapping *map);
 
 /* Writes the pages of a map back to the file. With wait set, POSIX waits for the device (msync with MS_SYNC); Windows

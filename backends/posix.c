@@ -27,7 +27,7 @@ void mf_query_system(mf_system *out)
 {
     out->page_size = (size_t)sysconf(_SC_PAGESIZE);
     out->granularity = out->page_size;
-    out->maps_beyond_end = 1;
+    out->can_reserve = 1;
     out->has_sections = 0;
     out->guard_covers_all = 1;
 #ifdef __APPLE__
@@ -294,6 +294,12 @@ static void take_off_list(mf_mapping *map)
         sched_yield();
 }
 
+/* How much address space a map takes. */
+static size_t extent(size_t length, const mf_mapping *map)
+{
+    return map->reserved > length ? map->reserved : length;
+}
+
 static int protection(int access)
 {
     return access == MF_READ ? PROT_READ : PROT_READ | PROT_WRITE;
@@ -308,7 +314,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     (void)section;
     if (error != 0)
         return error;
-    base = mmap(NULL, length, protection(access), flags, fd_of(file), (off_t)offset);
+    base = mmap(NULL, extent(length, out), protection(access), flags, fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
     out->base = base;
@@ -319,6 +325,15 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     out->lost_from = UINTPTR_MAX;
     out->lost_to = 0;
     put_on_list(out);
+    file->maps++;
+    return 0;
+}
+
+int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t grown)
+{
+    (void)section;
+    (void)offset;
+    map->length = grown;
     return 0;
 }
 
@@ -329,7 +344,7 @@ int mf_remap(mf_mapping *map, size_t grown)
     void *moved;
 
     take_off_list(map);
-    moved = mremap(map->base, map->length, grown, MREMAP_MAYMOVE);
+    moved = mremap(map->base, extent(map->length, map), grown, MREMAP_MAYMOVE);
     if (moved == MAP_FAILED) {
         error = errno;
     } else {
@@ -348,8 +363,10 @@ int mf_remap(mf_mapping *map, size_t grown)
 int mf_unmap(mf_mapping *map)
 {
     take_off_list(map);
-    map->error = munmap(map->base, map->length) == 0 ? 0 : errno;
+    map->error = munmap(map->base, extent(map->length, map)) == 0 ? 0 : errno;
     map->base = NULL;
+    if (map->file != NULL)
+        map->file->maps--;
     return map->error;
 }
 

@@ -1,5 +1,5 @@
-/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile, CloseHandle. kernel32 alone.
- * backend.h says what each function promises. */
+/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile, CloseHandle. kernel32 alone; what
+ * Windows before 10 version 1803 lacks is looked for when it is needed. backend.h says what each function promises. */
 #ifndef _WIN32_WINNT
 #define _WIN32_WINNT 0x0602
 #endif
@@ -25,6 +25,122 @@ static int last_error(void)
     return (int)GetLastError();
 }
 
+static size_t round_up(size_t length)
+{
+    SYSTEM_INFO info;
+    size_t page;
+
+    GetSystemInfo(&info);
+    page = info.dwPageSize;
+    return (length + page - 1) / page * page;
+}
+
+/* Address space that is reserved can be replaced by views, piece by piece: a placeholder. VirtualAlloc2's reference. */
+#ifndef MEM_RESERVE_PLACEHOLDER
+#define MEM_COALESCE_PLACEHOLDERS 0x00000001
+#define MEM_PRESERVE_PLACEHOLDER 0x00000002
+#define MEM_REPLACE_PLACEHOLDER 0x00004000
+#define MEM_RESERVE_PLACEHOLDER 0x00040000
+#endif
+typedef void *(WINAPI *virtual_alloc_2)(HANDLE, void *, SIZE_T, ULONG, ULONG, void *, ULONG);
+typedef void *(WINAPI *map_view_of_file_3)(HANDLE, HANDLE, void *, ULONG64, SIZE_T, ULONG, ULONG, void *, ULONG);
+
+/* A function of kernelbase.dll, or NULL. */
+static FARPROC find_function(const char *name)
+{
+    HMODULE module = GetModuleHandleW(L"kernelbase.dll");
+
+    return module == NULL ? NULL : GetProcAddress(module, name);
+}
+
+/* Cuts a piece off the front of a placeholder, or puts its pieces together. */
+static int reshape(char *base, size_t size, DWORD how)
+{
+    return VirtualFree(base, size, MEM_RELEASE | how) ? 0 : last_error();
+}
+
+static int reserve(size_t size, char **out)
+{
+    virtual_alloc_2 allocate = (virtual_alloc_2)(void (*)(void))find_function("VirtualAlloc2");
+    void *base;
+
+    if (allocate == NULL)
+        return ERROR_NOT_SUPPORTED;
+    base = allocate(GetCurrentProcess(), NULL, size, MEM_RESERVE | MEM_RESERVE_PLACEHOLDER, PAGE_NOACCESS, NULL, 0);
+    if (base == NULL)
+        return last_error();
+    *out = base;
+    return 0;
+}
+
+/* Where the view or the placeholder ends that begins at base: base itself if nothing begins there. */
+static char *end_of(char *base, DWORD *type)
+{
+    MEMORY_BASIC_INFORMATION info;
+    char *end = base;
+
+    while (VirtualQuery(end, &info, sizeof info) != 0 && info.AllocationBase == base) {
+        *type = info.Type;
+        end += info.RegionSize; /* there are more when their pages differ in protection */
+    }
+    return end;
+}
+
+/* Gives back views and placeholders that lie side by side. */
+static int give_back(char *base, char *stop)
+{
+    int error = 0;
+
+    while (base < stop) {
+        DWORD type = 0;
+        char *next = end_of(base, &type);
+        BOOL done = type == MEM_MAPPED ? UnmapViewOfFile(base) : VirtualFree(base, 0, MEM_RELEASE);
+
+        if (!done && error == 0)
+            error = last_error();
+        if (next == base)
+            break; /* somebody else took it back: what is behind may be theirs */
+        base = next;
+    }
+    return error;
+}
+
+/* Puts a view at the start of a placeholder, whose other end is that of the map. */
+static int replace(const mf_section *section, int access, int64_t offset, char *base, size_t length, size_t room)
+{
+    static const ULONG protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
+    map_view_of_file_3 map = (map_view_of_file_3)(void (*)(void))find_function("MapViewOfFile3");
+    size_t size = round_up(length);
+    int error = map == NULL ? ERROR_NOT_SUPPORTED : 0;
+
+    if (error == 0 && size < room)
+        error = reshape(base, size, MEM_PRESERVE_PLACEHOLDER);
+    if (error != 0)
+        return error;
+    /* To the byte: a view that reached past the section, up to its page's end, would be refused, though the reference asks
+     * for whole pages. The system rounds up to the placeholder by itself (Windows 10: simdjson's issue 2728). */
+    if (map(handle_of(section->handle), GetCurrentProcess(), base, (ULONG64)offset, length, MEM_REPLACE_PLACEHOLDER,
+            protections[access], NULL, 0) == NULL) {
+        error = last_error();
+        if (size < room)
+            reshape(base, room, MEM_COALESCE_PLACEHOLDERS);
+    }
+    return error;
+}
+
+/* Whether this Windows has placeholders: it has the functions, and they do it. */
+static int can_reserve(void)
+{
+    size_t page = round_up(1);
+    char *base;
+    int split;
+
+    if (find_function("MapViewOfFile3") == NULL || reserve(2 * page, &base) != 0)
+        return 0;
+    split = reshape(base, page, MEM_PRESERVE_PLACEHOLDER) == 0;
+    return give_back(base, base + 2 * page) == 0 && split;
+}
+
 void mf_query_system(mf_system *out)
 {
     SYSTEM_INFO info;
@@ -32,7 +148,7 @@ void mf_query_system(mf_system *out)
     GetSystemInfo(&info);
     out->page_size = info.dwPageSize;
     out->granularity = info.dwAllocationGranularity;
-    out->maps_beyond_end = 0;
+    out->can_reserve = can_reserve();
     out->has_sections = 1;
     out->guard_covers_all = 0;
     out->flush_reaches_device = 0; /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks */
@@ -62,6 +178,18 @@ static int make_section(const mf_file *file, DWORD protection, int64_t size, HAN
     return 0;
 }
 
+static int map_view(HANDLE section, DWORD access, int64_t offset, size_t length, char **out)
+{
+    DWORD high = (DWORD)((uint64_t)offset >> 32);
+    DWORD low = (DWORD)((uint64_t)offset & 0xFFFFFFFFu);
+    void *base = MapViewOfFile(section, access, high, low, length);
+
+    if (base == NULL)
+        return last_error();
+    *out = base;
+    return 0;
+}
+
 int mf_open_section(const mf_file *file, int access, mf_section *out)
 {
     static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
@@ -78,13 +206,40 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     return error;
 }
 
+/* What a map wrote behind the end of the file, in its last page, would show once the file is longer. Through a map too: a
+ * write would move the file pointer, and a duplicated handle shares that with its caller's. */
+static int clear_behind(const mf_file *file, int64_t size)
+{
+    SYSTEM_INFO info;
+    HANDLE section;
+    size_t length, behind;
+    char *base;
+    int error;
+
+    GetSystemInfo(&info);
+    length = (size_t)(size % info.dwAllocationGranularity);
+    behind = round_up(length) - length;
+    if (behind == 0)
+        return 0;
+    error = make_section(file, PAGE_READWRITE, size, &section);
+    if (error != 0)
+        return error;
+    error = map_view(section, FILE_MAP_WRITE, size - (int64_t)length, length, &base);
+    if (error == 0) {
+        memset(base + length, 0, behind);
+        error = UnmapViewOfFile(base) ? 0 : last_error();
+    }
+    return CloseHandle(section) || error != 0 ? error : last_error();
+}
+
 int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out)
 {
     HANDLE section;
-    int error = make_section(file, PAGE_READWRITE, grown, &section);
+    int error = clear_behind(file, size); /* first: once the file has grown it may be too late for an error */
 
-    (void)size;
     (void)allocate; /* a file that is not sparse gets its clusters with its size */
+    if (error == 0)
+        error = make_section(file, PAGE_READWRITE, grown, &section);
     if (error == 0) {
         out->handle = (intptr_t)section;
         out->size = grown;
@@ -95,7 +250,7 @@ int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_s
 /* Fills in out from a handle of ours, after cutting the file to no bytes if found says so; or closes it. */
 static int take(HANDLE handle, int found, mf_file *out)
 {
-    mf_file file = {(intptr_t)handle, 0, 0};
+    mf_file file = {(intptr_t)handle, 0, 0, 0};
     int error = GetFileType(handle) == FILE_TYPE_DISK ? 0 : ERROR_NOT_SUPPORTED;
 
     /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
@@ -179,16 +334,45 @@ int mf_make_sparse(const mf_file *file)
     return 0;
 }
 
+static void add(mf_word *number, int by)
+{
+    uintptr_t old;
+
+    do
+        old = *number;
+    while (InterlockedCompareExchangePointer((void *volatile *)number, (void *)(old + (uintptr_t)by), (void *)old) !=
+           (void *)old);
+}
+
+static int map_reserving(const mf_section *section, int access, int64_t offset, size_t length, size_t reserved, char **out)
+{
+    size_t room = round_up(reserved);
+    char *base;
+    int error = reserve(room, &base);
+
+    if (error != 0)
+        return error;
+    error = replace(section, access, offset, base, length, room);
+    if (error == 0)
+        *out = base;
+    else if (give_back(base, base + room) != 0)
+        return error; /* of two errors, the first is the one to tell */
+    return error;
+}
+
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
 {
     static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
-    DWORD high = (DWORD)((uint64_t)offset >> 32);
-    DWORD low = (DWORD)((uint64_t)offset & 0xFFFFFFFFu);
-    void *base = MapViewOfFile(handle_of(section->handle), accesses[access], high, low, length);
+    int error;
 
-    if (base == NULL)
-        return last_error();
-    out->base = base;
+    if (out->reserved <= length)
+        out->reserved = 0; /* one view */
+    if (out->reserved != 0)
+        error = map_reserving(section, access, offset, length, out->reserved, &out->base);
+    else
+        error = map_view(handle_of(section->handle), accesses[access], offset, length, &out->base);
+    if (error != 0)
+        return error;
     out->length = length;
     out->self = (uintptr_t)out;
     out->file = file;
@@ -196,6 +380,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     out->access = access;
     out->lost_from = UINTPTR_MAX;
     out->lost_to = 0;
+    add(&file->maps, 1);
     return 0;
 }
 
@@ -206,20 +391,34 @@ int mf_remap(mf_mapping *map, size_t grown)
     return ERROR_NOT_SUPPORTED;
 }
 
+int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t grown)
+{
+    size_t there = round_up(map->length), room = round_up(map->reserved);
+    int error = 0;
+
+    if (grown > there) /* its last page is mapped whole */
+        error = replace(section, map->access, offset + (int64_t)there, map->base + there, grown - there, room - there);
+    if (error == 0)
+        map->length = grown;
+    return error;
+}
+
 int mf_unmap(mf_mapping *map)
 {
-    map->error = UnmapViewOfFile(map->base) ? 0 : last_error();
+    if (map->reserved != 0)
+        map->error = give_back(map->base, map->base + round_up(map->reserved));
+    else
+        map->error = UnmapViewOfFile(map->base) ? 0 : last_error();
     map->base = NULL;
+    if (map->file != NULL)
+        add(&map->file->maps, -1);
     return map->error;
 }
 
-int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int wait)
+static int flush_view(char *base, size_t length)
 {
     DWORD pause;
 
-    (void)file;
-    (void)offset;
-    (void)wait;
     /* The system may be writing the same pages: it says ERROR_LOCK_VIOLATION and wants to be asked again. Half a
      * second in all, then the error stands. */
     for (pause = 1; !FlushViewOfFile(base, length); pause *= 2) {
@@ -229,6 +428,29 @@ int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int
         Sleep(pause);
     }
     return 0;
+}
+
+int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int wait)
+{
+    char *stop = base + length;
+    int error = 0;
+
+    (void)file;
+    (void)offset;
+    (void)wait;
+    /* A map that was extended is several views, and FlushViewOfFile looks at one. */
+    while (error == 0 && base < stop) {
+        MEMORY_BASIC_INFORMATION info;
+        char *next = stop;
+
+        if (VirtualQuery(base, &info, sizeof info) == 0)
+            return last_error();
+        if ((char *)info.BaseAddress + info.RegionSize < stop)
+            next = (char *)info.BaseAddress + info.RegionSize;
+        error = flush_view(base, (size_t)(next - base));
+        base = next;
+    }
+    return error;
 }
 
 int mf_sync(const mf_file *file, int wait)

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from mappedfile._system import GUARD_COVERS_ALL, MAPS_BEYOND_END
+from mappedfile._system import CAN_RESERVE, GUARD_COVERS_ALL
 
 
 def _says(text: str) -> bool:
@@ -31,7 +31,7 @@ _CAPABILITIES = Capabilities(
     replace_mapped=_POSIX,
     delete_mapped=_POSIX,
     allocate=True,
-    reserve=MAPS_BEYOND_END,
+    reserve=CAN_RESERVE,
     fork=_POSIX,
     guard_buffers=GUARD_COVERS_ALL,
 )

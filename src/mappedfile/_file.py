@@ -6,14 +6,14 @@ import io
 import os
 import sys
 from _operator import index
-from _thread import allocate_lock
+from _thread import RLock
 
 from mappedfile import _guard
 from mappedfile._errors import INTERRUPTED, NO_NOTES, NOT_A_FILE, MappingFault, mapping_fault, os_error, refuse_alive
 from mappedfile._native import ffi, lib
 from mappedfile._pages import NO_FILE, NO_SECTION, held_once, hold_file, hold_section
 from mappedfile._ranges import check_size
-from mappedfile._system import HAS_SECTIONS, MAPS_BEYOND_END, PAGE_SIZE, SYNC_COVERS_MAPS
+from mappedfile._system import CAN_RESERVE, HAS_SECTIONS, PAGE_SIZE, SYNC_COVERS_MAPS
 from mappedfile._view import View
 from mappedfile._window import COPY, NOTHING, READ, WRITE, Window
 
@@ -64,7 +64,8 @@ _MODES = {
     "c": (COPY, EXISTING),
 }
 
-_making_lock = allocate_lock()
+# Both kinds of lock can be taken again by who has them: a signal handler may come in between, and use the file.
+_making_locks = RLock()
 
 
 class MappedFile(Window):
@@ -129,7 +130,7 @@ class MappedFile(Window):
         self._mode = mode
         self._sparse = bool(sparse)
         self._reserve = check_size(reserve, "reserve") if reserve else 0
-        if self._reserve and not MAPS_BEYOND_END:
+        if self._reserve and not CAN_RESERVE:
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._section_fate = None
         self._lock = None
@@ -165,67 +166,87 @@ class MappedFile(Window):
             self._call(lib.mf_adopt, handle_of(descriptor), access, found, raw, notes=NOT_A_FILE)
         self._source = raw, NO_SECTION
 
-    def _take_section(self, function: Callable[..., int], *arguments: Any) -> None:
-        """Have the backend make the section that maps are made from, and fit the map of the whole file to its size."""
+    def _take_section(self, function: Callable[..., int], *arguments: Any, spare: Window | None = None) -> None:
+        """Have the backend make the section that maps are made from, and fit the map of the whole file to its size.
+
+        *spare* is a window whose map has room for that, where there must be one before.
+        """
         section, fate = hold_section(self._name)
         self._call(function, self._open_raw(), *arguments, section)
+        map_before, section_before = self._fate, self._section_fate
         try:
-            self._adapt(section)
-        except BaseException:
-            if function is lib.mf_grow:
-                lib.mf_set_size(self._raw() or NO_FILE, arguments[0])
-            raise
-        before, self._section_fate = self._section_fate, fate
+            self._adapt(section, spare)
+        except BaseException as error:
+            cut = function is not lib.mf_grow or lib.mf_set_size(self._raw() or NO_FILE, arguments[0]) == 0
+            if cut and isinstance(error, OSError):
+                raise
+            self._let_go()  # it may be too long for the file, or too short: the next use makes another
+            if not isinstance(error, OSError):
+                raise
+            # Windows cuts no file short that is mapped: so it has grown, and the map of the whole file must wait.
+        self._section_fate = fate
         self._source = self._open_raw(), section
         self._length = section.size
-        if before is not None:
-            before.settle()
+        if map_before is not None and map_before is not self._fate:
+            map_before.settle()
+        if section_before is not None:
+            section_before.settle()
         if not self._open:  # closed by another thread, meanwhile
             self._source = None
             self._let_go()
             raise self._refusal()
 
-    def _adapt(self, section: Any) -> None:
+    def _adapt(self, section: Any, spare: Window | None) -> None:
         """Have the map of the whole file, if there is one, cover what the section does; or fail and change nothing."""
-        held, length = self._held, section.size
+        length = section.size
+        held = self._held
         if held is None or held is NOTHING or length == 0:
             self._let_go()
             return
-        pin, pages = held
-        if length <= pages.length and not pages.faulted:
-            self._hold_more(pin, pages, length)
-            return
-        mapped = max(length, self._reserve)
-        if self._access != COPY and not pages.faulted:
-            self._point_at(None, 0, 0, 0, False)
-            held = None
-            if held_once(pin) and (moved := pages.grow(pin, mapped)) is not None:
-                self._hold_more(moved, pages, length)
-                return
-            self._hold_more(pin, pages, self._length)
+        faulted, room = held[1].faulted, held[1].room
         del held
-        try:
-            self._hold((self._open_raw(), section), 0, length, mapped)
-            if self._access == COPY:
+        if spare is None and (faulted or (length > room and not self._move(length))):
+            spare = self._another()
+            spare._hold((self._open_raw(), section), 0, length, self._reserve)
+        window = self if spare is None else spare
+        pages = window._held[1]
+        if length > pages.length and (code := pages.extend(section, length)):
+            raise os_error(code, self._name)
+        if self._access == COPY:
+            if spare is None:
+                self._show_appended(pages, section)
+            else:
                 self._carry_over(pages, min(self._length, length))
-        except BaseException:
-            self._hold_more(pin, pages, self._length)
-            del pin  # or the error's traceback would keep the map
-            raise
-        pages.settle()
+        self._take_over(window, length)
 
-    def _carry_over(self, pages: Pages, size: int) -> None:
-        """Write into a new private map what was written into the old one, and is nowhere else."""
-        pin, fresh, _ = self._pin()
-        for place in range(0, size, PAGE_SIZE):
-            count = min(PAGE_SIZE, size - place)
+    def _move(self, length: int) -> bool:
+        """Make the map longer, wherever it is then, if the system can and nobody else holds it; or change nothing."""
+        pin, pages = self._held
+        self._point_at(None, 0, 0, 0, False)
+        moved = pages.grow(pin, length) if held_once(pin) else None
+        self._hold_more(pin if moved is None else moved, pages, self._length)
+        return moved is not None
+
+    def _show_appended(self, pages: Pages, section: Any) -> None:
+        """Write into the page where the file ended what others appended: a private copy of it does not show that."""
+        count = min(-self._length % PAGE_SIZE, section.size - self._length)
+        if count > 0:
+            window = self._another()
+            window._hold((self._open_raw(), section), self._length, count)
             try:
-                ours = pages.read(place, 1, count)
+                _write_changed(pages, self._length, window._held[1].read(0, 1, count))
+            finally:
+                window._let_go()
+
+    def _carry_over(self, fresh: Pages, size: int) -> None:
+        """Write into a new private map what was written into the old one, and is nowhere else."""
+        pages = self._held[1]
+        for place in range(0, size, PAGE_SIZE):
+            try:
+                ours = pages.read(place, 1, min(PAGE_SIZE, size - place))
             except MappingFault:
                 continue
-            if ours != fresh.read(place, 1, count):
-                fresh.write(place, 1, ours)
-        del pin
+            _write_changed(fresh, place, ours)
 
     def _create(self, size: int) -> None:
         """Give the empty file its size; take a new file away again if that fails."""
@@ -244,6 +265,18 @@ class MappedFile(Window):
     def _raw(self) -> Any:
         source = self._source
         return None if source is None else source[0]
+
+    def _with_section(self) -> Source | None:
+        """Return what maps are made from, with a new section if a shrink left none; None when the file is closed."""
+        source = self._source
+        if source is None or self._section_fate is not None:
+            return source
+        with self._size_lock():
+            if self._source is not None and self._section_fate is None:
+                length = self._length
+                self._take_section(lib.mf_open_section, self._access)
+                self._length = min(length, self._length)  # what others did shows after refresh()
+            return self._source
 
     def _open_raw(self) -> Any:
         """Return the open ``mf_file``. Not to be kept in a variable: a traceback would keep the file open."""
@@ -265,14 +298,25 @@ class MappedFile(Window):
             raise os_error(code, self._name, notes)
 
     def _map(self) -> None:
-        _guard.renew()
-        if self._length:
-            self._hold(self._source, 0, self._length, max(self._length, self._reserve))
-        else:
-            self._hold_nothing()
+        with _making_locks:  # from here on nobody begins to change the size
+            lock = self._lock
+            if lock is None:
+                self._map_as_it_is()
+        if lock is not None:
+            with lock:
+                self._map_as_it_is()
         if not self._open:  # closed by another thread, meanwhile
             self._let_go()
             raise self._refusal()
+
+    def _map_as_it_is(self) -> None:
+        if self._held is not None:
+            return
+        _guard.renew()
+        if self._length:
+            self._hold(self._with_section() if HAS_SECTIONS else self._source, 0, self._length, self._reserve)
+        else:
+            self._hold_nothing()
 
     def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> View:
         """Map a range of the file by itself: *length* bytes from *offset* on, or all up to the end.
@@ -325,9 +369,21 @@ class MappedFile(Window):
             if new < old:
                 self._shrink(new)
             elif new > old:
-                self._take_section(lib.mf_grow, old, new, not self._sparse)
+                self._grow(old, new)
             elif new != self._length:
                 self._take_section(lib.mf_open_section, self._access)
+
+    def _grow(self, old: int, new: int) -> None:
+        spare = None
+        try:
+            # Windows cuts no file short that is mapped: once it has grown there is no way back, so room comes first.
+            if HAS_SECTIONS and CAN_RESERVE and self._length and self._held is not None and new > self._held[1].room:
+                spare = self._another()
+                spare._hold(self._source, 0, self._length, max(new, self._reserve))
+            self._take_section(lib.mf_grow, old, new, not self._sparse, spare=spare)
+        finally:
+            if spare is not None:
+                spare._let_go()
 
     def _shrink(self, new: int) -> None:
         before, what = self._length, f"shrink {self!r} to {new} bytes"
@@ -336,19 +392,22 @@ class MappedFile(Window):
             self._refuse_if_alive(what)
             self._let_go()
             self._refuse_if_alive(what)
+            if self._file_fate.raw.maps:
+                raise BufferError(f"cannot {what}: a call in another thread is using its memory")
         except BaseException:
             self._length = before
             raise
-        self._source = self._open_raw(), NO_SECTION  # Windows cuts no file that has a section
         try:
+            # Windows cuts no file that has a section. The next map makes another.
+            self._source = self._open_raw(), NO_SECTION
+            section, self._section_fate = self._section_fate, None
+            if section is not None:
+                section.settle()
             self._call(lib.mf_set_size, self._open_raw(), new)
             self._length = new
         except BaseException:
             self._length = before
             raise
-        finally:
-            if HAS_SECTIONS:
-                self._take_section(lib.mf_open_section, self._access)
 
     def refresh(self) -> None:
         """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are.
@@ -369,8 +428,8 @@ class MappedFile(Window):
 
     def _size_lock(self) -> LockType:
         """Return what only one thread at a time may hold: who changes the size."""
-        with _making_lock:
-            lock = self._lock = self._lock or allocate_lock()
+        with _making_locks:
+            lock = self._lock = self._lock or RLock()
         if not self._open:  # closed by another thread, meanwhile
             self._lock = None
             raise self._refusal()
@@ -450,3 +509,9 @@ def _descriptor(file: Any) -> tuple[int, Name]:
         raise OverflowError(f"a descriptor must be at most {LARGEST_DESCRIPTOR}, not {descriptor}")
     name = getattr(file, "name", descriptor)
     return descriptor, name if isinstance(name, (str, bytes, int)) else descriptor
+
+
+def _write_changed(pages: Pages, place: int, data: bytes) -> None:
+    """Write bytes that are not there yet: a private page that is not written to stays the file's."""
+    if pages.read(place, 1, len(data)) != data:
+        pages.write(place, 1, data)

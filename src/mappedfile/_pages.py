@@ -194,6 +194,19 @@ class Pages:
         if self.mapping.error:
             raise os_error(self.mapping.error, self.file.name)
 
+    @property
+    def room(self) -> int:
+        """How long the map can become where it is."""
+        reserved: int = self.mapping.reserved
+        return max(self.length, reserved - self.slack)
+
+    def extend(self, section: Any, length: int) -> int:
+        """Make the map longer where it is, up to its room; return the system's code."""
+        error: int = lib.mf_extend(self.mapping, section, self.offset - self.slack, self.slack + length)
+        if not error:
+            self.length = length
+        return error
+
     def grow(self, pin: Any, length: int) -> Any:
         """Make the map longer; return its new pin, or None if it cannot be. Nobody else may hold the old one."""
         if lib.mf_remap(self.mapping, self.slack + length):

@@ -12,8 +12,8 @@ GRANULARITY: int = _system.granularity
 
 #: A flush that waits is durable by itself: Linux. Elsewhere the file must be synced after it.
 FLUSH_REACHES_DEVICE: bool = bool(_system.flush_reaches_device)
-#: A map may reach beyond the end of the file, and works there once the file is longer: POSIX.
-MAPS_BEYOND_END: bool = bool(_system.maps_beyond_end)
+#: Maps can have address space behind them, to be made longer where they are: POSIX, Windows from 10 version 1803 on.
+CAN_RESERVE: bool = bool(_system.can_reserve)
 #: Maps are made from a section of the file, which must be made first: Windows' "file mapping object".
 HAS_SECTIONS: bool = bool(_system.has_sections)
 #: Syncing the file writes what is dirty in maps of it too: Linux. Elsewhere they must be flushed before.

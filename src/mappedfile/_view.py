@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mappedfile._errors import refuse_alive
 from mappedfile._ranges import check_range
+from mappedfile._system import HAS_SECTIONS
 from mappedfile._window import Window
 
 TYPE_CHECKING = False
@@ -32,7 +33,7 @@ class View(Window):
         if offset + length > file._length:
             check_range(offset, length, file._length, file._what)
         if length:
-            self._hold(file._source, offset, length, length)
+            self._hold(file._with_section() if HAS_SECTIONS else file._source, offset, length)
         else:
             file._refuse_if_closed()
             self._hold_nothing()

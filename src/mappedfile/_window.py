@@ -349,25 +349,43 @@ class Window(Access):
         if not self._open:
             raise self._refusal()
 
-    def _hold(self, source: Source | None, offset: int, length: int, mapped: int) -> None:
-        """Map *mapped* bytes of the file from *offset* on; the first *length*, 1 or more, are the window's memory."""
+    def _hold(self, source: Source | None, offset: int, length: int, reserve: int = 0) -> None:
+        """Map *length* bytes of the file, 1 or more, from *offset* on, and be their window."""
         if source is None:
             raise ValueError(f"the mapped file on {self._name!r} is closed")
         if _guard.pending:
             _guard.put_in_place(self._name)
         slack = offset % GRANULARITY
         mapping = _new(_MAPPING)
+        if reserve:
+            mapping.reserved = reserve
         access = self._access
-        code = _mf_map(*source, access, offset - slack, mapped + slack, mapping)
+        code = _mf_map(*source, access, offset - slack, length + slack, mapping)
         if code:
             del source  # or the error's traceback would keep the file open
             raise os_error(code, self._name, NOT_MAPPABLE)
-        self._fate = pages = Pages(self._file_fate, mapping, offset, slack, mapped)
+        self._fate = pages = Pages(self._file_fate, mapping, offset, slack, length)
         self._point_at((pages.hold(), pages), mapping.self, slack, length, access != READ)
 
     def _hold_more(self, pin: Any, pages: Pages, length: int) -> None:
         """Have *length* bytes of a map that is there as the memory of the window."""
         self._point_at((pin, pages), pages.mapping.self, pages.slack, length, self._access != READ)
+
+    def _take_over(self, other: Window, length: int) -> None:
+        """Be the window of *length* bytes of another's map, which loses it; or of more or less of one's own."""
+        pin, pages = other._held
+        if other is not self:
+            other._fate = None
+            other._point_at(None, 0, 0, 0, False)
+        self._fate = pages
+        self._hold_more(pin, pages, length)
+
+    def _another(self) -> Window:
+        """Return a window on the same file that holds nothing yet."""
+        other = Window()
+        other._fate = None
+        other._access, other._file_fate = self._access, self._file_fate
+        return other
 
     def _hold_nothing(self) -> None:
         """Be an empty window: bytes, but no memory of the system's."""
