@@ -127,17 +127,20 @@ class Empty(Create):
 class Using(Scenario):
     """Has a file open and used, with a view and a buffer."""
 
-    alive = True
+    alive: tuple[str, ...] = ("view", "buffer")
     sparse = False
+    reserve = 0
     size = SIZE  # afterwards
 
     def prepare(self) -> None:
         super().prepare()
-        self.file = MappedFile(self.path, self.mode, sparse=self.sparse)
+        self.file = MappedFile(self.path, self.mode, sparse=self.sparse, reserve=self.reserve)
         self.file[0]
-        if self.alive:
-            self.kept = [self.file.view(PAGE_SIZE + 5), self.file.data]
-            self.address = address_of(self.kept[1])
+        if "view" in self.alive:
+            self.kept.append(self.file.view(PAGE_SIZE + 5))
+        if "buffer" in self.alive:
+            self.kept.append(self.file.data)
+            self.address = address_of(self.kept[-1])
 
     def look(self, failed: bool) -> None:
         size = SIZE if failed else self.size
@@ -146,23 +149,31 @@ class Using(Scenario):
         assert (len(self.file), self.path.stat().st_size) == (size, size)
         assert self.file[:] == expected
         assert self.path.read_bytes() == expected
-        if self.kept:
-            view, data = self.kept
-            assert view[:] == CONTENT[PAGE_SIZE + 5 :]
-            assert bytes(data) == CONTENT
-            assert self.address == address_of(data)
-            if self.mode != "r":
-                view[0] = 99
-                assert self.file[PAGE_SIZE + 5] == data[PAGE_SIZE + 5] == 99
-            view.close()
-            del view, data
-            self.kept.clear()
+        self.look_at_what_is_alive()
         if self.mode == "r+":
             for size in (SIZE + 7 * PAGE_SIZE, 10):
                 self.file.resize(size)
                 assert (len(self.file), self.path.stat().st_size) == (size, size)
                 assert self.file[:10] == CONTENT[:10]
             self.file.flush()
+
+    def look_at_what_is_alive(self) -> None:
+        if "buffer" in self.alive:
+            data = self.kept.pop()
+            assert bytes(data) == CONTENT
+            assert self.address == address_of(data)
+            if self.mode == "r+":
+                self.file[PAGE_SIZE + 6] = 98
+                assert data[PAGE_SIZE + 6] == 98
+            data.release()
+        if "view" in self.alive:
+            view = self.kept.pop()
+            assert view[2:] == CONTENT[PAGE_SIZE + 7 :]
+            if self.mode == "r+":
+                view[0] = 99
+                assert self.file[PAGE_SIZE + 5] == 99
+            view.close()
+        assert not self.kept
 
 
 class View(Using):
@@ -176,7 +187,7 @@ class View(Using):
 class WholeMap(Using):
     """Maps the whole of a file that was opened before."""
 
-    alive = False
+    alive = ()
 
     def prepare(self) -> None:
         Scenario.prepare(self)
@@ -233,7 +244,39 @@ class Grow(Using):
 class GrowAlone(Grow):
     """The same with nothing alive."""
 
-    alive = False
+    alive = ()
+
+
+class GrowWithView(Grow):
+    """The same with a view alone."""
+
+    alive = ("view",)
+
+
+class GrowWithBuffer(Grow):
+    """The same with a buffer alone."""
+
+    alive = ("buffer",)
+
+
+class GrowUnmapped(GrowAlone):
+    """The same before the file is mapped."""
+
+    def prepare(self) -> None:
+        Scenario.prepare(self)
+        self.file = MappedFile(self.path, self.mode)
+
+
+class GrowReserved(Grow):
+    """The same in address space that was set aside."""
+
+    reserve = 100 * PAGE_SIZE
+
+
+class GrowPastReserve(Grow):
+    """The same past its end."""
+
+    reserve = SIZE + 10 * PAGE_SIZE
 
 
 class GrowInPage(Grow):
@@ -251,11 +294,17 @@ class GrowSparse(Grow):
 class Shrink(Using):
     """Makes it smaller."""
 
-    alive = False
+    alive = ()
     size = PAGE_SIZE + 1
 
     def run(self) -> None:
         self.file.resize(self.size)
+
+
+class ShrinkReserved(Shrink):
+    """The same where address space was set aside."""
+
+    reserve = 100 * PAGE_SIZE
 
 
 class Refresh(Using):
@@ -275,15 +324,37 @@ class Refresh(Using):
         assert (len(self.file), self.file[:]) in ([(SIZE, CONTENT)] if failed else [(len(more), more)])
         self.file.refresh()
         assert self.file[:] == more
-        view, data = self.kept
-        assert (view[:], bytes(data)) == (CONTENT[PAGE_SIZE + 5 :], CONTENT)
-        view.close()
+        self.look_at_what_is_alive()
+
+
+class RefreshAlone(Refresh):
+    """The same with nothing alive."""
+
+    alive = ()
+
+
+class RefreshReserved(Refresh):
+    """The same in address space that was set aside."""
+
+    reserve = 100 * PAGE_SIZE
 
 
 class RefreshPrivate(Refresh):
     """The same, privately."""
 
     mode = "c"
+
+
+class RefreshPrivateAlone(RefreshPrivate):
+    """The same with nothing alive."""
+
+    alive = ()
+
+
+class RefreshPrivateReserved(RefreshPrivate):
+    """The same in address space that was set aside."""
+
+    reserve = 100 * PAGE_SIZE
 
 
 class Close(Using):
@@ -301,7 +372,9 @@ class Close(Using):
 SCENARIOS = {
     each.__name__: each
     for each in (Scenario, Read, Private, Adopt, Create, CreateSparse, Empty, View, WholeMap, FlushView, FlushRange, FlushFile,
-                 FlushLazily, FlushFileLazily, Grow, GrowAlone, GrowInPage, GrowSparse, Shrink, Refresh, RefreshPrivate, Close)
+                 FlushLazily, FlushFileLazily, Grow, GrowAlone, GrowWithView, GrowWithBuffer, GrowUnmapped, GrowReserved,
+                 GrowPastReserve, GrowInPage, GrowSparse, Shrink, ShrinkReserved, Refresh, RefreshAlone, RefreshReserved,
+                 RefreshPrivate, RefreshPrivateAlone, RefreshPrivateReserved, Close)
 }  # fmt: skip
 
 

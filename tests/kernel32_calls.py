@@ -29,12 +29,18 @@ FUNCTIONS = {
     "FlushFileBuffers": (1, 0),
     "FlushViewOfFile": (2, 0),
     "GetFileSizeEx": (2, 0),
+    "GetProcAddress": (2, 0),  # the way to those that are not imported
     "MapViewOfFile": (5, 0),
+    "MapViewOfFile3": (9, 0),
     "SetFileInformationByHandle": (4, 0),
     "Sleep": (1, None),
     "UnmapViewOfFile": (1, 0),
+    "VirtualAlloc2": (7, 0),
+    "VirtualFree": (3, 0),
 }
+GIVING_BACK = ("CloseHandle", "UnmapViewOfFile", "VirtualFree")
 PAGE_READWRITE = 4
+MEM_RELEASE = 0x8000
 
 
 class Calls:
@@ -47,6 +53,9 @@ class Calls:
         self.failing: dict[tuple[str, int | None], int] = {}
         self.failed: list[str] = []
         self.last = 0
+        self.kept: list[ctypes._CFuncPtr] = []
+        #: What the backend gave back and was refused: still to be done.
+        self.owed: list[tuple[ctypes._CFuncPtr, tuple[int, ...]]] = []
 
     def names(self) -> list[str]:
         return [name for name, _ in self.made]
@@ -63,15 +72,31 @@ class Calls:
             if code is not None:
                 self.failed.append(name)
                 self.last = code
+                if name in GIVING_BACK and arguments[2:] in ((), (MEM_RELEASE,)):
+                    self.owed.append((original, arguments))
                 return (failure or 0) % 2**64
-            result = original(*arguments)
+            result: int = original(*arguments)
             self.last = ctypes.get_last_error()
+            if name == "GetProcAddress" and result and (found := ctypes.string_at(arguments[1]).decode()) in FUNCTIONS:
+                return address_of(self.hook(found, result))
             return result
 
-        return make(instead)
+        self.kept.append(make(instead))
+        return self.kept[-1]
+
+    def settle(self) -> None:
+        """Give back what the backend could not."""
+        for function, arguments in self.owed:
+            assert function(*arguments), ctypes.WinError(ctypes.get_last_error())
+        self.owed.clear()
 
     def last_error(self) -> int:
         return self.last
+
+
+def address_of(function: ctypes._CFuncPtr) -> int:
+    """Return where a function begins."""
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def imports(base: int) -> dict[str, int]:
@@ -108,25 +133,19 @@ def watched() -> Iterator[Calls]:
     slots = imports(ctypes.WinDLL(mappedfile._native.__file__)._handle)
     kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
     before = {}
-    kept = []
+    last_error = ctypes.WINFUNCTYPE(ctypes.c_uint)(calls.last_error)
     for name in (*FUNCTIONS, "GetLastError"):
         if name not in slots:
             continue
         pointer = ctypes.c_void_p.from_address(slots[name])
         before[name] = pointer.value
-        ours = (
-            calls.hook(name, pointer.value)
-            if name in FUNCTIONS
-            else ctypes.WINFUNCTYPE(ctypes.c_uint)(calls.last_error)
-        )
-        kept.append(ours)
+        ours = calls.hook(name, pointer.value) if name in FUNCTIONS else last_error
         protection = ctypes.c_ulong()
         place = ctypes.c_void_p(slots[name])
         assert kernel32.VirtualProtect(place, ctypes.c_size_t(8), PAGE_READWRITE, ctypes.byref(protection))
-        pointer.value = ctypes.cast(ours, ctypes.c_void_p).value
+        pointer.value = address_of(ours)
     try:
         yield calls
     finally:
         for name, value in before.items():
             ctypes.c_void_p.from_address(slots[name]).value = value
-        del kept

@@ -17,8 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import failing
 import pytest
 from support import need, needs, only, strace, strace_attached
+
+from mappedfile import capabilities
+from mappedfile.contract._probe import file_maps, handles
 
 HERE = Path(__file__).parent
 
@@ -110,11 +114,21 @@ FAILURES = {
     "FlushFileLazily": ("sync_file_range ENOSPC",),
     "Grow": ("fstat EIO", "pwrite64 EIO", "fallocate ENOSPC", "fallocate EFBIG", "mmap ENOMEM"),
     "GrowAlone": ("fstat EIO", "pwrite64 EDQUOT", "fallocate ENOSPC"),
+    "GrowWithView": ("fstat EIO", "pwrite64 EIO", "fallocate EDQUOT"),
+    "GrowWithBuffer": ("fstat EIO", "pwrite64 EFBIG", "fallocate EIO", "mmap ENOMEM"),
+    "GrowUnmapped": ("fstat EIO", "pwrite64 ENOSPC", "fallocate ENOSPC"),
+    "GrowReserved": ("fstat EIO", "pwrite64 ENOSPC", "fallocate ENOSPC"),
+    "GrowPastReserve": ("fstat EIO", "pwrite64 EIO", "fallocate EFBIG", "mmap ENOMEM"),
     "GrowInPage": ("fstat EIO", "pwrite64 ENOSPC", "mmap ENOMEM"),
     "GrowSparse": ("fstat EIO", "pwrite64 EIO", "ftruncate EFBIG", "mmap ENOMEM"),
     "Shrink": ("fstat EIO", "munmap ENOMEM", "ftruncate EPERM"),
+    "ShrinkReserved": ("fstat EIO", "munmap ENOMEM", "ftruncate EIO"),
     "Refresh": ("fstat EIO", "mmap ENOMEM"),
+    "RefreshAlone": ("fstat EIO",),
+    "RefreshReserved": ("fstat EIO",),
     "RefreshPrivate": ("fstat EIO", "mmap ENOMEM"),
+    "RefreshPrivateAlone": ("fstat EIO", "mmap ENOMEM", "munmap ENOMEM"),
+    "RefreshPrivateReserved": ("fstat EIO", "mmap ENOMEM", "munmap ENOMEM"),
     "Close": ("munmap ENOMEM", "close EIO"),
 }
 SAME = {"newfstatat": "fstat"}
@@ -159,11 +173,44 @@ def test_all_calls_fail(victim: Victim, scenario: str) -> None:
     assert made - {"mremap"} == {failure.split()[0] for failure in FAILURES[scenario]}
 
 
+REMAPPED = ["GrowAlone", "GrowWithView", "RefreshAlone", "RefreshPrivateAlone"]
+
+
 @makes_calls_fail
-@pytest.mark.parametrize("scenario", ["GrowAlone", "Refresh"])
+@pytest.mark.parametrize("scenario", REMAPPED)
 def test_remap_fails(victim: Victim, scenario: str) -> None:
     """A map that cannot be grown in place is made anew, and nobody notices: S2."""
-    _, error, after = victim.suffer(scenario, "-e", "trace=mremap", "-e", "inject=mremap:error=ENOMEM")
+    lines, error, after = victim.suffer(scenario, "-e", "trace=mremap", "-e", "inject=mremap:error=ENOMEM")
+    assert "(INJECTED)" in "".join(lines)
+    assert (None, FINE) == (error, after)
+
+
+@pytest.mark.parametrize("scenario", REMAPPED)
+def test_no_map_after_that(victim: Victim, scenario: str) -> None:
+    """And when it cannot be made anew either, all is as it was: S4."""
+    inject = "-e", "inject=mremap:error=ENOMEM", "-e", "inject=mmap:error=ENOMEM"
+    lines, error, after = victim.suffer(scenario, "-e", "trace=mremap,mmap", *inject)
+    assert 2 == "".join(lines).count("(INJECTED)")
+    assert errno.ENOMEM == error["errno"]
+    assert FINE == after
+
+
+@pytest.mark.parametrize("scenario", ["GrowAlone", "GrowWithView"])
+def test_old_map_stays(victim: Victim, scenario: str) -> None:
+    """A map that is replaced and that the system does not take back is an OSError; the resize has been done: L10."""
+    inject = "-e", "inject=mremap:error=ENOMEM", "-e", "inject=munmap:error=ENOMEM:when=1"
+    _, error, after = victim.suffer(scenario, "-e", "trace=mremap,munmap", *inject)
+    assert errno.ENOMEM == error["errno"]
+    assert after["mapped"] > 0
+
+
+@pytest.mark.parametrize("scenario", ["Grow", "GrowWithBuffer", "GrowPastReserve"])
+def test_no_way_back(victim: Victim, scenario: str) -> None:
+    """A file that cannot be mapped after it has grown, nor be cut again, has grown: the size is right, and the next use makes
+    the map: S4."""
+    inject = "-e", "inject=mmap:error=ENOMEM:when=1", "-e", "inject=ftruncate:error=EIO:when=1"
+    lines, error, after = victim.suffer(scenario, "-e", "trace=mmap,ftruncate", *inject)
+    assert 2 == "".join(lines).count("(INJECTED)")
     assert (None, FINE) == (error, after)
 
 
@@ -293,6 +340,8 @@ def test_no_address_space_left(path: Path) -> None:
         small = MappedFile(path + "-small", "x+", size=PAGE_SIZE, sparse=True)
         small[0] = 1
         data = small.data
+        reserved = MappedFile(path + "-reserved", "x+", size=5, sparse=True, reserve=2**26)
+        reserved[0] = 1
         with open("/proc/self/statm") as statm: pages = int(statm.read().split()[0])
         limit(resource.RLIMIT_AS, pages * PAGE_SIZE + 2**25)
         held = handles(), file_maps()
@@ -312,6 +361,11 @@ def test_no_address_space_left(path: Path) -> None:
             refused(lambda: small.resize(2**32), errno.ENOMEM, path + "-small")
             assert len(small) == PAGE_SIZE == os.path.getsize(path + "-small")
             assert small[0] == 1
+        reserved.resize(2**26)  # what was set aside is there
+        reserved[2**26 - 1] = 1
+        refused(lambda: reserved.resize(2**32), errno.ENOMEM, path + "-reserved")
+        assert len(reserved) == 2**26 == os.path.getsize(path + "-reserved")
+        reserved.close()
         small.resize(2 * PAGE_SIZE)
         assert small[:2] == b"\\1\\0"
         small.close()
@@ -360,6 +414,8 @@ def test_no_maps_left(path: Path) -> None:
         file[0]
         data = file.data
         address = address_of(data)
+        reserved = MappedFile(path + "-reserved", "x+", size=5, reserve=2**20)
+        reserved[0] = 1
         gc.disable()
         views = []
         try:
@@ -371,6 +427,8 @@ def test_no_maps_left(path: Path) -> None:
         refused(lambda: file.resize(10 * PAGE_SIZE), errno.ENOMEM)
         assert len(file) == len(content) == os.path.getsize(path)
         assert (file[:], address_of(data)) == (content, address)
+        reserved.resize(2**20)  # takes no further map
+        reserved[2**20 - 1] = 1
         views[0][0] = 7
         assert views[-1][0] == 7 == file[0]
         another = MappedFile(path)
@@ -379,6 +437,7 @@ def test_no_maps_left(path: Path) -> None:
         assert another[0] == 7
         file.resize(10 * PAGE_SIZE)
         another.close()
+        reserved.close()
         del data
         file.close()
         gc.collect()
@@ -386,3 +445,57 @@ def test_no_maps_left(path: Path) -> None:
         """,
         path,
     )
+
+
+# Windows
+
+
+@pytest.mark.parametrize("name", failing.SCENARIOS)
+def test_windows_calls_fail(folder: Path, name: str) -> None:
+    """Whichever call of the system a scenario makes on Windows, it may fail: an OSError with that number and the file's name;
+    what was opened is closed, what was made is gone, what was there goes on: I2, L10, S4."""
+    only(sys.platform == "win32", "makes the calls of Windows fail")
+    only(
+        capabilities().reserve or not getattr(failing.SCENARIOS[name], "reserve", 0),
+        "no address space can be reserved here",
+    )
+    from kernel32_calls import GIVING_BACK, watched
+
+    def play(*failure: Any) -> tuple[list[str], Any]:
+        """Run it with a call that fails: its name and which of that name."""
+        scenario = failing.SCENARIOS[name](folder / "-".join(map(str, ("file", *failure))))
+        scenario.prepare()
+        error = None
+        with watched() as calls:
+            calls.failing = {failure: 1234} if failure else {}
+            try:
+                scenario.run()
+            except OSError as caught:
+                error = caught.with_traceback(None)
+        assert bool(failure) == bool(calls.failed)
+        calls.settle()
+        # What is not needed any more is given back when the resize has been done.
+        resized = scenario.file is not None and not scenario.file.closed and len(scenario.file) != failing.SIZE
+        scenario.look(error is not None and not (resized and failure[0] in GIVING_BACK))
+        scenario.clean()
+        return calls.names(), error
+
+    play()
+    held = handles(), file_maps()
+    calls, error = play()
+    assert error is None
+    number: Counter[str] = Counter()
+    for place, call in enumerate(calls):
+        number[call] += 1
+        if call == "GetProcAddress":
+            continue
+        _, error = play(call, number[call])
+        where = f"{call} {number[call]} of {calls}: {error!r}"
+        if error is None:
+            # A file that has grown cannot be cut while it is mapped. So it has grown, and its map is made later.
+            assert "Grow" in name, where
+            assert "CreateFileMappingW" in calls[:place], where
+            assert call in ("MapViewOfFile", "MapViewOfFile3", "VirtualFree"), where
+        else:
+            assert (1234, True) == (error.winerror, "file" in str(error.filename)), where
+        assert held == (handles(), file_maps()), where
