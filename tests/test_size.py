@@ -55,8 +55,8 @@ def test_small_disks(id: str, subject: Subject, little: Path) -> None:
 
 
 @on_small_disks
-@pytest.mark.parametrize("mode", ["r+", "w+", "x+"])
-def test_full(little: Path, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "reserve"), [("r+", 0), ("r+", 32 * MIB), ("w+", 0), ("x+", 0)])
+def test_full(little: Path, mode: str, reserve: int) -> None:
     """On a full disk creation and growth are ENOSPC, with the file's name; nothing is left behind, nothing is held,
     everything goes on working, and what was in the file is in it: S4, S5."""
     path = little / "file"
@@ -64,7 +64,7 @@ def test_full(little: Path, mode: str) -> None:
     path.write_bytes(content)
     room = shutil.disk_usage(little).free
     before = handles(), file_maps()
-    with MappedFile(path, "r+") as file, file.view(PAGE_SIZE + 3) as view:
+    with MappedFile(path, "r+", reserve=reserve) as file, file.view(PAGE_SIZE + 3) as view:
         array = np.frombuffer(file.data, np.uint8)
         for new in (room + 8 * MIB, 64 * MIB, TIB):
             with pytest.raises(OSError, match="No space left") as caught:

@@ -502,7 +502,7 @@ def past(subject: Subject, path: Path, size: int) -> None:
         path = path.with_name("created")
         mapped = subject.open(path, subject.mode, size=size, sparse=True)
     else:
-        mapped = subject.open(path, subject.mode)
+        mapped = subject.open(path, subject.mode, sparse=True)
     with open(path, "r+b") as file:
         for number, place in enumerate(places, 1):
             file.seek(place)
@@ -542,11 +542,16 @@ def past(subject: Subject, path: Path, size: int) -> None:
             with open(path, "rb") as file:
                 file.seek(2**32 + 50)
                 equal(b"M", file.read(1), "what was written, as others read it")
-            mapped.resize(size + PAGE + 1)
-            with mapped.view(size + PAGE) as view:
-                view[0] = 78
-                equal(78, mapped[size + PAGE] if whole else view[0], "the last byte after growth")
-            equal(size + PAGE + 1, path.stat().st_size, "the size of the file")
+            for new in (size + PAGE + 1, 2**32 + 103, size):
+                mapped.resize(new)
+                equal(
+                    (new, new), (len(mapped), path.stat().st_size), f"the length, and the file's, after resize({new})"
+                )
+                with mapped.view(new - 1) as view:
+                    equal(b"w" if new == 2**32 + 103 else b"\0", view[:], f"the last byte after resize({new})")
+                    equal(view[0], mapped[new - 1] if whole else view[0], "the same in the map of the whole file")
+            with mapped.view(2**32 + 100, 7) as view:
+                equal(b"new\0\0\0\0", view[:], "the bytes where the file was cut, after it has grown again")
 
 
 def maps_whole(subject: Subject, path: Path, size: int) -> bool:
