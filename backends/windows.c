@@ -194,11 +194,24 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
 {
     static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
     HANDLE section = INVALID_HANDLE_VALUE;
-    int64_t size = 0;
+    int64_t size = 0, size_before;
     int error = mf_get_size(file, &size);
 
-    if (error == 0 && size > 0)
+    /* A section does not tell its size, and others may be changing the file's. Nobody cuts it short once it has a section, so
+     * when its size is what it was before, it is the section's. */
+    while (error == 0 && size > 0) {
+        size_before = size;
         error = make_section(file, protections[access], 0, &section);
+        if (error == ERROR_FILE_INVALID) /* it has been emptied */
+            error = 0;
+        if (error == 0)
+            error = mf_get_size(file, &size);
+        if (error == 0 && size == size_before && section != INVALID_HANDLE_VALUE)
+            break;
+        if (section != INVALID_HANDLE_VALUE && !CloseHandle(section) && error == 0)
+            error = last_error();
+        section = INVALID_HANDLE_VALUE;
+    }
     if (error == 0) {
         out->handle = (intptr_t)section;
         out->size = size;

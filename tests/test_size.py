@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support import mounts, needs, only, small_file_system
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile, capabilities
@@ -144,45 +142,6 @@ def test_bytes_behind_the_end(folder: Path, sparse: bool) -> None:
 def test_bytes_behind_the_end_on_small_disks(little: Path, sparse: bool) -> None:
     """Neither on ext4, nor on tmpfs, which keeps them: S2."""
     behind_the_end(little, sparse)
-
-
-@given(steps=st.lists(st.tuples(st.sampled_from(["resize", "write", "others", "view", "drop"]),
-                                st.integers(0, 5 * PAGE_SIZE), st.integers(0, 255)), max_size=25))  # fmt: skip
-def test_resizes_as_a_bytearray(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]) -> None:
-    """A mapped file that is resized is a bytearray that is: whatever the order, and whatever is alive: S2, S3, S8."""
-    path = tmp_path_factory.getbasetemp() / "as-a-bytearray"
-    path.write_bytes(b"")
-    model = bytearray()
-    alive: list[tuple[memoryview, int]] = []
-    with MappedFile(path, "r+") as file:
-        for step, number, value in steps:
-            if step == "resize":
-                if number < len(model) and alive:
-                    with pytest.raises(BufferError):
-                        file.resize(number)
-                else:
-                    file.resize(number)
-                    model[number:] = bytes(max(number - len(model), 0))
-            elif step == "write" and model:
-                file[number % len(model)] = model[number % len(model)] = value
-            elif step == "others":
-                with open(path, "ab") as others:
-                    others.write(bytes([value]) * (number % 5000))
-                assert len(model) == len(file)
-                file.refresh()
-                model += bytes([value]) * (number % 5000)
-            elif step == "view" and model:
-                with file.view(number % len(model)) as view:
-                    alive.append((view.data, number % len(model)))
-            elif step == "drop":
-                alive.clear()
-            assert model == file[:]
-            assert len(model) == len(file) == path.stat().st_size
-            for buffer, offset in alive:
-                assert model[offset : offset + len(buffer)] == buffer
-                del buffer
-        alive.clear()
-    assert model == path.read_bytes()
 
 
 def test_growing_with_arrays_alive(folder: Path) -> None:

@@ -234,7 +234,7 @@ class MappedFile(Window):
             window = self._another()
             window._hold((self._open_raw(), section), self._length, count)
             try:
-                _write_changed(pages, self._length, window._held[1].read(0, 1, count))
+                _copy_changed(window._held[1], 0, pages, self._length, count)
             finally:
                 window._let_go()
 
@@ -242,11 +242,7 @@ class MappedFile(Window):
         """Write into a new private map what was written into the old one, and is nowhere else."""
         pages = self._held[1]
         for place in range(0, size, PAGE_SIZE):
-            try:
-                ours = pages.read(place, 1, min(PAGE_SIZE, size - place))
-            except MappingFault:
-                continue
-            _write_changed(fresh, place, ours)
+            _copy_changed(pages, place, fresh, place, min(PAGE_SIZE, size - place))
 
     def _create(self, size: int) -> None:
         """Give the empty file its size; take a new file away again if that fails."""
@@ -511,7 +507,11 @@ def _descriptor(file: Any) -> tuple[int, Name]:
     return descriptor, name if isinstance(name, (str, bytes, int)) else descriptor
 
 
-def _write_changed(pages: Pages, place: int, data: bytes) -> None:
-    """Write bytes that are not there yet: a private page that is not written to stays the file's."""
-    if pages.read(place, 1, len(data)) != data:
-        pages.write(place, 1, data)
+def _copy_changed(source: Pages, first: int, target: Pages, place: int, count: int) -> None:
+    """Copy bytes unless they are there already: a private page that is not written to stays the file's."""
+    try:
+        data = source.read(first, 1, count)
+        if target.read(place, 1, count) != data:
+            target.write(place, 1, data)
+    except MappingFault:
+        pass  # others have cut the file short: the map whose pages are gone has its mark
