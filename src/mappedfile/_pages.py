@@ -13,7 +13,7 @@ from sys import getrefcount
 from mappedfile._errors import mapping_fault, os_error
 from mappedfile._native import ffi, lib
 from mappedfile._ranges import align
-from mappedfile._system import PAGE_SIZE, SYNC_COVERS_MAPS
+from mappedfile._system import HAS_SECTIONS, PAGE_SIZE, SYNC_COVERS_MAPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,8 +145,10 @@ def hold_file(name: Name) -> tuple[OpenFile, Any]:
     return fate, held
 
 
-def hold_section(name: Name) -> tuple[Any, OpenSection]:
-    """Return an ``mf_section`` for the backend to fill in, and the fate of what it will hold."""
+def hold_section(name: Name) -> tuple[Any, OpenSection | None]:
+    """Return an ``mf_section`` for the backend to fill in, and the fate of what it will hold, if it will."""
+    if not HAS_SECTIONS:
+        return _new(_SECTION, _ABSENT), None
     fate = OpenSection(name)
     return _gc(_new(_SECTION, _ABSENT), fate.give_back), fate
 
