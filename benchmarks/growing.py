@@ -134,6 +134,45 @@ def _steps_of(label: str, total: int, resize: Callable[[int], None], target: Any
         yield f"{label}: {step}, last tenth", statistics.median(times[-tenth:])
 
 
+# The resize alone, of a file that is mapped and whose bytes nobody touches
+
+
+def _resizes(at: Setting, ours: Callable[[Path], MappedFile]) -> Samples:
+    path, step, number = at.folder / "resized", 4096, at.pick(2000, 200)
+
+    def through(resize: Callable[[int], None]) -> float:
+        def all_of_them() -> None:
+            for size in range(2 * step, (number + 2) * step, step):
+                resize(size)
+
+        return stopwatch(all_of_them) / number
+
+    def peer() -> float:
+        with open(path, "w+b") as f:
+            f.truncate(step)
+            with mmap.mmap(f.fileno(), step) as m:
+                m[0] = 1
+                return through(m.resize)
+
+    def our_own() -> float:
+        with ours(path) as w:
+            w[0] = 1
+            return through(w.resize)
+
+    peer(), our_own()
+    return at.alternate(peer, our_own, at.pick(25, 5))
+
+
+@row("resize", "resize() by a page, of a mapped file, blocks allocated", "mmap.resize, which leaves holes", None)
+def resize(at: Setting) -> Samples:
+    return _resizes(at, lambda path: MappedFile(path, "w+", size=4096))
+
+
+@row("resize-sparse", "the same with sparse=True and reserve=1 GiB", "mmap.resize", None)
+def resize_sparse(at: Setting) -> Samples:
+    return _resizes(at, lambda path: MappedFile(path, "w+", size=4096, sparse=True, reserve=GIB))
+
+
 # One step, on files of many sizes
 
 SIZES = (MIB, GIB, 64 * GIB)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
+from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile, capabilities
 from mappedfile._native import ffi, lib
 from mappedfile.contract import _probe
 
@@ -201,3 +201,111 @@ ctypes.string_at(where, 1)
 """
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=False)
     assert done.returncode != 0
+
+
+def regions(address: int, length: int) -> list[tuple[int, int]]:
+    """The views that begin in a range, from its start on."""
+    return [
+        (start - address, stop - address)
+        for start, stop in kernel32.mapped_regions()
+        if address <= start < address + length
+    ]
+
+
+@pytest.fixture
+def reserving(path: Path) -> Any:
+    """A mapped file of 5 bytes, in 16 pages of address space."""
+    if not capabilities().reserve:
+        pytest.skip("this Windows has no placeholders: they came with Windows 10, version 1803; Wine 8 has none")
+    path.write_bytes(b"begin")
+    with MappedFile(path, "r+", reserve=16 * PAGE_SIZE) as file:
+        yield file
+
+
+def test_growth_in_place(reserving: MappedFile) -> None:
+    """Each growth past a page maps a further view right behind the others, at any page; all of them go together: S2.
+
+    Not shared: a map beyond the end of the file, as elsewhere, cannot be had.
+    """
+    data = reserving.data
+    address = _probe.address_of(data)
+    views = [(0, 1)]
+    assert [(0, PAGE_SIZE)] == regions(address, 16 * PAGE_SIZE)
+    for size, stop in (
+        (PAGE_SIZE, 1),
+        (PAGE_SIZE + 1, 2),
+        (2 * PAGE_SIZE - 1, 2),
+        (7 * PAGE_SIZE + 9, 8),
+        (16 * PAGE_SIZE, 16),
+    ):
+        reserving.resize(size)
+        if stop > views[-1][1]:
+            views.append((views[-1][1], stop))
+        assert [(start * PAGE_SIZE, stop * PAGE_SIZE) for start, stop in views] == regions(address, 16 * PAGE_SIZE)
+        reserving[size - 1] = 7
+    assert b"begin" == data.tobytes()
+    reserving.flush()
+    reserving.flush(PAGE_SIZE // 2, 8 * PAGE_SIZE)  # over several views
+    reserving.close()
+    assert len(views) == len(regions(address, 16 * PAGE_SIZE))
+    data.release()
+    assert [] == regions(address, 16 * PAGE_SIZE)
+
+
+def test_address_space_is_taken_and_given_back(reserving: MappedFile) -> None:
+    """Nobody gets the address space behind the map, until the map is closed: then all of it is free.
+
+    Not shared: elsewhere it is a part of the map.
+    """
+    data = reserving.data
+    behind = _probe.address_of(data) + GRANULARITY // 2
+    data.release()
+    assert not kernel32.is_free(behind)
+    reserving.close()
+    assert kernel32.is_free(behind)
+
+
+def test_reserved_map_that_somebody_unmapped(reserving: MappedFile) -> None:
+    """What was unmapped behind the library's back is error 487 at close(), as it is for a map of one view: L10.
+
+    Not shared: POSIX takes back what is not there without a word.
+    """
+    data = reserving.data
+    address = _probe.address_of(data)
+    data.release()
+    reserving.resize(3 * PAGE_SIZE)
+    kernel32.unmap(address)
+    with pytest.raises(OSError, match="file") as caught:
+        reserving.close()
+    assert ERROR_INVALID_ADDRESS == caught.value.winerror
+    # What is behind may be somebody else's by now: it is left alone.
+    assert [(PAGE_SIZE, 3 * PAGE_SIZE)] == regions(address, 16 * PAGE_SIZE)
+    kernel32.unmap(address + PAGE_SIZE)
+
+
+def test_file_pointer_stays(path: Path) -> None:
+    """Growing an open file leaves its position alone, though bytes behind its end are cleared: the duplicate shares it.
+
+    Not shared: elsewhere pwrite writes anywhere without moving.
+    """
+    path.write_bytes(b"content")
+    with open(path, "r+b", buffering=0) as opened:
+        opened.seek(3)
+        with MappedFile(opened, "r+") as file:
+            file.resize(100)
+        assert 3 == opened.tell()
+        assert b"tent" == opened.read(4)
+
+
+def test_no_address_space(path: Path) -> None:
+    """A file that is to grow beyond what there is of address space stays as it is, with views alive too: S4.
+
+    Not shared: elsewhere a limit can be set (RLIMIT_AS).
+    """
+    path.write_bytes(b"content")
+    with MappedFile(path, "r+", sparse=True) as file, file.view() as view:
+        file[0]
+        with pytest.raises(OSError, match="file"):
+            file.resize(2**47)
+        assert (7, 7) == (len(file), path.stat().st_size)
+        assert b"content" == file[:] == view[:]

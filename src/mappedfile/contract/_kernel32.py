@@ -14,6 +14,7 @@ from ctypes import byref, c_size_t, c_ulong, c_void_p, sizeof
 
 _dll = ctypes.WinDLL("kernel32", use_last_error=True)
 _MEM_MAPPED = 0x40000
+_MEM_FREE = 0x10000
 _PAGE = 4096
 _GENERIC_READ = 0x80000000
 _FILE_READ_ATTRIBUTES = 0x80
@@ -103,6 +104,8 @@ _SetInformationJobObject = _dll.SetInformationJobObject
 _SetInformationJobObject.argtypes = c_void_p, ctypes.c_int, c_void_p, c_ulong
 _AssignProcessToJobObject = _dll.AssignProcessToJobObject
 _AssignProcessToJobObject.argtypes = c_void_p, c_void_p
+_UnmapViewOfFile = _dll.UnmapViewOfFile
+_UnmapViewOfFile.argtypes = (c_void_p,)
 _CloseHandle = _dll.CloseHandle
 _CloseHandle.argtypes = (c_void_p,)
 
@@ -161,6 +164,18 @@ def mapped_regions() -> Iterator[tuple[int, int]]:
         address = stop
     if last is not None:
         yield last[1:]
+
+
+def is_free(address: int) -> bool:
+    """Whether nothing is at an address, not even a reservation."""
+    info = _MemoryBasicInformation()
+    check(_VirtualQuery(address, byref(info), sizeof(info)))
+    return bool(info.state == _MEM_FREE)
+
+
+def unmap(address: int) -> None:
+    """Unmap a view."""
+    check(_UnmapViewOfFile(address))
 
 
 def count_valid(address: int, length: int) -> int:
