@@ -24,6 +24,11 @@ from support import need, needs, only, strace, strace_attached
 from mappedfile import capabilities
 from mappedfile.contract._probe import file_maps, handles
 
+try:
+    import kernel32_calls
+except ImportError:
+    kernel32_calls = None  # type: ignore[assignment]
+
 HERE = Path(__file__).parent
 
 makes_calls_fail = needs(strace(), "strace, and permission to trace")
@@ -185,6 +190,7 @@ def test_remap_fails(victim: Victim, scenario: str) -> None:
     assert (None, FINE) == (error, after)
 
 
+@makes_calls_fail
 @pytest.mark.parametrize("scenario", REMAPPED)
 def test_no_map_after_that(victim: Victim, scenario: str) -> None:
     """And when it cannot be made anew either, all is as it was: S4."""
@@ -195,6 +201,7 @@ def test_no_map_after_that(victim: Victim, scenario: str) -> None:
     assert FINE == after
 
 
+@makes_calls_fail
 @pytest.mark.parametrize("scenario", ["GrowAlone", "GrowWithView"])
 def test_old_map_stays(victim: Victim, scenario: str) -> None:
     """A map that is replaced and that the system does not take back is an OSError; the resize has been done: L10."""
@@ -204,6 +211,7 @@ def test_old_map_stays(victim: Victim, scenario: str) -> None:
     assert after["mapped"] > 0
 
 
+@makes_calls_fail
 @pytest.mark.parametrize("scenario", ["Grow", "GrowWithBuffer", "GrowPastReserve"])
 def test_no_way_back(victim: Victim, scenario: str) -> None:
     """A file that cannot be mapped after it has grown, nor be cut again, has grown: the size is right, and the next use makes
@@ -450,23 +458,20 @@ def test_no_maps_left(path: Path) -> None:
 # Windows
 
 
+@pytest.mark.skipif(not kernel32_calls, reason="makes the calls of Windows fail")
 @pytest.mark.parametrize("name", failing.SCENARIOS)
 def test_windows_calls_fail(folder: Path, name: str) -> None:
     """Whichever call of the system a scenario makes on Windows, it may fail: an OSError with that number and the file's name;
     what was opened is closed, what was made is gone, what was there goes on: I2, L10, S4."""
-    only(sys.platform == "win32", "makes the calls of Windows fail")
-    only(
-        capabilities().reserve or not getattr(failing.SCENARIOS[name], "reserve", 0),
-        "no address space can be reserved here",
-    )
-    from kernel32_calls import GIVING_BACK, watched
+    reserve = getattr(failing.SCENARIOS[name], "reserve", 0)
+    only(capabilities().reserve or not reserve, "no address space can be reserved here")
 
     def play(*failure: Any) -> tuple[list[str], Any]:
         """Run it with a call that fails: its name and which of that name."""
         scenario = failing.SCENARIOS[name](folder / "-".join(map(str, ("file", *failure))))
         scenario.prepare()
         error = None
-        with watched() as calls:
+        with kernel32_calls.watched() as calls:
             calls.failing = {failure: 1234} if failure else {}
             try:
                 scenario.run()
@@ -476,7 +481,7 @@ def test_windows_calls_fail(folder: Path, name: str) -> None:
         calls.settle()
         # What is not needed any more is given back when the resize has been done.
         resized = scenario.file is not None and not scenario.file.closed and len(scenario.file) != failing.SIZE
-        scenario.look(error is not None and not (resized and failure[0] in GIVING_BACK))
+        scenario.look(error is not None and not (resized and failure[0] in kernel32_calls.GIVING_BACK))
         scenario.clean()
         return calls.names(), error
 

@@ -19,7 +19,6 @@ from mappedfile._window import COPY, NOTHING, READ, WRITE, Window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _thread import LockType
     from collections.abc import Callable, Mapping
     from typing import Any, Literal, Protocol, SupportsIndex, TypeAlias
 
@@ -101,7 +100,7 @@ class MappedFile(Window):
 
     _what = "mapped file"
 
-    _lock: LockType | None  # made when it is needed: on Windows it is a handle, before Python 3.13
+    _lock: RLock | None  # made when it is needed: on Windows it is a handle, before Python 3.13
     _section_fate: OpenSection | None
     _source: Source | None  # None: closed
 
@@ -422,7 +421,7 @@ class MappedFile(Window):
                 raw.faults += faults
                 raise
 
-    def _size_lock(self) -> LockType:
+    def _size_lock(self) -> RLock:
         """Return what only one thread at a time may hold: who changes the size."""
         with _making_locks:
             lock = self._lock = self._lock or RLock()
