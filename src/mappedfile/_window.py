@@ -175,12 +175,10 @@ class Window(Access):
     def _pin(self) -> tuple[Any, Pages, int]:
         """Return the pin that keeps the map, the map, and how many bytes of it are the window's; map it if need be."""
         held = self._held
-        if held is None:
+        while held is None:  # once, unless another thread closes or resizes the file
             self._refuse_if_closed()
             self._map()
             held = self._held
-            if held is None:  # closed by another thread
-                raise self._refusal()
         pin, pages = held
         return pin, pages, min(self._length, pages.length)  # a resize may be under way
 
@@ -279,7 +277,10 @@ class Window(Access):
                 f"the file {self._name!r} is closed, and a durable flush needs it: flush before closing it, or use"
                 " flush(durable=False)"
             )
-        pin, pages, _ = self._pin()
+        pin, pages, there = self._pin()
+        if first + count > there:  # another thread has cut the file short
+            del pin
+            check_range(first, count, there, self._what)
         code = INTERRUPTED
         while code == INTERRUPTED:
             code = pages.flush(self._raw() or ffi.NULL, first, count, durable)
