@@ -87,8 +87,9 @@ class MappedFile(Window):
     *size*, in bytes, from 0 to 2**63 - 1, is what a created file gets. Disk blocks are reserved for it, so that a full
     disk is an error here and not a fault later; *sparse* leaves holes instead, also when the file is resized.
 
-    *reserve*, in bytes, sets address space aside: until the file is longer than that, growing leaves the map of the
-    whole file where it is. Raises ``io.UnsupportedOperation`` where the system cannot (``capabilities().reserve``).
+    *reserve*, in bytes, sets address space aside with the map of the whole file: until the file is longer than that,
+    growing leaves that map where it is. It costs no memory. Raises ``io.UnsupportedOperation`` where the system cannot
+    (``capabilities().reserve``: Windows before 10 version 1803, VirtualAlloc2, Requirements).
 
     The map of the whole file is made on first use: to open a large file and look at one view costs one view.
 
@@ -349,8 +350,9 @@ class MappedFile(Window):
         Growing works while views and buffers are alive: they keep their addresses and content, and see what is written
         through the grown map. New bytes are zero, and have their disk blocks unless the file was opened ``sparse``.
 
-        Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive. A resize that fails
-        leaves all as it was. Raises ``io.UnsupportedOperation`` in the modes ``"r"`` and ``"c"``.
+        Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive, or a call in another
+        thread uses the memory. A resize that fails leaves all as it was. Raises ``io.UnsupportedOperation`` in the
+        modes ``"r"`` and ``"c"``.
         """
         new = check_size(size)
         self._refuse_if_closed()
