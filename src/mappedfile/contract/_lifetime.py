@@ -426,6 +426,7 @@ def close_half_way(subject: Subject, folder: Path) -> None:
             every["[1] = i"] = lambda: window.__setitem__(1, number)
             every["[i:2] = b'.'"] = lambda: window.__setitem__(slice(number, 2), b".")
             every["[:i] = b'.'"] = lambda: window.__setitem__(slice(None, number), b".")
+            every["[i:2] = bytearray(b'.')"] = lambda: window.__setitem__(slice(number, 2), bytearray(b"."))
             every["[i:5:2] = b'..'"] = lambda: window.__setitem__(slice(number, 5, 2), b"..")
             every["[0:2:i] = b'..'"] = lambda: window.__setitem__(slice(0, 2, number), b"..")
         if EXPORTS:
