@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     kept = []
     for item in items:
         test = item.nodeid.partition("[")[0]
-        if any(mark.args[0] for mark in item.iter_markers("skipif")):
+        if any(any(mark.args) for mark in item.iter_markers("skipif")):
             if test in skipped:
                 continue
             skipped.add(test)

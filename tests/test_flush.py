@@ -6,17 +6,15 @@ import errno
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support import mounts, needs, only, small_file_system, strace, traced
+from support import mounts, needs, small_file_system, strace, traced
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 from mappedfile._native import lib
-from mappedfile.contract._flush import PAGE, counts_dirty_pages, dirty
 from mappedfile.contract._probe import address_of
 
 WINDOWS = sys.platform == "win32"
@@ -239,25 +237,6 @@ def test_not_durable(calls: dict[str, Step]) -> None:
         assert ["sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE)"] == seen
     (window,), seen = calls["the file is closed, not durable"]
     assert [flushed(window, 0, 20_000, durable=False)] == seen
-
-
-def test_not_durable_writes(folder: Path) -> None:
-    """Write-back that was started comes to its end by itself, long before the system's timer: F3."""
-    only(counts_dirty_pages(folder), "no dirty pages are counted, or those of this file system never become clean")
-    path = folder / "file"
-    path.write_bytes(bytes(8 * PAGE))
-    for whole in (True, False):
-        with MappedFile(path, "r+") as file:
-            file[:] = b"\1" * len(file)
-            assert dirty(file) == 8 * PAGE
-            if whole:
-                file.flush(durable=False)
-            else:
-                file.flush(0, 8 * PAGE, durable=False)
-            until = time.monotonic() + 3
-            while dirty(file) and time.monotonic() < until:
-                time.sleep(0.01)
-            assert 0 == dirty(file)
 
 
 class Recorder:

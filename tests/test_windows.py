@@ -13,12 +13,14 @@ from mappedfile._native import ffi, lib
 from mappedfile.contract import _probe
 
 kernel32: Any = pytest.importorskip("mappedfile.contract._kernel32", reason="no kernel32 here", exc_type=ImportError)
+kernel32_calls: Any = pytest.importorskip("kernel32_calls")
 
 CONTENT = bytes(range(256)) * ((2 * GRANULARITY) // 256)
 
 ERROR_ACCESS_DENIED = 5
 ERROR_INVALID_HANDLE = 6
 ERROR_SHARING_VIOLATION = 32
+ERROR_LOCK_VIOLATION = 33
 ERROR_INVALID_ADDRESS = 487
 ERROR_MAPPED_ALIGNMENT = 1132
 ERROR_USER_MAPPED_FILE = 1224
@@ -112,6 +114,30 @@ def test_misaligned_offset(file: MappedFile) -> None:
         assert CONTENT[PAGE_SIZE : 2 * PAGE_SIZE] == view[:]
     del raw, section
     other.close()
+
+
+def test_flush_of_what_is_being_written(file: MappedFile) -> None:
+    """While the system writes the same pages FlushViewOfFile says ERROR_LOCK_VIOLATION: it is asked again, after pauses that
+    double, and the error stands after half a second: F1, F8.
+
+    Not shared: msync waits by itself.
+    """
+    with file.view(0, 10) as view:
+        for times in (3, 9, 10):
+            with kernel32_calls.watched() as calls:
+                calls.failing = dict.fromkeys(
+                    [("FlushViewOfFile", number) for number in range(1, times + 1)], ERROR_LOCK_VIOLATION
+                )
+                if times == 10:
+                    with pytest.raises(OSError, match="file") as caught:
+                        view.flush()
+                    assert (ERROR_LOCK_VIOLATION, str(file.name)) == (caught.value.winerror, str(caught.value.filename))
+                else:
+                    view.flush()
+            pauses = [arguments[0] for name, arguments in calls.made if name == "Sleep"]
+            assert [2**number for number in range(min(times, 9))] == pauses
+            assert min(times + 1, 10) == calls.names().count("FlushViewOfFile")
+            assert (times < 10) == ("FlushFileBuffers" in calls.names())
 
 
 @pytest.mark.parametrize("alive", ["file", "view", "buffer"])
