@@ -19,6 +19,13 @@ typedef _Atomic(uintptr_t) mf_word;
 #include "backend.h"
 #include "search.h"
 
+/* benchmarks/guard.py builds the library without the guard too, and compares. */
+#ifdef MAPPEDFILE_WITHOUT_GUARD
+enum { WITHOUT_GUARD = 1 };
+#else
+enum { WITHOUT_GUARD = 0 };
+#endif
+
 /* What mf_copy does once nothing can go wrong. */
 static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count)
 {

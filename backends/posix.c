@@ -1,5 +1,5 @@
 /* The POSIX backend: mmap, munmap, msync. backend.h says what each function promises. */
-#define _GNU_SOURCE /* fallocate, sync_file_range, O_PATH */
+#define _GNU_SOURCE /* fallocate, sync_file_range, O_PATH, process_vm_readv */
 #define _DARWIN_C_SOURCE /* F_FULLFSYNC, F_PREALLOCATE */
 #define _FILE_OFFSET_BITS 64
 
@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef MAP_ANONYMOUS
@@ -258,7 +259,7 @@ static void get_ready(void)
 static int ready(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    int error = pthread_once(&once, get_ready);
+    int error = WITHOUT_GUARD ? 0 : pthread_once(&once, get_ready);
 
     return error != 0 ? error : not_ready;
 }
@@ -266,6 +267,8 @@ static int ready(void)
 static void put_on_list(mf_mapping *map)
 {
     map->self = (uintptr_t)map;
+    if (WITHOUT_GUARD)
+        return;
     lock_list();
     map->previous = 0;
     map->next = first_map;
@@ -277,7 +280,7 @@ static void put_on_list(mf_mapping *map)
 
 static void take_off_list(mf_mapping *map)
 {
-    if (map->self == 0)
+    if (WITHOUT_GUARD || map->self == 0)
         return;
     lock_list();
     if (map->next != 0)
@@ -438,8 +441,32 @@ static int has(const mf_mapping *map, uintptr_t address)
     return address >= base && address - base < (map->length + page_size - 1) / page_size * page_size;
 }
 
-/* Puts a page of zeros where the address is, if that is in a map of ours. Read-only maps stay that. */
-static int put_zeros(uintptr_t address)
+/* Puts a copy in the place of a page that can be read and not be written: a full disk has it, where the page has holes or the file
+ * system writes to another place. The system copies, since it minds no fault. */
+static int put_copy(char *page)
+{
+#ifdef __linux__
+    char byte;
+    struct iovec from = {page, 1}, to = {&byte, 1};
+
+    if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != 1)
+        return 0;
+    from.iov_len = to.iov_len = page_size;
+    to.iov_base = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (to.iov_base == MAP_FAILED)
+        return 0;
+    if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)page_size &&
+        mremap(to.iov_base, page_size, page_size, MREMAP_MAYMOVE | MREMAP_FIXED, page) == page)
+        return 1;
+    munmap(to.iov_base, page_size);
+#else
+    (void)page;
+#endif
+    return 0;
+}
+
+/* Puts a page of ours where the address is, if that is in a map of ours: what can be read, or zeros. Read-only maps stay that. */
+static int put_page(uintptr_t address)
 {
     mf_mapping *map;
     char *page;
@@ -460,7 +487,8 @@ static int put_zeros(uintptr_t address)
         map->file->faults++;
         lower_bound(&map->lost_from, start);
         raise_bound(&map->lost_to, start + page_size);
-        done = mmap(page, page_size, protection(map->access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
+        done = (map->access != MF_READ && put_copy(page)) ||
+               mmap(page, page_size, protection(map->access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
     }
     handlers--;
     return done;
@@ -529,7 +557,7 @@ static void on_fault(int level, int number, siginfo_t *info, void *context)
 {
     int error = errno;
 
-    if (!is_missing_page(info) || !put_zeros((uintptr_t)info->si_addr))
+    if (!is_missing_page(info) || !put_page((uintptr_t)info->si_addr))
         pass_on(&predecessors[level], number, info, context);
     errno = error;
 }

@@ -901,6 +901,42 @@ def fills_the_disk(folder: str) -> None:
     print("done")
 
 
+def fills_the_disk_inside(folder: str) -> None:
+    """A page of a file has something in it, and room for no more: what is in it can still be read."""
+    os.chdir(folder)
+    block = os.statvfs(".").f_frsize
+    if block >= PAGE_SIZE:
+        raise SystemExit("no smaller blocks than pages")
+    with open("file", "wb") as file:
+        for page in range(3):
+            file.seek(page * PAGE_SIZE)
+            file.write(CONTENT[page * PAGE_SIZE :][:block])
+        file.truncate(3 * PAGE_SIZE)
+        os.fsync(file.fileno())
+    with suppress(OSError), open("filler", "wb", 0) as file:
+        while True:
+            file.write(bytes(block))
+    expected = bytearray(Path("file").read_bytes())
+    for mode in ("r+", "c"):
+        with MappedFile("file", mode) as file:
+            data = file.data
+            assert data == expected
+            if mode == "c":  # takes nothing of the disk
+                data[PAGE_SIZE + block] = 9
+                assert not file.faulted
+                continue
+            data[PAGE_SIZE + block] = 9
+            expected[PAGE_SIZE + block] = 9
+            assert file.faulted
+            assert data == expected
+            assert (file[0], file[2 * PAGE_SIZE]) == (expected[0], expected[2 * PAGE_SIZE])
+            with faults():
+                file[PAGE_SIZE]
+            expected[PAGE_SIZE + block] = 0
+            assert Path("file").read_bytes() == expected
+    print("done")
+
+
 def device_fails(path: str, control: str, mode: str) -> None:
     """Pages that the device does not give: tests/fuse.py."""
     import fuse

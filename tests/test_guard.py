@@ -305,6 +305,13 @@ def test_full_disk(folder: Path, kind: str) -> None:
         assert "done" == said("fills_the_disk", place)
 
 
+def test_full_disk_inside_a_page(folder: Path) -> None:
+    """A write into the hole of a page that has something in it, on a full disk: MappingFault; buffers keep what is in it, and have what
+    was written, which goes nowhere."""
+    with small_file_system(folder, "ext4", 8 << 20) as place:
+        assert "done" == said("fills_the_disk_inside", place)
+
+
 def test_disk_that_is_cut(folder: Path) -> None:
     """A loop device whose backing file loses its second half: what can be read is right, the rest is MappingFault."""
     with small_file_system(folder, "ext4", 16 << 20) as place:
