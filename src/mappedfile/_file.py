@@ -65,6 +65,9 @@ _MODES = {
 
 # Both kinds of lock can be taken again by who has them: a signal handler may come in between, and use the file.
 _making_locks = RLock()
+#: On Windows a lock is a handle, before Python 3.13: it is made when it is needed. Elsewhere it is there from the start:
+#: a forked child would wait for ever for a thread of its parent's that is just making one.
+_make_lock_later = sys.platform == "win32"
 
 
 class MappedFile(Window):
@@ -101,7 +104,7 @@ class MappedFile(Window):
 
     _what = "mapped file"
 
-    _lock: RLock | None  # made when it is needed: on Windows it is a handle, before Python 3.13
+    _lock: RLock | None
     _section_fate: OpenSection | None
     _source: Source | None  # None: closed
 
@@ -133,7 +136,7 @@ class MappedFile(Window):
         if self._reserve and not CAN_RESERVE:
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._section_fate = None
-        self._lock = None
+        self._lock = None if _make_lock_later else RLock()
         try:
             self._take_file(file, access, found)
             self._open = True
@@ -187,6 +190,9 @@ class MappedFile(Window):
         self._section_fate = fate
         self._source = self._open_raw(), section
         self._length = section.size
+        if (held := self._held) is not None and held[1].length < self._length:
+            self._let_go()  # another thread has mapped what there was
+        del held
         if map_before is not None and map_before is not self._fate:
             map_before.settle()
         if section_before is not None:
@@ -294,25 +300,18 @@ class MappedFile(Window):
             raise os_error(code, self._name, notes)
 
     def _map(self) -> None:
-        with _making_locks:  # from here on nobody begins to change the size
-            lock = self._lock
-            if lock is None:
-                self._map_as_it_is()
-        if lock is not None:
-            with lock:
-                self._map_as_it_is()
-        if not self._open:  # closed by another thread, meanwhile
-            self._let_go()
-            raise self._refusal()
-
-    def _map_as_it_is(self) -> None:
-        if self._held is not None:
-            return
         _guard.renew()
-        if self._length:
-            self._hold(self._with_section() if HAS_SECTIONS else self._source, 0, self._length, self._reserve)
-        else:
-            self._hold_nothing()
+        while self._held is None:
+            length = self._length
+            if length:
+                self._hold(self._with_section() if HAS_SECTIONS else self._source, 0, length, self._reserve)
+            else:
+                self._hold_nothing()
+            if not self._open:  # closed by another thread, meanwhile
+                self._let_go()
+                raise self._refusal()
+            if length != self._length:  # resized by another
+                self._let_go()
 
     def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> View:
         """Map a range of the file by itself: *length* bytes from *offset* on, or all up to the end.
@@ -425,8 +424,10 @@ class MappedFile(Window):
 
     def _size_lock(self) -> RLock:
         """Return what only one thread at a time may hold: who changes the size."""
-        with _making_locks:
-            lock = self._lock = self._lock or RLock()
+        lock = self._lock
+        if lock is None:
+            with _making_locks:
+                lock = self._lock = self._lock or RLock()
         if not self._open:  # closed by another thread, meanwhile
             self._lock = None
             raise self._refusal()
