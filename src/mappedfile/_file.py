@@ -65,7 +65,7 @@ _MODES = {
 
 # Both kinds of lock can be taken again by who has them: a signal handler may come in between, and use the file.
 _making_locks = RLock()
-#: On Windows a lock is a handle, before Python 3.13: it is made when it is needed. Elsewhere it is there from the start:
+#: On Windows a lock is a handle, before Python 3.13: made when it is needed. Elsewhere it is there from the start:
 #: a forked child would wait for ever for a thread of its parent's that is just making one.
 _make_lock_later = sys.platform == "win32"
 
