@@ -142,3 +142,47 @@ int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrd
 typedef int64_t mf_searcher(const void *haystack, size_t length, const void *needle, size_t needle_length);
 int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
               size_t needle_length, int64_t *out);
+
+/* What mf_advise can be told. */
+enum {
+    MF_NORMAL = 0,
+    MF_SEQUENTIAL = 1,
+    MF_RANDOM = 2,
+    MF_WILLNEED = 3,
+    MF_DONTNEED = 4,
+    MF_COLD = 5,
+    MF_PAGEOUT = 6,
+    MF_HUGEPAGE = 7,
+    MF_NOHUGEPAGE = 8,
+    MF_POPULATE_READ = 9,
+    MF_POPULATE_WRITE = 10
+};
+
+/* Tells the system how whole pages of a map will be used. A kind that it does not know is ENOTSUP or ERROR_NOT_SUPPORTED;
+ * length 0 asks for nothing but that, wherever base is. */
+int mf_advise(char *base, size_t length, int kind);
+
+/* Keeps whole pages of a map in memory, until they are unlocked or unmapped; and no longer. Locks do not nest, and to unlock
+ * what is not locked is no error. */
+int mf_lock(char *base, size_t length);
+int mf_unlock(char *base, size_t length);
+
+/* Lets the process lock so many bytes more. Windows: SetProcessWorkingSetSize. POSIX has a limit that is not ours to move: it
+ * says that it is not supported. */
+int mf_allow_locked(size_t more);
+
+/* Writes a 1 into out for each page of a map that is in memory, and a 0 for any other. POSIX: in the memory of the system,
+ * whoever brought it there. Windows: in the working set of the process. */
+int mf_residency(char *base, size_t length, char *out);
+
+/* Whether mf_residency tells the truth of a file. Linux says of every page that it is in memory when the file is neither the
+ * process's own nor one that it may write: can_do_mincore in its mm/mincore.c. */
+int mf_tells_residency(const mf_file *file, int *out);
+
+/* Counts the pages of a range of the file that are in memory, or were not long ago, without looking at every one: 0 is quick to
+ * tell. Not every system can, nor for every file. */
+int mf_count_cached(const mf_file *file, int64_t offset, int64_t length, int64_t *out);
+
+/* Has the system forget the pages of a file that it keeps in memory: those that are written back, and that nobody has mapped.
+ * macOS needs a map of all of the file for that. */
+int mf_evict(const mf_file *file, char *base, size_t length);

@@ -1,5 +1,5 @@
 /* The POSIX backend: mmap, munmap, msync. backend.h says what each function promises. */
-#define _GNU_SOURCE /* fallocate, sync_file_range, O_PATH, process_vm_readv */
+#define _GNU_SOURCE /* fallocate, sync_file_range, O_PATH, process_vm_readv, mincore */
 #define _DARWIN_C_SOURCE /* F_FULLFSYNC, F_PREALLOCATE */
 #define _FILE_OFFSET_BITS 64
 
@@ -13,6 +13,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#ifdef __linux__
+#include <sys/vfs.h>
+#endif
 #include <unistd.h>
 
 #ifndef MAP_ANONYMOUS
@@ -644,4 +647,158 @@ int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t
     (void)map;
     *out = search(haystack, length, needle, needle_length);
     return 0;
+}
+
+/* What one system has and another has not. Linux' numbers are spelled out too: headers may be older than the kernel. */
+static int advice_of(int kind)
+{
+    switch (kind) {
+    case MF_NORMAL:
+        return MADV_NORMAL;
+    case MF_SEQUENTIAL:
+        return MADV_SEQUENTIAL;
+    case MF_RANDOM:
+        return MADV_RANDOM;
+    case MF_WILLNEED:
+        return MADV_WILLNEED;
+    case MF_DONTNEED:
+        return MADV_DONTNEED;
+#ifdef __linux__
+    case MF_COLD:
+        return 20; /* MADV_COLD: Linux 5.4 */
+    case MF_PAGEOUT:
+        return 21; /* MADV_PAGEOUT: Linux 5.4 */
+    case MF_HUGEPAGE:
+        return MADV_HUGEPAGE;
+    case MF_NOHUGEPAGE:
+        return MADV_NOHUGEPAGE;
+    case MF_POPULATE_READ:
+        return 22; /* MADV_POPULATE_READ: Linux 5.14 */
+    case MF_POPULATE_WRITE:
+        return 23; /* MADV_POPULATE_WRITE: Linux 5.14 */
+#endif
+    default:
+        return -1;
+    }
+}
+
+int mf_advise(char *base, size_t length, int kind)
+{
+    int advice = advice_of(kind);
+    int error;
+
+    if (advice < 0)
+        return ENOTSUP;
+#ifndef __linux__
+    if (length == 0)
+        return 0;
+#endif
+    if (madvise(base, length, advice) == 0)
+        return 0;
+    error = errno;
+    /* EINVAL is said of pages that are locked, too; of no pages only when the kernel does not know the kind. */
+    return error == EINVAL && madvise(base, 0, advice) != 0 ? ENOTSUP : error;
+}
+
+int mf_lock(char *base, size_t length)
+{
+    return mlock(base, length) == 0 ? 0 : errno;
+}
+
+int mf_unlock(char *base, size_t length)
+{
+    return munlock(base, length) == 0 ? 0 : errno;
+}
+
+int mf_allow_locked(size_t more)
+{
+    (void)more;
+    return ENOTSUP;
+}
+
+int mf_residency(char *base, size_t length, char *out)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t pages = (length + page - 1) / page;
+    size_t at;
+
+    if (mincore(base, length, (void *)out) != 0)
+        return errno;
+    for (at = 0; at < pages; at++)
+        out[at] = (char)(out[at] & 1); /* the other bits are Linux' to use, and in use on macOS */
+    return 0;
+}
+
+int mf_tells_residency(const mf_file *file, int *out)
+{
+#ifdef __linux__
+    /* A page that is far past the end of the file is not in memory, whatever is said of it. Near the end it may be: what
+     * Linux keeps of a file it keeps in larger pieces. */
+    const off_t far = 1 << 30;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned char there = 0;
+    struct stat status;
+    void *base;
+    int error;
+
+    if (fstat(fd_of(file), &status) != 0)
+        return errno;
+    base = mmap(NULL, page, PROT_READ, MAP_SHARED, fd_of(file), status.st_size / far * far + 2 * far);
+    if (base == MAP_FAILED)
+        return errno;
+    error = mincore(base, page, &there) == 0 ? 0 : errno;
+    munmap(base, page);
+    if (error == 0)
+        *out = !(there & 1);
+    return error;
+#else
+    (void)file;
+    *out = 1;
+    return 0;
+#endif
+}
+
+int mf_count_cached(const mf_file *file, int64_t offset, int64_t length, int64_t *out)
+{
+#if defined(__linux__) && !defined(__alpha__)
+    /* cachestat: Linux 6.5, and not in every libc. It counts the pages of the file that is open, and a file system on top of
+     * another, as overlay, maps those of a file below: so it is asked where it is known that they are the same. */
+    static const uint32_t known[] = {0xEF53 /* ext4 */, 0x58465342 /* XFS */, 0x9123683E /* btrfs */, 0x01021994 /* tmpfs */};
+    struct statfs volume;
+    size_t at;
+    struct {
+        uint64_t offset, length;
+    } range = {(uint64_t)offset, (uint64_t)length};
+    struct {
+        uint64_t cached, dirty, written_back, evicted, recently_evicted;
+    } found;
+
+    if (fstatfs(fd_of(file), &volume) != 0)
+        return errno;
+    for (at = 0; (uint32_t)volume.f_type != known[at]; at++)
+        if (at + 1 == sizeof known / sizeof known[0])
+            return ENOTSUP;
+    if (syscall(451, fd_of(file), &range, &found, 0) != 0)
+        return errno;
+    *out = (int64_t)(found.cached + found.evicted);
+    return 0;
+#else
+    (void)file;
+    (void)offset;
+    (void)length;
+    (void)out;
+    return ENOTSUP;
+#endif
+}
+
+int mf_evict(const mf_file *file, char *base, size_t length)
+{
+#if defined(__APPLE__)
+    (void)file;
+    return msync(base, length, MS_SYNC | MS_INVALIDATE) == 0 ? 0 : errno;
+#else
+    (void)base;
+    (void)length;
+    return posix_fadvise(fd_of(file), 0, 0, POSIX_FADV_DONTNEED); /* returns the error, and leaves errno alone */
+#endif
 }

@@ -11,6 +11,7 @@
 #include "native.h"
 
 #include <windows.h>
+#include <psapi.h>
 #include <winioctl.h>
 
 #define ABSENT ((intptr_t)-1)
@@ -443,15 +444,12 @@ static int flush_view(char *base, size_t length)
     return 0;
 }
 
-int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int wait)
+/* A map that was extended is several views, and the system looks at one. */
+static int for_each_view(char *base, size_t length, int (*call)(char *, size_t))
 {
     char *stop = base + length;
     int error = 0;
 
-    (void)file;
-    (void)offset;
-    (void)wait;
-    /* A map that was extended is several views, and FlushViewOfFile looks at one. */
     while (error == 0 && base < stop) {
         MEMORY_BASIC_INFORMATION info;
         char *next = stop;
@@ -460,10 +458,18 @@ int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int
             return last_error();
         if ((char *)info.BaseAddress + info.RegionSize < stop)
             next = (char *)info.BaseAddress + info.RegionSize;
-        error = flush_view(base, (size_t)(next - base));
+        error = call(base, (size_t)(next - base));
         base = next;
     }
     return error;
+}
+
+int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int wait)
+{
+    (void)file;
+    (void)offset;
+    (void)wait;
+    return for_each_view(base, length, flush_view);
 }
 
 int mf_sync(const mf_file *file, int wait)
@@ -599,4 +605,107 @@ int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t
     if (now.fault == 0)
         *out = search(haystack, length, needle, needle_length);
     return end(&now);
+}
+
+/* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older one. */
+static int prefetch(char *base, size_t length)
+{
+    typedef BOOL(WINAPI * function)(HANDLE, ULONG_PTR, WIN32_MEMORY_RANGE_ENTRY *, ULONG);
+    FARPROC found = GetProcAddress(GetModuleHandleW(L"kernel32.dll"), "PrefetchVirtualMemory");
+    WIN32_MEMORY_RANGE_ENTRY range = {base, length};
+
+    if (found == NULL)
+        return ERROR_NOT_SUPPORTED;
+    if (length == 0 || ((function)(void (*)(void))found)(GetCurrentProcess(), 1, &range, 0))
+        return 0;
+    return last_error();
+}
+
+static int unlock_view(char *base, size_t length)
+{
+    int error = VirtualUnlock(base, length) ? 0 : last_error();
+
+    return error == ERROR_NOT_LOCKED ? 0 : error;
+}
+
+int mf_unlock(char *base, size_t length)
+{
+    return for_each_view(base, length, unlock_view);
+}
+
+int mf_advise(char *base, size_t length, int kind)
+{
+    switch (kind) {
+    case MF_WILLNEED:
+        return length == 0 ? prefetch(base, 0) : for_each_view(base, length, prefetch);
+    case MF_DONTNEED:
+        /* Pages that are not locked leave the working set: VirtualUnlock, Remarks. */
+        return mf_unlock(base, length);
+    default:
+        return ERROR_NOT_SUPPORTED;
+    }
+}
+
+static int lock_view(char *base, size_t length)
+{
+    return VirtualLock(base, length) ? 0 : last_error();
+}
+
+int mf_lock(char *base, size_t length)
+{
+    return for_each_view(base, length, lock_view);
+}
+
+int mf_allow_locked(size_t more)
+{
+    HANDLE process = GetCurrentProcess();
+    SIZE_T least, most;
+
+    if (!GetProcessWorkingSetSize(process, &least, &most) ||
+        !SetProcessWorkingSetSize(process, least + more, most + more))
+        return last_error();
+    return 0;
+}
+
+int mf_residency(char *base, size_t length, char *out)
+{
+    PSAPI_WORKING_SET_EX_INFORMATION pages[256];
+    SYSTEM_INFO info;
+    size_t left, some, at;
+
+    GetSystemInfo(&info);
+    for (left = (length + info.dwPageSize - 1) / info.dwPageSize; left > 0; left -= some) {
+        some = left < 256 ? left : 256;
+        for (at = 0; at < some; at++, base += info.dwPageSize)
+            pages[at].VirtualAddress = base;
+        if (!K32QueryWorkingSetEx(GetCurrentProcess(), pages, (DWORD)(some * sizeof pages[0])))
+            return last_error();
+        for (at = 0; at < some; at++)
+            *out++ = (char)(pages[at].VirtualAttributes.Flags & 1); /* Valid */
+    }
+    return 0;
+}
+
+int mf_tells_residency(const mf_file *file, int *out)
+{
+    (void)file;
+    *out = 1;
+    return 0;
+}
+
+int mf_count_cached(const mf_file *file, int64_t offset, int64_t length, int64_t *out)
+{
+    (void)file;
+    (void)offset;
+    (void)length;
+    (void)out;
+    return ERROR_NOT_SUPPORTED;
+}
+
+int mf_evict(const mf_file *file, char *base, size_t length)
+{
+    (void)file;
+    (void)base;
+    (void)length;
+    return ERROR_NOT_SUPPORTED;
 }

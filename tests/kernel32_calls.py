@@ -30,13 +30,18 @@ FUNCTIONS = {
     "FlushViewOfFile": (2, 0),
     "GetFileSizeEx": (2, 0),
     "GetProcAddress": (2, 0),  # the way to those that are not imported
+    "GetProcessWorkingSetSize": (3, 0),
+    "K32QueryWorkingSetEx": (3, 0),
     "MapViewOfFile": (5, 0),
     "MapViewOfFile3": (9, 0),
     "SetFileInformationByHandle": (4, 0),
+    "SetProcessWorkingSetSize": (3, 0),
     "Sleep": (1, None),
     "UnmapViewOfFile": (1, 0),
     "VirtualAlloc2": (7, 0),
     "VirtualFree": (3, 0),
+    "VirtualLock": (2, 0),
+    "VirtualUnlock": (2, 0),
 }
 GIVING_BACK = ("CloseHandle", "UnmapViewOfFile", "VirtualFree")
 PAGE_READWRITE = 4

@@ -9,15 +9,18 @@ from mappedfile._view import View
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mappedfile._capabilities import Capabilities, capabilities
+    from mappedfile._memory import Advice, Residency
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GRANULARITY",
     "PAGE_SIZE",
+    "Advice",
     "Capabilities",
     "MappedFile",
     "MappingFault",
+    "Residency",
     "View",
     "capabilities",
     "fault_guard",
@@ -30,4 +33,8 @@ def __getattr__(name: str) -> object:
         from mappedfile import _capabilities
 
         return getattr(_capabilities, name)
+    if name in ("Advice", "Residency"):
+        from mappedfile import _memory
+
+        return getattr(_memory, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

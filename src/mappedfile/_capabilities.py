@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
+from mappedfile._memory import EVICT, FILE_RESIDENCY, Advice
 from mappedfile._system import CAN_RESERVE, GUARD_COVERS_ALL
 
 
@@ -23,6 +24,16 @@ class Capabilities:
     guard_buffers: bool = _says(
         "the fault guard covers buffers and arrays: they read zeros where bytes of a map are gone"
     )
+    advise_access: bool = _says("advise() takes 'normal', 'sequential' and 'random'")
+    advise_willneed: bool = _says("advise() takes 'willneed': pages are read ahead")
+    advise_dontneed: bool = _says("advise() takes 'dontneed': pages leave the map")
+    advise_reclaim: bool = _says("advise() takes 'cold' and 'pageout'")
+    advise_hugepage: bool = _says("advise() takes 'hugepage' and 'nohugepage'")
+    advise_populate: bool = _says(
+        "the system populates maps itself; elsewhere pages are read one by one, and not for writing"
+    )
+    file_residency: bool = _says("residency() tells what the system has in memory, not the process alone")
+    evict: bool = _says("the pages of a file can be evicted from memory")
 
 
 _POSIX = sys.platform != "win32"
@@ -34,6 +45,14 @@ _CAPABILITIES = Capabilities(
     reserve=CAN_RESERVE,
     fork=_POSIX,
     guard_buffers=GUARD_COVERS_ALL,
+    advise_access=Advice.SEQUENTIAL.known,
+    advise_willneed=Advice.WILLNEED.known,
+    advise_dontneed=Advice.DONTNEED.known,
+    advise_reclaim=Advice.PAGEOUT.known,
+    advise_hugepage=Advice.HUGEPAGE.known,
+    advise_populate=Advice.POPULATE_WRITE.known,
+    file_residency=FILE_RESIDENCY,
+    evict=EVICT,
 )
 
 

@@ -1,25 +1,24 @@
-"""The command line. Every sub-command is a class with ``add``, which says what it takes, and ``run``, which does it."""
+"""The command line. Every sub-command is a class with ``add``, which says what it takes, and ``run``, which does it.
+
+What only one of them needs it imports when it runs: a command is to start as quickly as Python lets it.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import shutil
 import sys
-import tempfile
-import textwrap
 import time
 from contextlib import contextmanager
-from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import mappedfile
+from mappedfile._cli_memory import EvictCommand, InfoCommand, ResidencyCommand, WarmCommand
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from mappedfile._check import Row
 
@@ -33,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(prog="mappedfile", description="Memory-mapped files, the same on every system.")
     parser.add_argument("--version", action="version", version=f"mappedfile {mappedfile.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    # The prog is the one that it would find out itself, for which it imports what takes a while.
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, prog="mappedfile")
     for command in COMMANDS:
         command.add(commands)
     given = parser.parse_args(arguments)
@@ -58,7 +58,7 @@ class CheckCommand:
             description="Run every clause of the contract in a folder, whatever file system it is on; tell which hold.",
             epilog="Exit status: 0 if no clause fails, 1 if one does, 2 if it cannot be tried, 130 if interrupted.",
         )
-        parser.add_argument("folder", metavar="DIR", nargs="?", type=Path, help="where (default: a temporary folder)")
+        parser.add_argument("folder", metavar="DIR", nargs="?", help="where (default: a temporary folder)")
         parser.add_argument("--json", action="store_true", help="print a JSON document instead of a table")
         parser.add_argument(
             "--clause",
@@ -85,13 +85,17 @@ class CheckCommand:
 
     @staticmethod
     def run(given: argparse.Namespace) -> int:
+        import json
+        import tempfile
+        from pathlib import Path
+
         from mappedfile._check import Plan, report
 
         try:
             plan = Plan.of(given.clause, given.mode, given.timeout)
         except ValueError as error:
             given.parser.error(str(error))
-        folder = given.folder or Path(tempfile.gettempdir())
+        folder = Path(given.folder or tempfile.gettempdir())
         started = time.perf_counter()
         try:
             with progress(len(plan)) as on_start:
@@ -108,7 +112,7 @@ class CheckCommand:
         return FAILED if told["summary"]["fails"] else DONE
 
 
-COMMANDS = (CheckCommand,)
+COMMANDS = (CheckCommand, ResidencyCommand, WarmCommand, EvictCommand, InfoCommand)
 
 
 # Showing things. A terminal gets rich, if it is there.
@@ -154,6 +158,9 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
 
 def print_table(rows: Sequence[Row]) -> None:
     """Print the clauses: what each says, whether it holds and, if not, why."""
+    import shutil
+    import textwrap
+
     console = rich_console(sys.stdout)
     if console is not None:
         print_rich_table(rows, console)
@@ -219,6 +226,9 @@ def describe(row: Row) -> list[str]:
 
 def print_facts(told: dict[str, Any]) -> None:
     """Print the counts, and what kind of place this is."""
+    import textwrap
+    from dataclasses import fields
+
     summary = told["summary"]
     counts = f"{summary['holds']} hold, {summary['fails']} fail, {summary['not_here']} cannot be shown here."
     facts = {

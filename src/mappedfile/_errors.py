@@ -10,8 +10,8 @@ from mappedfile._native import ffi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import TypeAlias
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeAlias
 
     #: What a file was opened by, as errors name it: a path, or a descriptor.
     Name: TypeAlias = str | bytes | int
@@ -25,6 +25,14 @@ NOT_MAPPABLE = {_NOT_SUPPORTED: "its file system cannot map it like this"}
 
 #: A signal came in between: the call is to be made again (PEP 475). The same number means something else to Windows.
 INTERRUPTED = -1 if sys.platform == "win32" else errno.EINTR
+
+
+def call(function: Callable[..., int], *arguments: Any) -> int:
+    """Call the backend, again after a signal: Python's handlers run meanwhile (PEP 475). Return its code."""
+    code = function(*arguments)
+    while code == INTERRUPTED:
+        code = function(*arguments)
+    return code
 
 
 def os_error(code: int, name: Name | None, notes: Mapping[int, str] = NO_NOTES) -> OSError:

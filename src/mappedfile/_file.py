@@ -94,17 +94,19 @@ class MappedFile(Window):
     growing leaves that map where it is. It costs no memory. Raises ``io.UnsupportedOperation`` where the system cannot
     (``capabilities().reserve``: Windows before 10 version 1803, VirtualAlloc2, Requirements).
 
-    The map of the whole file is made on first use: to open a large file and look at one view costs one view.
+    The map of the whole file is made on first use: to open a large file and look at one view costs one view. With
+    *populate* it is made at once, and every page of it is in memory when the object is there.
 
     Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that cannot be, and the ``OSError`` subclass
     that fits what the system refused.
     """
 
-    __slots__ = ("_lock", "_mode", "_reserve", "_section_fate", "_source", "_sparse")
+    __slots__ = ("_lock", "_locked", "_mode", "_reserve", "_section_fate", "_source", "_sparse")
 
     _what = "mapped file"
 
     _lock: RLock | None
+    _locked: int  # the process that locked it; 0: none. A forked child does not inherit locks
     _section_fate: OpenSection | None
     _source: Source | None  # None: closed
 
@@ -116,6 +118,7 @@ class MappedFile(Window):
         size: SupportsIndex | None = None,
         sparse: bool = False,
         reserve: SupportsIndex = 0,
+        populate: bool = False,
     ) -> None:
         try:
             access, found = _MODES[mode]
@@ -137,18 +140,22 @@ class MappedFile(Window):
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._section_fate = None
         self._lock = None if _make_lock_later else RLock()
+        self._locked = 0
         try:
             self._take_file(file, access, found)
             self._open = True
             if size:
-                self._create(size)
+                self._create(size, populate)
             elif HAS_SECTIONS:
                 self._take_section(lib.mf_open_section, access)
             else:
                 self._length = self._open_raw().size
+            if populate and not size:
+                self.advise("populate_read")
         except BaseException:
             self._source = None
             self._open = False
+            self._let_go()
             raise
 
     # Opening
@@ -208,6 +215,9 @@ class MappedFile(Window):
         held = self._held
         if held is None or held is NOTHING or length == 0:
             self._let_go()
+            if self._locked and length:
+                self._hold((self._open_raw(), section), 0, length, self._reserve)
+                self._lock_new(length)
             return
         faulted, room = held[1].faulted, held[1].room
         del held
@@ -218,6 +228,8 @@ class MappedFile(Window):
         pages = window._held[1]
         if length > pages.length and (code := pages.extend(section, length)):
             raise os_error(code, self._name)
+        if self._locked:
+            self._lock_next(pages, length)
         if self._access == COPY:
             if spare is None:
                 self._show_appended(pages, section)
@@ -250,12 +262,14 @@ class MappedFile(Window):
         for place in range(0, size, PAGE_SIZE):
             _copy_changed(pages, place, fresh, place, min(PAGE_SIZE, size - place))
 
-    def _create(self, size: int) -> None:
-        """Give the empty file its size; take a new file away again if that fails."""
+    def _create(self, size: int, populate: bool) -> None:
+        """Give the empty file its size, and populate it; take a new file away again if that fails."""
         try:
             if self._sparse:
                 self._call(lib.mf_make_sparse, self._open_raw())
             self._take_section(lib.mf_grow, 0, size, not self._sparse)
+            if populate:
+                self.advise("populate_read")
         except BaseException:
             self._source = None
             if self._mode == "x+":
@@ -305,6 +319,8 @@ class MappedFile(Window):
             length = self._length
             if length:
                 self._hold(self._with_section() if HAS_SECTIONS else self._source, 0, length, self._reserve)
+                if self._locked:
+                    self._lock_new(length)
             else:
                 self._hold_nothing()
             if not self._open:  # closed by another thread, meanwhile
@@ -313,11 +329,13 @@ class MappedFile(Window):
             if length != self._length:  # resized by another
                 self._let_go()
 
-    def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> View:
+    def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, populate: bool = False) -> View:
         """Map a range of the file by itself: *length* bytes from *offset* on, or all up to the end.
 
-        Any offset and length inside the file will do. The view has a lifetime of its own and outlives the file.
-        Raises ``ValueError`` for a range outside the file.
+        Any offset and length inside the file will do. The view has a lifetime of its own and outlives the file. With
+        *populate* its pages are in memory, and in its map, when it returns.
+
+        Raises ``ValueError`` for a range outside the file, and the ``OSError`` that fits what the system refused.
         """
         if offset.__class__ is not int or offset < 0:
             offset = check_size(offset, "offset")
@@ -325,7 +343,15 @@ class MappedFile(Window):
             length = max(self._length - offset, 0)
         elif length.__class__ is not int or length < 0:
             length = check_size(length, "length")
-        return View(self, offset, length)
+        if not populate:
+            return View(self, offset, length)
+        view = View(self, offset, length)
+        try:
+            view.advise("populate_read")
+        except BaseException:
+            view.close()
+            raise
+        return view
 
     def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, durable: bool = True) -> None:
         """Write what was changed back to the file: see ``View.flush``.
@@ -340,6 +366,41 @@ class MappedFile(Window):
             self._call(self._file_fate.flush_maps, self._open_raw(), durable)
         self._call(lib.mf_sync, self._open_raw(), durable)
         self._refuse_if_faulted()
+
+    # Locks, which go over to the next map
+
+    def lock(self) -> None:
+        self._refuse_if_closed()
+        self._locked = os.getpid()  # first: a map that is made meanwhile is locked too
+        try:
+            super().lock()
+        except BaseException:
+            self._locked = 0
+            raise
+
+    def unlock(self) -> None:
+        self._refuse_if_closed()
+        self._locked = 0
+        super().unlock()
+
+    def _lock_new(self, length: int) -> None:
+        """Lock the map that was just made, or let it go."""
+        if self._locked == os.getpid() and self._fate is not None:
+            from mappedfile import _memory
+
+            if error := _memory.lock_pages(self._fate, length):
+                self._let_go()
+                raise error
+
+    def _lock_next(self, pages: Pages, length: int) -> None:
+        """Lock a map instead of the present one, or more of that; or fail and leave the lock as it is."""
+        if self._locked == os.getpid() and self._fate is not None:
+            from mappedfile import _memory
+
+            _memory.unlock_pages(self._fate, self._length)  # there may be no room for two locked maps
+            if error := _memory.lock_pages(pages, length):
+                _memory.lock_pages(self._fate, self._length)
+                raise error
 
     # Size
 
@@ -364,6 +425,8 @@ class MappedFile(Window):
             old = self._size_now()
             if new < old:
                 self._shrink(new)
+                if self._locked and new:
+                    self._pin()  # which locks it
             elif new > old:
                 self._grow(old, new)
             elif new != self._length:

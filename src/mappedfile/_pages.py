@@ -12,7 +12,7 @@ from sys import getrefcount
 
 from mappedfile._errors import mapping_fault, os_error
 from mappedfile._native import ffi, lib
-from mappedfile._ranges import align
+from mappedfile._ranges import align, align_inwards
 from mappedfile._system import HAS_SECTIONS, PAGE_SIZE, SYNC_COVERS_MAPS
 
 TYPE_CHECKING = False
@@ -254,9 +254,24 @@ class Pages:
 
     def flush(self, file: Any, offset: int, length: int, wait: bool) -> int:
         """Flush the pages under a range; return the system's code."""
-        first, count = align(self.slack + offset, length, PAGE_SIZE, self.slack + self.length)
-        first -= self.slack
+        first, count = self.around(offset, length)
         return lib.mf_flush(file, self.at(first), count, self.offset + first, wait)
+
+    def around(self, offset: int, length: int) -> tuple[int, int]:
+        """Round a range outwards, to the pages that have a byte of it."""
+        first, count = align(self.slack + offset, length, PAGE_SIZE, self.slack + self.length)
+        return first - self.slack, count
+
+    def within(self, offset: int, length: int, limit: int) -> tuple[int, int]:
+        """Round a range inwards, to the pages that have no byte of the first *limit* beside it: maybe to none."""
+        first, count = align_inwards(self.slack + offset, length, PAGE_SIZE, self.slack, self.slack + limit)
+        return first - self.slack, count
+
+    def touch(self, offset: int, length: int) -> None:
+        """Read a byte of every page of a range that begins with one."""
+        count = -(-length // PAGE_SIZE)
+        failed = lib.mf_copy(self.mapping, _new(_BYTES, 1), 0, self.at(offset), PAGE_SIZE, count)
+        self._judge(failed, offset, PAGE_SIZE, count)
 
     # Pages that are gone
 

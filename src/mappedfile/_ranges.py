@@ -51,6 +51,26 @@ def align(start: int, length: int, granularity: int, limit: int) -> tuple[int, i
     return first, min(stop, limit) - first
 
 
+def align_inwards(start: int, length: int, granularity: int, first: int, last: int) -> tuple[int, int]:
+    """Round a range inwards to multiples of *granularity*, but not where it reaches *first* or *last*: there outwards.
+
+    ::
+
+        first     granularity                               last
+        |  start       |              |              |  stop |
+        |    [==================== length =============]     |
+        |              [========== result ==========]        |
+    """
+    stop = start + length
+    if start > first:
+        start += -start % granularity
+    else:
+        start -= start % granularity
+    if stop < last:
+        stop -= stop % granularity
+    return start, max(stop - start, 0)
+
+
 def clamp(start: SupportsIndex | None, end: SupportsIndex | None, length: int) -> tuple[int, int]:
     """Resolve the *start* and *end* of a search as ``bytes.find`` does. The first may lie past *length*."""
     first = 0 if start is None else index(start)

@@ -7,7 +7,7 @@ from _warnings import warn
 from sys import modules
 
 from mappedfile import _guard
-from mappedfile._errors import INTERRUPTED, NOT_MAPPABLE, os_error
+from mappedfile._errors import NOT_MAPPABLE, call, os_error
 from mappedfile._native import ffi, lib
 from mappedfile._pages import NO_FILE, NO_PAGES, Pages
 from mappedfile._ranges import check_range, clamp
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from typing import Any, SupportsIndex, overload
 
     from mappedfile._errors import Name
+    from mappedfile._memory import Advice, AdviceName, Residency
     from mappedfile._pages import OpenFile, Source
 
     if sys.version_info >= (3, 12):
@@ -266,10 +267,7 @@ class Window(Access):
         Linux: ``msync(MS_SYNC)``, or ``sync_file_range``; macOS adds ``F_FULLFSYNC`` (fsync(2)); Windows:
         ``FlushViewOfFile``, then ``FlushFileBuffers`` (FlushViewOfFile, Remarks).
         """
-        first = index(offset)
-        count = None if length is None else index(length)
-        self._refuse_if_closed()
-        first, count = check_range(first, count, self._length, self._what)
+        first, count = self._range(offset, length)
         if self._access != WRITE or count == 0:
             return
         if durable and self._raw() is None:
@@ -277,13 +275,8 @@ class Window(Access):
                 f"the file {self._name!r} is closed, and a durable flush needs it: flush before closing it, or use"
                 " flush(durable=False)"
             )
-        pin, pages, there = self._pin()
-        if first + count > there:  # another thread has cut the file short
-            del pin
-            check_range(first, count, there, self._what)
-        code = INTERRUPTED
-        while code == INTERRUPTED:
-            code = pages.flush(self._raw() or ffi.NULL, first, count, durable)
+        pin, pages = self._pin_range(first, count)
+        code = call(pages.flush, self._raw() or ffi.NULL, first, count, durable)
         if code == 0 and durable and not FLUSH_REACHES_DEVICE:
             code = lib.mf_sync(self._raw() or NO_FILE, True)
         del pin  # or the error's traceback would keep the map
@@ -291,6 +284,67 @@ class Window(Access):
         if code:
             raise os_error(code, self._name)
         pages.refuse_if_lost(first, count)
+
+    # Memory
+
+    def advise(self, kind: Advice | AdviceName, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> bool:
+        """Tell the system how the memory will be used, or what is to become of it: an ``Advice``, or its name.
+
+        *offset* and *length* are bytes in the window; no *length* reaches to its end. The range is rounded outwards to
+        whole pages; for ``dontneed``, ``cold`` and ``pageout`` inwards, to those that have no other byte of the window.
+        An empty range does nothing. Nothing that can be asked for changes a byte.
+
+        Returns whether the system was told; it is no error that it does not know a kind (``capabilities()`` tells which
+        it does). It forgets what it was told of a file's map when ``resize()`` makes a new one.
+
+        Raises ``ValueError`` for a kind that there is not, for a range outside the window, and on a closed window;
+        ``io.UnsupportedOperation`` for ``dontneed`` on private windows and ``populate_write`` on read-only ones;
+        ``OSError`` when the system fails, as when pages that are locked are not to be needed.
+        """
+        from mappedfile import _memory
+
+        return _memory.advise(self, kind, offset, length)
+
+    def residency(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> Residency:
+        """Tell which pages of a range are in memory: all those that have a byte of it.
+
+        *offset* and *length* are bytes in the window; no *length* reaches to its end. The first byte of the result is
+        about the page that has the byte at *offset*; pages begin at multiples of ``PAGE_SIZE`` in the file.
+
+        POSIX: in the memory of the system, whoever brought them there (mincore(2)). Windows: in the working set of this
+        process (``QueryWorkingSetEx``), since nothing tells what the system keeps (``capabilities().file_residency``).
+
+        Raises ``ValueError`` for a range outside the window and on a closed window; ``OSError`` when the system fails;
+        ``PermissionError`` where it tells only the owner of the file, and those who may write it: Linux, from 5.2 on,
+        says of every page that it is there. That cannot be found out for a view whose file is closed.
+        """
+        from mappedfile import _memory
+
+        return _memory.residency(self, offset, length)
+
+    def lock(self) -> None:
+        """Bring all pages of the window into memory, and keep them there until ``unlock()`` or ``close()``.
+
+        Locks do not nest, but every window has its own. A buffer that outlives its window keeps the lock. When the file
+        is resized the lock goes over to the map of the new size. A forked child does not inherit it (mlock(2)).
+        Locking a private window copies all of its pages, as if every one was written to.
+
+        Raises ``ValueError`` on a closed window; ``OSError``, with nothing locked, when the system refuses: POSIX has a
+        limit (``RLIMIT_MEMLOCK``); on Windows the minimum working set is raised by what is missing (``VirtualLock``,
+        Remarks), as far as the system lets it.
+        """
+        from mappedfile import _memory
+
+        _memory.lock(self)
+
+    def unlock(self) -> None:
+        """Let the system have the pages again. Does nothing if they are not locked.
+
+        Raises ``ValueError`` on a closed window; ``OSError`` when the system fails.
+        """
+        from mappedfile import _memory
+
+        _memory.unlock(self)
 
     # State
 
@@ -349,6 +403,21 @@ class Window(Access):
     def _refuse_if_closed(self) -> None:
         if not self._open:
             raise self._refusal()
+
+    def _range(self, offset: SupportsIndex, length: SupportsIndex | None) -> tuple[int, int]:
+        """Return a range of the caller's as two ints, if it lies in the window and that is open."""
+        first = index(offset)
+        count = None if length is None else index(length)
+        self._refuse_if_closed()
+        return check_range(first, count, self._length, self._what)
+
+    def _pin_range(self, first: int, count: int) -> tuple[Any, Pages]:
+        """Return the pin that keeps the map, and the map, if the range is still in it."""
+        pin, pages, there = self._pin()
+        if first + count > there:  # another thread has cut the file short
+            del pin  # or the error's traceback would keep the map
+            check_range(first, count, there, self._what)
+        return pin, pages
 
     def _hold(self, source: Source | None, offset: int, length: int, reserve: int = 0) -> None:
         """Map *length* bytes of the file, 1 or more, from *offset* on, and be their window."""

@@ -83,6 +83,10 @@ class StdlibWindow:
     def flush(self, offset: int = 0, length: int | None = None, *, durable: bool = True) -> None:
         self._map.flush(*(() if length is None and not offset else (offset,) if length is None else (offset, length)))
 
+    def advise(self, kind: Any, offset: int = 0, length: int | None = None) -> None:
+        number = getattr(mmap, f"MADV_{getattr(kind, 'name', kind).upper()}")
+        self.madvise(number, offset, *(() if length is None else (length,)))
+
     def __enter__(self) -> Any:
         self._map.__enter__()
         return self

@@ -1,0 +1,329 @@
+"""Memory seen and steered: what ``advise`` can tell the system, and what ``residency`` learns from it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+from enum import Enum
+
+from mappedfile._errors import NO_NOTES, call, mapping_fault, os_error
+from mappedfile._native import ffi, lib
+from mappedfile._system import PAGE_SIZE
+from mappedfile._window import COPY, READ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Literal, SupportsIndex, TypeAlias
+
+    from mappedfile._file import MappedFile
+    from mappedfile._pages import Pages
+    from mappedfile._window import Window
+
+    AdviceName: TypeAlias = Literal[
+        "normal",
+        "sequential",
+        "random",
+        "willneed",
+        "dontneed",
+        "cold",
+        "pageout",
+        "hugepage",
+        "nohugepage",
+        "populate_read",
+        "populate_write",
+    ]
+
+#: Whether residency() tells what the system has in memory, not the process alone; and whether that can be evicted.
+FILE_RESIDENCY = EVICT = sys.platform != "win32"
+
+_NOT_SUPPORTED = 50 if sys.platform == "win32" else errno.ENOTSUP
+_WORKING_SET_QUOTA = 1453
+#: Bytes for one call that takes a time in proportion: between calls Ctrl-C is heard.
+_STEP = 1 << 30
+
+
+class Advice(Enum):
+    """How memory will be used, or what is to become of it: what ``advise`` takes, also by name.
+
+    ==============  ===================================================================================================
+    normal          Nothing special.
+    sequential      From beginning to end: more is read ahead, and what was used may go soon.
+    random          Here and there: nothing is read ahead.
+    willneed        Soon: the system begins to read it now. Windows: ``PrefetchVirtualMemory``, from Windows 8 on.
+    dontneed        Not soon: the pages leave the map, and come back when they are touched. Private maps refuse it:
+                    there, what was written would be lost. Windows: they leave the working set, locked or not
+                    (``VirtualUnlock``, Remarks).
+    cold            Of all memory, take this first when some is wanted.
+    pageout         The pages leave memory now.
+    hugepage        Huge pages are worth it here, where the file system has them.
+    nohugepage      They are not.
+    populate_read   Now: the pages are in memory and in the map when ``advise`` returns. Where the system has no call
+                    for it every page is touched.
+    populate_write  The same for writing, with disk blocks and, in private maps, copies. Read-only maps refuse it. Where
+                    the system has no call for it the pages are read alone, and ``advise`` returns False.
+    ==============  ===================================================================================================
+
+    Where not said otherwise these are POSIX's and Linux' ``madvise``: madvise(2).
+    """
+
+    NORMAL = "normal"
+    SEQUENTIAL = "sequential"
+    RANDOM = "random"
+    WILLNEED = "willneed"
+    DONTNEED = "dontneed"
+    COLD = "cold"
+    PAGEOUT = "pageout"
+    HUGEPAGE = "hugepage"
+    NOHUGEPAGE = "nohugepage"
+    POPULATE_READ = "populate_read"
+    POPULATE_WRITE = "populate_write"
+
+    @property
+    def known(self) -> bool:
+        """Whether this system knows it."""
+        return bool(_mf_advise(ffi.NULL, 0, self) == 0)
+
+
+#: These do away with pages, and so only with those that are in the range as a whole.
+DROPS = frozenset({Advice.DONTNEED, Advice.COLD, Advice.PAGEOUT})
+
+#: These are carried out before ``advise`` returns, and take their time.
+POPULATES = frozenset({Advice.POPULATE_READ, Advice.POPULATE_WRITE})
+
+_LOCKED = {errno.EINVAL: "its pages are locked: unlock() it first"}
+
+#: What madvise has and this does not, and why.
+REFUSED = {
+    "remove": "would make a hole in the file: write zeros instead",
+    "free": "would lose what was written: use 'cold' or 'pageout'",
+    "dontfork": "would have a forked child crash when it uses the object",
+    "wipeonfork": "would have a forked child read zeros",
+    "hwpoison": "would destroy the pages",
+}
+
+
+class Residency(bytes):
+    """Which pages are in memory: one byte a page, 1 for a page that is in memory and 0 for one that is not.
+
+    It does what ``bytes`` do: ``r[7]``, ``r.find(0)`` for the first page that is missing, ``np.frombuffer(r, bool)``.
+    """
+
+    @property
+    def pages(self) -> int:
+        """How many pages the range has, those included that it has a part of."""
+        return len(self)
+
+    @property
+    def resident(self) -> int:
+        """How many of them are in memory."""
+        return self.count(1)
+
+    @property
+    def fraction(self) -> float:
+        """What part of them is in memory, from 0.0 to 1.0; 1.0 when there is none."""
+        return self.resident / len(self) if self else 1.0
+
+    def __repr__(self) -> str:
+        return f"<Residency: {self.resident} of {self.pages} pages in memory>"
+
+    __str__ = __repr__
+
+
+def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsIndex | None) -> bool:
+    """See ``Window.advise``."""
+    advice = advice_of(kind)
+    first, count = window._range(offset, length)
+    if advice is Advice.DONTNEED and window._access == COPY:
+        raise io.UnsupportedOperation(
+            f"advise('dontneed') of a private {window._what} would lose what was written to it: use 'cold' or 'pageout'"
+        )
+    if advice is Advice.POPULATE_WRITE and window._access == READ:
+        raise io.UnsupportedOperation(f"the {window._what} on {window._name!r} is read-only: use 'populate_read'")
+    pin, pages = window._pin_range(first, count)
+    try:
+        if count == 0:
+            code = 0 if advice.known else _NOT_SUPPORTED
+        elif advice in POPULATES:
+            code = _populate(pages, *pages.around(first, count), advice)
+        else:
+            place, size = pages.within(first, count, window._length) if advice in DROPS else pages.around(first, count)
+            code = _mf_advise(pages.at(place), size, advice)
+    finally:
+        del pin  # or an error's traceback would keep the map
+    window._settle(pages)
+    if code == _NOT_SUPPORTED:
+        return advice is Advice.POPULATE_READ  # the pages were touched
+    if code == errno.EFAULT and advice in POPULATES:
+        raise mapping_fault(window._name)
+    if code:
+        raise os_error(code, window._name, _LOCKED if advice in DROPS else NO_NOTES)
+    return True
+
+
+def advice_of(kind: Advice | str) -> Advice:
+    """Return the advice of this name."""
+    if isinstance(kind, Advice):
+        return kind
+    if not isinstance(kind, str):
+        raise TypeError(f"kind must be an Advice or the name of one, not {type(kind).__name__}")
+    name = kind.lower()
+    if name in REFUSED:
+        raise ValueError(f"advise({kind!r}) {REFUSED[name]}")
+    try:
+        return Advice(name)
+    except ValueError:
+        raise ValueError(f"kind must be one of {', '.join(each.value for each in Advice)}, not {kind!r}") from None
+
+
+def _mf_advise(address: Any, size: int, advice: Advice) -> int:
+    return call(lib.mf_advise, address, size, getattr(lib, f"MF_{advice.name}"))
+
+
+def _populate(pages: Pages, first: int, count: int, advice: Advice) -> int:
+    """Have pages in the map, whatever the system can do for that; return its code."""
+    code = 0
+    for place, size in _steps(first, count):
+        code = _mf_advise(pages.at(place), size, advice)
+        if code == _NOT_SUPPORTED:
+            _mf_advise(pages.at(place), size, Advice.WILLNEED)  # to read larger pieces, where it is known
+            pages.touch(place, size)
+        elif code:
+            break
+    return code
+
+
+def _steps(first: int, count: int) -> Iterator[tuple[int, int]]:
+    for place in range(first, first + count, _STEP):
+        yield place, min(_STEP, first + count - place)
+
+
+def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | None) -> Residency:
+    """See ``Window.residency``."""
+    first, count = window._range(offset, length)
+    if count == 0:
+        return Residency()
+    pin, pages = window._pin_range(first, count)
+    first, count = pages.around(first, count)
+    raw = window._raw()
+    found = Residency(-(-count // PAGE_SIZE))  # zeros, which are filled in below, before anybody else has them
+    out, told = ffi.from_buffer(found), ffi.new("int *", 1)
+    shared = raw is not None and window._access != COPY  # private maps have pages of their own
+    for place, size in _steps(first, count):
+        if shared and not _cached(raw, pages.offset + place, size):
+            continue
+        code = lib.mf_residency(pages.at(place), size, out + (place - first) // PAGE_SIZE)
+        if code:
+            break
+    else:
+        code = 0
+        if raw is not None and found.count(1) == len(found):
+            code = lib.mf_tells_residency(raw, told)
+    del pin, raw  # or an error's traceback would keep map and file
+    window._settle(pages)
+    if code:
+        raise os_error(code, window._name)
+    if not told[0]:
+        raise os_error(errno.EPERM, window._name, _NOT_TOLD)
+    return found
+
+
+_NOT_TOLD = {
+    errno.EPERM: "the system tells what of a file is in memory only to its owner, and to those who may write it"
+}
+
+
+def _cached(raw: Any, offset: int, size: int) -> bool:
+    """Whether a page of a range of the file may be in memory. Where none is, this is quick to tell."""
+    number = ffi.new("int64_t *")
+    return lib.mf_count_cached(raw, offset, size, number) != 0 or number[0] != 0
+
+
+def evict(file: MappedFile) -> None:
+    """Write a file back, and have the system forget what it has of it in memory, but for pages that are mapped."""
+    pin, pages, length = file._pin()
+    code = call(lib.mf_sync, file._open_raw(), True)
+    if length and not code:
+        code = call(lib.mf_evict, file._open_raw(), pages.at(0), length)
+    del pin
+    if code:
+        raise os_error(code, file._name)
+
+
+def lock(window: Window) -> None:
+    """See ``Window.lock``."""
+    window._refuse_if_closed()
+    pin, pages, length = window._pin()
+    error = lock_pages(pages, length) if length else None
+    del pin  # or the error's traceback would keep the map
+    window._settle(pages)
+    if error:
+        raise error
+
+
+def lock_pages(pages: Pages, length: int) -> OSError | None:
+    """Lock the first *length* bytes of a map; or return what went wrong, with nothing locked."""
+    first, size = pages.around(0, length)
+    code = call(lib.mf_lock, pages.at(first), size)
+    if code == _WORKING_SET_QUOTA and lib.mf_allow_locked(size) == 0:
+        code = call(lib.mf_lock, pages.at(first), size)
+    if not code:
+        return None
+    call(lib.mf_unlock, pages.at(first), size)  # what was locked before a page came that could not be read
+    limit = _limit(code, size)
+    if not limit and _mf_advise(pages.at(first), size, Advice.POPULATE_READ) == errno.EFAULT:
+        return mapping_fault(pages.file.name)
+    return os_error(code, pages.file.name, {code: limit})
+
+
+def unlock(window: Window) -> None:
+    """See ``Window.unlock``."""
+    window._refuse_if_closed()
+    held = window._held
+    code = unlock_pages(held[1], window._length) if held is not None and window._length else 0
+    del held  # or the error's traceback would keep the map
+    if code:
+        raise os_error(code, window._name)
+
+
+def unlock_pages(pages: Pages, length: int) -> int:
+    """Unlock the first *length* bytes of a map; return the system's code."""
+    first, size = pages.around(0, length)
+    return call(lib.mf_unlock, pages.at(first), size)
+
+
+if sys.platform == "win32":
+
+    def _limit(code: int, size: int) -> str:
+        if code != _WORKING_SET_QUOTA:
+            return ""
+        return (
+            f"the minimum working set of the process limits what it can lock, and could not be raised by {size} bytes"
+            " (SetProcessWorkingSetSize): lock less, or give its user the right to increase a process working set"
+        )
+
+else:
+
+    def _limit(code: int, size: int) -> str:
+        """Say so if it was the limit: mlock(2), ERRORS."""
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        if most == resource.RLIM_INFINITY or code not in (errno.ENOMEM, errno.EPERM, errno.EAGAIN):
+            return ""
+        locked = _locked_now()
+        if locked is not None and locked + size <= most:
+            return ""
+        return (
+            f"the process may lock {most} bytes (RLIMIT_MEMLOCK),{'' if locked is None else f' has locked {locked},'}"
+            f" and this is {size}: lock less, or raise the limit (ulimit -l; limits.conf(5); LimitMEMLOCK= of systemd)"
+        )
+
+    def _locked_now() -> int | None:
+        """Return how many bytes this process has locked, where that is told: proc_pid_status(5)."""
+        try:
+            with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+                return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmLck:"))
+        except (OSError, StopIteration):
+            return None
