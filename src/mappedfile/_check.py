@@ -149,7 +149,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs,), name="mappedfile check")
-        self.process.start()
+        with no_interrupt():  # the process hears of it when it has made itself ready
+            self.process.start()
         theirs.close()
         with suppress(EOFError, OSError):
             if self.pipe.poll(60):  # before the check's own time begins
@@ -187,6 +188,19 @@ class Worker:
         self.pipe.close()
 
 
+@contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Keep Ctrl-C waiting for a while, here and in processes that are started now, where the system can."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def how_it_ended(code: int | None) -> str:
     """Say what an exit code means."""
     if code is None or code >= 0:
@@ -210,6 +224,8 @@ def work(pipe: Connection) -> None:
     else:
         os.setpgid(0, 0)  # whoever stops the worker stops its children
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
