@@ -704,6 +704,52 @@ def chained(folder: str, helper: str) -> None:
         print(mappedfile.fault_guard())
 
 
+def on_the_stack(folder: str, helper: str) -> None:
+    """The handler that was there before asked for no alternate stack; the thread has one."""
+    os.chdir(folder)
+    library = ctypes.CDLL(helper)
+    library.map_file.restype = ctypes.c_void_p
+    library.map_file.argtypes = [ctypes.c_int, ctypes.c_size_t]
+    library.touch.argtypes = [ctypes.c_void_p]
+    library.take(1, 0)
+    library.use_stack()
+    seen = (ctypes.c_long * 7).in_dll(library, "seen")
+    with open(filled(Path("theirs")), "r+b") as theirs:
+        foreign = library.map_file(theirs.fileno(), 3 * PAGE_SIZE)
+    os.truncate("theirs", 0)
+    library.touch(foreign)
+    print(seen[6], end=" ")
+    with MappedFile(filled(Path("file"))) as file:
+        file[0]
+        library.touch(foreign + PAGE_SIZE)
+        print(seen[6])
+
+
+def unseen(folder: str) -> None:
+    """What the signal module knows of the guard."""
+    os.chdir(folder)
+    with MappedFile(filled(Path("file"))) as file:
+        file[0]
+        print(mappedfile.fault_guard(), int(signal.getsignal(signal.SIGBUS)))
+
+
+def later(folder: str, who: str) -> None:
+    """Somebody who does not pass it on takes SIGBUS after the last file was mapped."""
+    import faulthandler
+
+    os.chdir(folder)
+    file = MappedFile(filled(Path("file")))
+    assert file[0] == CONTENT[0]
+    if who == "faulthandler":
+        faulthandler.enable()
+    else:
+        signal.signal(signal.SIGBUS, lambda *_: None)
+        signal.alarm(2)  # it would be called for ever
+    os.truncate("file", 0)
+    print(mappedfile.fault_guard(), flush=True)
+    file[0]
+
+
 def toggles(folder: str) -> None:
     """faulthandler is enabled and disabled, and files are mapped, in every order of five steps; each in a fork."""
     import faulthandler

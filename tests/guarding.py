@@ -45,7 +45,7 @@ class Helper:
 
     def seen(self) -> dict[str, int]:
         """What its handler saw."""
-        names = ("calls", "number", "code", "place", "blocked", "errno")
+        names = ("calls", "number", "code", "place", "blocked", "errno", "stack")
         return dict(zip(names, (ctypes.c_long * len(names)).in_dll(self.library, "seen"), strict=True))
 
     def map(self, path: Path) -> int:

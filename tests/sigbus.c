@@ -10,9 +10,10 @@
 #include <unistd.h>
 
 enum { PLAIN, WITH_INFO, CHAINING, JUMPING };
-enum { CALLS, NUMBER, CODE, ADDRESS, MASK, ERROR, FIELDS };
+enum { CALLS, NUMBER, CODE, ADDRESS, MASK, ERROR, STACK, FIELDS };
 
-/* What the handler saw last: how often it was called, the signal, its si_code, the place in the map, what was blocked, errno. */
+/* What the handler saw last: how often it was called, the signal, its si_code, the place in the map, what was blocked, errno, and
+ * whether it was on the alternate stack. */
 long seen[FIELDS];
 
 static char *map, *touched;
@@ -36,6 +37,10 @@ long blocked(void)
 
 static void see(int number, int code, char *address)
 {
+    stack_t stack;
+
+    sigaltstack(NULL, &stack);
+    seen[STACK] = (stack.ss_flags & SS_ONSTACK) != 0;
     seen[CALLS]++;
     seen[NUMBER] = number;
     seen[CODE] = code;
@@ -166,6 +171,18 @@ int block(int number)
     sigemptyset(&mask);
     sigaddset(&mask, number);
     return pthread_sigmask(SIG_BLOCK, &mask, NULL);
+}
+
+/* Gives the thread an alternate stack. */
+int use_stack(void)
+{
+    static char memory[1 << 16];
+    stack_t stack;
+
+    memset(&stack, 0, sizeof stack);
+    stack.ss_sp = memory;
+    stack.ss_size = sizeof memory;
+    return sigaltstack(&stack, NULL);
 }
 
 int restarts(void)

@@ -251,6 +251,25 @@ def test_taken(folder: Path) -> None:
     assert " ".join(["False False True"] * 3) == said("taken", folder)
 
 
+def test_taken_by_who_does_not_pass_it_on(folder: Path) -> None:
+    """Until then, what such a one makes of the library's faults is his affair: faulthandler reports and lets the process end, a Python
+    handler is called without end."""
+    done = run("later", folder, "faulthandler")
+    assert (-signal.SIGBUS, "False") == (done.returncode, done.stdout.strip())
+    assert "Fatal Python error: Bus error" in done.stderr
+    assert "False" == dies("later", folder, "Python", by=signal.SIGALRM)
+
+
+def test_signal_module(folder: Path) -> None:
+    """signal.getsignal() does not know of the guard, as of no handler that is not Python's."""
+    assert f"True {signal.SIG_DFL:d}" == said("unseen", folder)
+
+
+def test_stack(helper: Path, folder: Path) -> None:
+    """The guard's handler is on the thread's alternate stack, if it has one, and so is who was there before."""
+    assert "0 1" == said("on_the_stack", folder, helper)
+
+
 def test_taken_by_many(helper: Path, folder: Path) -> None:
     """The guard goes on top of up to four different handlers; of a fifth it does not, and fault_guard() tells."""
     assert "True True True True False True True" == said("taken_by_many", folder, helper)
