@@ -36,13 +36,12 @@ static int is_lost(const Access *self)
 static int copy(const Access *self, char *to, const char *from, Py_ssize_t count)
 {
 #ifdef _WIN32
-    if (self->map->copier != NULL)
-        return self->map->copier(self->map, to, 1, from, 1, (size_t)count);
+    return self->map->copier(self->map, to, 1, from, 1, (size_t)count);
 #else
     (void)self; /* not even a look at copier: it would cost a tenth of w[i] */
-#endif
     memcpy(to, from, (size_t)count);
     return 0;
+#endif
 }
 
 /* The place of an index, or -1. */

@@ -38,7 +38,7 @@ struct mf_mapping {
                          * than it needs. Set before mf_map */
     uintptr_t self;     /* the address of this struct: for _access.c, which gets it through Python */
     mf_file *file;
-    mf_copier *copier;  /* NULL: memcpy will do, since there is no guard, or one that lets nothing fail (POSIX) */
+    mf_copier *copier;  /* NULL: memcpy will do, since the guard lets nothing fail (POSIX) */
     int access;
     int error;          /* what giving it back came to */
     mf_word lost_from;  /* the pages that are gone are all within lost_from and lost_to, bytes from base on. lost_to is 0 */

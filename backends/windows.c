@@ -390,7 +390,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     out->length = length;
     out->self = (uintptr_t)out;
     out->file = file;
-    out->copier = mf_guarded() ? mf_copy : NULL;
+    out->copier = mf_copy;
     out->access = access;
     out->lost_from = UINTPTR_MAX;
     out->lost_to = 0;

@@ -52,3 +52,13 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_tests_that_are_named_exist():
+    """Where a page says which test shows something, there is such a test."""
+    sources = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    tests = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+\*?)`", page.read_text("utf-8"))}
+    assert named
+    for name in named:
+        assert name in tests or (name.endswith("*") and any(test.startswith(name[:-1]) for test in tests)), name

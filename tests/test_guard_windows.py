@@ -237,6 +237,22 @@ def test_fault_guard_never(path: Path) -> None:
         assert done.returncode in (STATUS_ACCESS_VIOLATION, STATUS_IN_PAGE_ERROR), done.stderr
 
 
+def test_fault_guard_late(path: Path) -> None:
+    """fault_guard(True) after fault_guard(False): maps that were made meanwhile are guarded too."""
+    program = f"""
+mappedfile.fault_guard(False)
+{MAP}
+print(mappedfile.fault_guard(), mappedfile.fault_guard(True), flush=True)
+for way in ("file[here.GONE]", "file[here.GONE:]", "file.find(here.ABSENT)"):
+    try:
+        eval(way)
+    except mappedfile.MappingFault:
+        print("told", flush=True)
+"""
+    done = run(program, path)
+    assert (0, ["cut", "False True", *["told"] * 3]) == (done.returncode, done.stdout.splitlines()), done.stderr
+
+
 @pytest.mark.parametrize("guard", ["True", "False"])
 def test_faults_of_others(path: Path, guard: str) -> None:
     """Access violations that are not ours are what they are without the guard: ctypes' handler makes errors of them, and who has none
