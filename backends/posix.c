@@ -472,29 +472,31 @@ static int put_copy(char *page)
 static int put_page(uintptr_t address)
 {
     mf_mapping *map;
-    char *page;
+    char *page = NULL;
     size_t start;
-    int done;
+    int access = MF_READ;
 
     handlers++;
     map = map_at(last_hit);
     if (map == NULL || !has(map, address))
         for (map = map_at(first_map); map != NULL && !has(map, address); map = map_at(map->next))
             ;
-    done = map != NULL;
-    if (done) {
+    if (map != NULL) {
         start = (address - (uintptr_t)map->base) / page_size * page_size;
         page = map->base + start;
+        access = map->access;
         last_hit = map->self;
         /* The mark comes first: who sees the zeros can see it. */
         map->file->faults++;
         lower_bound(&map->lost_from, start);
         raise_bound(&map->lost_to, start + page_size);
-        done = (map->access != MF_READ && put_copy(page)) ||
-               mmap(page, page_size, protection(map->access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
     }
-    handlers--;
-    return done;
+    handlers--; /* before the system is asked, which may take its time */
+    if (page == NULL)
+        return 0;
+    if (access != MF_READ && put_copy(page))
+        return 1;
+    return mmap(page, page_size, protection(access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
 }
 
 /* Whether a page could not be had, rather than that somebody sent the signal or an address was misaligned. */

@@ -808,12 +808,20 @@ def reads_only(folder: str) -> None:
     ctypes.memset(address, 1, 1)
 
 
-def keeps_errno(folder: str, helper: str) -> None:
+def blocks(folder: str, helper: str) -> None:
+    """What is blocked while the guard's handler runs."""
+    os.chdir(folder)
+    with MappedFile(filled(Path("file"))) as file:
+        file[0]
+        print(ctypes.CDLL(helper).blocks())
+
+
+def keeps_errno(folder: str, helper: str, mode: Any) -> None:
     """What was interrupted has errno as it was."""
     os.chdir(folder)
     library = ctypes.CDLL(helper)
     library.touch.argtypes = [ctypes.c_void_p]
-    file = MappedFile(filled(Path("file")))
+    file = MappedFile(filled(Path("file")), mode)
     data = file.data
     os.truncate("file", PAGE_SIZE)
     print(library.touch(_probe.address_of(data) + PAGE_SIZE) == errno.ERANGE, file.faulted)

@@ -23,6 +23,7 @@ from typing import Any
 
 import mappedfile
 from mappedfile import PAGE_SIZE, MappedFile, MappingFault
+from mappedfile.contract._probe import address_of
 
 SECONDS = 30  # after which a scenario hangs
 PLAIN, WITH_INFO, CHAINING = range(3)
@@ -35,12 +36,12 @@ class Helper:
         self.library = library = ctypes.CDLL(path)
         library.map_file.restype = ctypes.c_void_p
         library.map_file.argtypes = [ctypes.c_int, ctypes.c_size_t]
-        library.touch.argtypes = library.try_touch.argtypes = [ctypes.c_void_p]
+        library.touch.argtypes = library.misalign.argtypes = [ctypes.c_void_p]
         library.read_once.restype = library.blocked.restype = ctypes.c_long
         library.read_once.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
-        self.take, self.give_back, self.touch = library.take, library.give_back, library.touch
-        self.try_touch, self.blocked, self.misalign = library.try_touch, library.blocked, library.misalign
-        self.handles, self.read_once, self.block = library.handles, library.read_once, library.block
+        self.take, self.touch = library.take, library.touch
+        self.blocked, self.misalign = library.blocked, library.misalign
+        self.read_once = library.read_once
         self.flags = {name: getattr(library, name)() for name in ("restarts", "once", "nests", "on_stack")}
 
     def seen(self) -> dict[str, int]:
@@ -185,10 +186,14 @@ def fault_of_mmap(helper: Helper, folder: Path) -> None:
 
 def misaligned(helper: Helper, folder: Path) -> None:
     """An address is misaligned, and the processor was told to mind."""
-    if helper.misalign():
-        print("read it")
-    else:
-        print("cannot be had")
+    buffer = ctypes.create_string_buffer(64)
+    print("read it" if helper.misalign(ctypes.addressof(buffer) & ~15) else "cannot be had")
+
+
+def misaligned_in_ours(helper: Helper, folder: Path) -> None:
+    """The same in a map of the library's: that is no reason to put something in the place of its page."""
+    data = MappedFile(folder / "last").data
+    print("read it" if helper.misalign(address_of(data)) else "cannot be had")
 
 
 def raised(helper: Helper, folder: Path) -> None:
@@ -241,14 +246,19 @@ TAKERS: dict[str, Callable[[Helper], None]] = {
     "chaining": library(CHAINING),
 }
 TIMES = {each.__name__: each for each in (before, after, between, twice)}
-EVENTS = {each.__name__: each for each in (fault, faults, fault_in_thread, fault_of_mmap, misaligned, raised, killed)}
+EVENTS = {
+    each.__name__: each
+    for each in (fault, faults, fault_in_thread, fault_of_mmap, misaligned, misaligned_in_ours, raised, killed)
+}
 
 
 def hangs(taker: str, event: str) -> bool:
     """Whether the signal comes for ever, with the guard and without: a handler that returns and has mended nothing."""
     if event in ("raised", "killed") or "once" in taker or taker in ("nobody", "SIG_IGN", "faulthandler"):
         return False
-    return taker.endswith("Python") or event == "misaligned" or (event == "fault_of_mmap" and taker != "chaining")
+    return (
+        taker.endswith("Python") or event.startswith("misaligned") or (event == "fault_of_mmap" and taker != "chaining")
+    )
 
 
 SCENARIOS = [
@@ -266,6 +276,7 @@ def run(name: str, helper: Helper, folder: Path, guarded: bool) -> None:
     if not guarded:
         mappedfile.fault_guard(False)
     TIMES[time](TAKERS[taker], helper, folder, guarded)
+    (folder / "last").write_bytes(b"l" * PAGE_SIZE)
     print("begin", flush=True)
     EVENTS[event](helper, folder)
     print("seen", helper.seen(), "blocked", helper.blocked())

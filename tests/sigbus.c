@@ -205,12 +205,24 @@ int on_stack(void)
     return SA_ONSTACK;
 }
 
+/* Whether the handler that is in place has these signals blocked while it runs: bits as blocked() has them. */
+long blocks(void)
+{
+    static const int signals[] = {SIGBUS, SIGUSR1, SIGUSR2, SIGTERM};
+    struct sigaction now;
+    long found = 0;
+    int i;
+
+    sigaction(SIGBUS, NULL, &now);
+    for (i = 0; i < 4; i++)
+        found |= (long)sigismember(&now.sa_mask, signals[i]) << i;
+    return found;
+}
+
 #if defined(__x86_64__) && defined(__GNUC__)
 /* Reads a misaligned word with the processor's alignment check on. */
-int misalign(void)
+int misalign(char *bytes)
 {
-    static char bytes[16] __attribute__((aligned(16)));
-
     __asm__ volatile("subq $256, %%rsp\n\t" /* there may be a red zone */
                      "pushfq\n\torl $0x40000, (%%rsp)\n\tpopfq\n\t"
                      "movl 1(%0), %%eax\n\t"
@@ -222,8 +234,9 @@ int misalign(void)
     return 1;
 }
 #else
-int misalign(void)
+int misalign(char *bytes)
 {
+    (void)bytes;
     return 0;
 }
 #endif
