@@ -439,9 +439,7 @@ static void lower_bound(mf_word *bound, uintptr_t value)
 
 static int has(const mf_mapping *map, uintptr_t address)
 {
-    uintptr_t base = (uintptr_t)map->base;
-
-    return address >= base && address - base < (map->length + page_size - 1) / page_size * page_size;
+    return address - (uintptr_t)map->base < (map->length + page_size - 1) / page_size * page_size;
 }
 
 /* Puts a copy in the place of a page that can be read and not be written: a full disk has it, where the page has holes or the file

@@ -151,7 +151,7 @@ class Round:
         os.unlink(self.name)
 
     def open(self) -> None:
-        self.file = MappedFile(self.name, self.mode)
+        self.file = MappedFile(self.name, self.mode, reserve=self.chance.choice((0, 0, PAGES * PAGE_SIZE)))
         # Faults take time where nothing was touched before, and elsewhere none but the first.
         if self.chance.random() < 0.5:
             self.reading(lambda: self.file[:], 0)
@@ -273,6 +273,30 @@ class Round:
 
         self.reading(flush, first)
 
+    def do_advise(self, window: Any, first: int, start: int, stop: int) -> None:
+        kind = self.chance.choice(("willneed", "sequential", "cold", "pageout", "populate_read", "populate_write"))
+        if self.mode == "r" and kind == "populate_write":
+            return
+        try:
+            window.advise(kind, start, stop - start)
+        except MappingFault as fault:
+            assert kind.startswith("populate"), kind
+            assert (errno.EIO, self.name) == (fault.errno, fault.filename)
+
+    def do_residency(self, window: Any, first: int, start: int, stop: int) -> None:
+        assert len(window.residency(start, stop - start)) <= PAGES + 1
+
+    def do_lock(self, window: Any, first: int, start: int, stop: int) -> None:
+        try:
+            window.lock()
+        except MappingFault as fault:  # what is gone cannot be locked
+            assert (errno.EIO, self.name) == (fault.errno, fault.filename)
+        except OSError as error:  # it was gone, and is back
+            assert (errno.ENOMEM, self.name, True) == (error.errno, error.filename, self.restored)
+        else:
+            self.do_index(window, first, start, stop)
+        window.unlock()
+
     def do_resize(self, window: Any, first: int, start: int, stop: int) -> None:
         if self.mode != "r+" or self.chance.random() < 0.7:
             return
@@ -323,7 +347,10 @@ def rounds(folder: str, seed: str, number: str) -> None:
     """Round after round, each with its own seed."""
     os.chdir(folder)
     cutter = Cutter()
-    MappedFile(filled(Path("first"))).close()
+    import resource  # noqa: F401 (as the library does when it needs it: a module is a map too)
+
+    with MappedFile(filled(Path("first"))) as file:
+        file.residency()
     before: Any = None
     met = 0
     for each in range(int(number)):
