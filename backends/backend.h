@@ -113,8 +113,8 @@ int mf_remap(mf_mapping *map, size_t grown);
  * do. Windows maps a further view, right behind the others. */
 int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t grown);
 
-/* Gives a map back, with all that it reserved. The error is left in the map too, for those who come later: a destructor of
- * cffi's has nobody to tell. */
+/* Gives a map back, with all that it reserved; one that was never there is an error, and nothing else. The error is left in the
+ * map too, for those who come later: a destructor of cffi's has nobody to tell. */
 int mf_unmap(mf_mapping *map);
 
 /* Writes the pages of a map back to the file. With wait set, POSIX waits for the device (msync with MS_SYNC); Windows

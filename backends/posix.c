@@ -368,6 +368,8 @@ int mf_remap(mf_mapping *map, size_t grown)
 
 int mf_unmap(mf_mapping *map)
 {
+    if (map->base == NULL)
+        return EINVAL;
     take_off_list(map);
     map->error = munmap(map->base, extent(map->length, map)) == 0 ? 0 : errno;
     map->base = NULL;

@@ -419,6 +419,8 @@ int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t
 
 int mf_unmap(mf_mapping *map)
 {
+    if (map->base == NULL)
+        return ERROR_INVALID_ADDRESS;
     if (map->reserved != 0)
         map->error = give_back(map->base, map->base + round_up(map->reserved));
     else

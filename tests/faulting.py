@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import hashlib
 import itertools
 import mmap
@@ -19,6 +20,7 @@ import struct
 import sys
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -455,6 +457,76 @@ def storm(folder: str, seconds: str) -> None:
         file.close()
     assert not failures, failures
     print(*counts)
+
+
+# Interrupts
+
+
+def interrupts(folder: str, seconds: str) -> None:
+    """A signal's handler raises an exception in the midst of mapping and unmapping: nothing is left behind, and the guard's list of
+    maps is sound."""
+    os.chdir(folder)
+    sys.unraisablehook = lambda _: None  # what comes in a destructor has nowhere else to go
+    warnings.simplefilter("ignore")
+    armed = False
+    chance = random.Random(1)
+
+    class Interruption(Exception):  # noqa: N818
+        pass
+
+    def interrupt(*_: object) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Interruption
+
+    def view() -> None:
+        with file.view(PAGE_SIZE, PAGE_SIZE) as view:
+            view[0]
+
+    def views() -> None:
+        for each in [file.view(page * PAGE_SIZE, 10) for page in range(5)]:
+            each.close()
+
+    def another() -> None:
+        with MappedFile("other", "r+") as other:
+            other[0]
+            other.resize(len(other) + 3 * PAGE_SIZE)
+            other[-1]
+
+    signal.signal(signal.SIGALRM, interrupt)
+    filled(Path("other"))
+    file = MappedFile(filled(Path("file")), "r+")
+    assert file[:] == CONTENT
+    another()
+    before = _probe.file_maps()
+    interrupted = 0
+    until = time.monotonic() + float(seconds)
+    while time.monotonic() < until:
+        what, length = chance.choice(((view, 40e-6), (views, 150e-6), (another, 200e-6)))
+        os.truncate("other", PAGE_SIZE)
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, chance.random() * length + 1e-6)
+            what()
+            armed = False
+        except Interruption:
+            interrupted += 1
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    gc.collect()
+    after = _probe.file_maps()
+    assert before == after, f"left behind: {before} {after}"
+    rubbish = [bytes([255]) * size for size in range(40, 400) for _ in range(200)]  # where freed memory was
+    os.truncate("file", PAGE_SIZE)
+    for page in range(1, 50):
+        with faults():
+            file[page * PAGE_SIZE]
+        with MappedFile("other") as other, other.view(0, 10) as part:
+            assert other[0] == part[0] == CONTENT[0]
+    file.close()
+    del rubbish
+    print(interrupted)
 
 
 # fork

@@ -104,6 +104,12 @@ def test_many_maps(folder: Path) -> None:
     assert "202" == said("many_maps", folder, 100_000, timeout=300)
 
 
+def test_interrupts(folder: Path) -> None:
+    """An exception from a signal's handler, as Ctrl-C is one, in the midst of mapping and unmapping: no map is left behind, and none is
+    on the guard's list that is no more."""
+    assert int(said("interrupts", folder, 60 if STRESS else 3, timeout=120)) > 100
+
+
 # fork and sub-interpreters
 
 

@@ -241,9 +241,9 @@ class MappedFile(Window):
         """Make the map longer, wherever it is then, if the system can and nobody else holds it; or change nothing."""
         pin, pages = self._held
         self._point_at(None, 0, 0, 0, False)
-        moved = pages.grow(pin, length) if held_once(pin) else None
-        self._hold_more(pin if moved is None else moved, pages, self._length)
-        return moved is not None
+        moved = held_once(pin) and pages.grow(length)
+        self._hold_more(pin, pages, self._length)
+        return moved
 
     def _show_appended(self, pages: Pages, section: Any) -> None:
         """Write into the page where the file ended what others appended: a private copy of it does not show that."""

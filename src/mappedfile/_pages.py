@@ -13,7 +13,7 @@ from sys import getrefcount
 from mappedfile._errors import mapping_fault, os_error
 from mappedfile._native import ffi, lib
 from mappedfile._ranges import align, align_inwards
-from mappedfile._system import HAS_SECTIONS, PAGE_SIZE, SYNC_COVERS_MAPS
+from mappedfile._system import HAS_SECTIONS, PAGE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = tuple[Any, Any]
 
 _new, _gc, _buffer = ffi.new, ffi.gc, ffi.buffer
-_mf_unmap, _mf_close = lib.mf_unmap, lib.mf_close
+_mf_close = lib.mf_close
 _FILE = ffi.typeof("mf_file *")
 _SECTION = ffi.typeof("mf_section *")
 _BYTES = ffi.typeof("char[]")
@@ -178,13 +178,10 @@ class Pages:
         self.slack = slack
         self.length = length
 
-    def hold(self) -> Any:
-        """Return the pin: when the last reference to it goes, the map is given back."""
-        pin = _gc(self.mapping, _mf_unmap)
-        if not SYNC_COVERS_MAPS:
-            self.pin = ref(pin)
-            self.file.note(self)
-        return pin
+    def note(self, pin: Any) -> None:
+        """Be flushed together with the file, where syncing it does not cover its maps."""
+        self.pin = ref(pin)
+        self.file.note(self)
 
     @property
     def held(self) -> bool:
@@ -209,13 +206,12 @@ class Pages:
             self.length = length
         return error
 
-    def grow(self, pin: Any, length: int) -> Any:
-        """Make the map longer; return its new pin, or None if it cannot be. Nobody else may hold the old one."""
+    def grow(self, length: int) -> bool:
+        """Make the map longer, wherever it is then, if the system can. Nobody but the caller may hold its pin."""
         if lib.mf_remap(self.mapping, self.slack + length):
-            return None
-        _gc(pin, None)  # what it stood for is no more
+            return False
         self.length = length
-        return self.hold()
+        return True
 
     def at(self, offset: int) -> Any:
         """Return an address, to be used by who has the pin."""

@@ -11,7 +11,7 @@ from mappedfile._errors import NOT_MAPPABLE, call, os_error
 from mappedfile._native import ffi, lib
 from mappedfile._pages import NO_FILE, NO_PAGES, Pages
 from mappedfile._ranges import check_range, clamp
-from mappedfile._system import FLUSH_REACHES_DEVICE, GRANULARITY
+from mappedfile._system import FLUSH_REACHES_DEVICE, GRANULARITY, SYNC_COVERS_MAPS
 
 TYPE_CHECKING = False
 
@@ -75,7 +75,7 @@ NOTHING = None, NO_PAGES
 
 _MAPPING = ffi.typeof("mf_mapping *")
 # Looked up once: making a view is a matter of a few microseconds.
-_new, _mf_map = ffi.new, lib.mf_map
+_new, _gc, _mf_map, _mf_unmap = ffi.new, ffi.gc, lib.mf_map, lib.mf_unmap
 
 
 class Window(Access):
@@ -430,12 +430,18 @@ class Window(Access):
         if reserve:
             mapping.reserved = reserve
         access = self._access
+        # The pin is there before the map is: an interrupt may come between any two steps. The map has a pointer into
+        # what the fate of its file keeps, so that is let go after the pin: a frame clears its variables in their order.
+        pin = _gc(mapping, _mf_unmap)
+        file_fate = self._file_fate
         code = _mf_map(*source, access, offset - slack, length + slack, mapping)
         if code:
             del source  # or the error's traceback would keep the file open
             raise os_error(code, self._name, NOT_MAPPABLE)
-        self._fate = pages = Pages(self._file_fate, mapping, offset, slack, length)
-        self._point_at((pages.hold(), pages), mapping.self, slack, length, access != READ)
+        self._fate = pages = Pages(file_fate, mapping, offset, slack, length)
+        if not SYNC_COVERS_MAPS:
+            pages.note(pin)
+        self._point_at((pin, pages), mapping.self, slack, length, access != READ)
 
     def _hold_more(self, pin: Any, pages: Pages, length: int) -> None:
         """Have *length* bytes of a map that is there as the memory of the window."""
