@@ -376,7 +376,7 @@ def rounds(folder: str, seed: str, number: str) -> None:
 # Threads
 
 
-def storm(folder: str, seconds: str) -> None:
+def storm(folder: str, times: str) -> None:
     """Threads that meet what is gone all at once, in maps of their own and in one, while others open and close maps all the time."""
     os.chdir(folder)
     workers = 4
@@ -386,7 +386,7 @@ def storm(folder: str, seconds: str) -> None:
     files = [MappedFile(filled(Path(f"own{number}")), "r+") for number in range(workers)]
     shared = MappedFile(filled(Path("shared")), "r+")
     left = CONTENT[:PAGE_SIZE].ljust(len(CONTENT), b"\0")
-    counts = [0, 0]
+    opened = 0
 
     def guarded(function: Callable[..., None]) -> Callable[..., None]:
         def run(*arguments: Any) -> None:
@@ -422,6 +422,7 @@ def storm(folder: str, seconds: str) -> None:
 
     @guarded
     def open_and_close(number: int) -> None:
+        nonlocal opened
         path = filled(Path(f"other{number}"))
         while not stop.is_set():
             with MappedFile(path, "r+") as file:
@@ -431,15 +432,14 @@ def storm(folder: str, seconds: str) -> None:
                     view.close()
                 assert file[-10:] == CONTENT[-10:]
                 assert not file.faulted
-            counts[1] += 1
+            opened += 1
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
     threads += [threading.Thread(target=open_and_close, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + float(seconds)
     with suppress(threading.BrokenBarrierError):
-        while time.monotonic() < until and not stop.is_set():
+        for _ in range(int(times)):
             for file in (*files, shared):
                 os.truncate(file.name, PAGE_SIZE)
             start.wait()
@@ -448,7 +448,6 @@ def storm(folder: str, seconds: str) -> None:
                 filled(Path(str(file.name)))
                 file.refresh()
                 assert file[:] == CONTENT
-            counts[0] += 1
         stop.set()
         start.wait()
     for thread in threads:
@@ -456,13 +455,13 @@ def storm(folder: str, seconds: str) -> None:
     for file in (*files, shared):
         file.close()
     assert not failures, failures
-    print(*counts)
+    print(opened)
 
 
 # Interrupts
 
 
-def interrupts(folder: str, seconds: str) -> None:
+def interrupts(folder: str, times: str) -> None:
     """A signal's handler raises an exception in the midst of mapping and unmapping: nothing is left behind, and the guard's list of
     maps is sound."""
     os.chdir(folder)
@@ -501,8 +500,7 @@ def interrupts(folder: str, seconds: str) -> None:
     another()
     before = _probe.file_maps()
     interrupted = 0
-    until = time.monotonic() + float(seconds)
-    while time.monotonic() < until:
+    while interrupted < int(times):
         what, length = chance.choice(((view, 40e-6), (views, 150e-6), (another, 200e-6)))
         os.truncate("other", PAGE_SIZE)
         try:
@@ -526,7 +524,7 @@ def interrupts(folder: str, seconds: str) -> None:
             assert other[0] == part[0] == CONTENT[0]
     file.close()
     del rubbish
-    print(interrupted)
+    print("done")
 
 
 # fork
@@ -581,7 +579,7 @@ def run_child(file: MappedFile, view: Any, met: bool) -> int:
     return 0
 
 
-def fork_storm(folder: str, seconds: str, guard: str) -> None:
+def fork_storm(folder: str, times: str, guard: str) -> None:
     """Children are born while threads map, unmap and meet what is gone; each can do the same."""
     os.chdir(folder)
     if guard == "without":
@@ -608,10 +606,7 @@ def fork_storm(folder: str, seconds: str, guard: str) -> None:
         threads.append(threading.Thread(target=meet, args=("cut",)))
     for thread in threads:
         thread.start()
-    until = time.monotonic() + float(seconds)
-    born = 0
-    while time.monotonic() < until:
-        born += 1
+    for born in range(int(times)):
         pid = os.fork()
         if pid == 0:
             signal.alarm(20)  # the default action ends it
@@ -631,7 +626,7 @@ def fork_storm(folder: str, seconds: str, guard: str) -> None:
     for thread in threads:
         thread.join()
     file.close()
-    print(born)
+    print("done")
 
 
 # What the guard is told, and tells
