@@ -13,7 +13,7 @@ if sys.platform != "win32":
 
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import mappedfile._native
@@ -57,6 +57,8 @@ class Calls:
         #: Which call fails, the name and which of that name, and with what; None: all of that name.
         self.failing: dict[tuple[str, int | None], int] = {}
         self.failed: list[str] = []
+        #: What happens just before the next call of a name.
+        self.before: dict[str, Callable[[], object]] = {}
         self.last = 0
         self.kept: list[ctypes._CFuncPtr] = []
         #: What the backend gave back and was refused: still to be done.
@@ -72,6 +74,8 @@ class Calls:
 
         def instead(*arguments: int) -> int:
             self.made.append((name, arguments))
+            if (event := self.before.pop(name, None)) is not None:
+                event()
             number = self.names().count(name)
             code = self.failing.get((name, number), self.failing.get((name, None)))
             if code is not None:

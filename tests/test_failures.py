@@ -497,10 +497,11 @@ def test_windows_calls_fail(folder: Path, name: str) -> None:
         _, error = play(call, number[call])
         where = f"{call} {number[call]} of {calls}: {error!r}"
         if error is None:
-            # A file that has grown cannot be cut while it is mapped. So it has grown, and its map is made later.
+            # A file that has grown cannot be cut while it is mapped. So it has grown, and its map is made later. Where room for
+            # the map comes first, there is little left that can go wrong then.
             assert "Grow" in name, where
             assert "CreateFileMappingW" in calls[:place], where
-            assert call in ("MapViewOfFile", "MapViewOfFile3", "VirtualFree"), where
+            assert call in (("MapViewOfFile3", "VirtualFree") if capabilities().reserve else ("MapViewOfFile",)), where
         else:
             assert (1234, True) == (error.winerror, "file" in str(error.filename)), where
         assert held == (handles(), file_maps()), where

@@ -248,6 +248,30 @@ def reserving(path: Path) -> Any:
         yield file
 
 
+def test_placeholders() -> None:
+    """Address space can be reserved where Windows has placeholders, and nowhere else: a witness that is not the backend's own.
+
+    Not shared: elsewhere it always can.
+    """
+    assert kernel32.has_placeholders() == capabilities().reserve
+
+
+@pytest.mark.parametrize("size", [0, 5, PAGE_SIZE + 5, len(CONTENT) + 5])
+def test_size_changes_while_a_section_is_made(path: Path, size: int) -> None:
+    """A section does not tell its size: what others do between the look at the file's and the section is not missed: S8, I2.
+
+    Not shared: there are no sections elsewhere.
+    """
+    path.write_bytes(CONTENT)
+    with kernel32_calls.watched() as calls:
+        calls.before["CreateFileMappingW"] = lambda: os.truncate(path, size)
+        file = MappedFile(path)
+    assert {} == calls.before
+    with file:
+        assert size == len(file) == path.stat().st_size
+        assert (CONTENT + bytes(5))[:size] == file[:]
+
+
 def test_growth_in_place(reserving: MappedFile) -> None:
     """Each growth past a page maps a further view right behind the others, at any page; all of them go together: S2.
 

@@ -15,6 +15,11 @@ from ctypes import byref, c_size_t, c_ulong, c_void_p, sizeof
 _dll = ctypes.WinDLL("kernel32", use_last_error=True)
 _MEM_MAPPED = 0x40000
 _MEM_FREE = 0x10000
+_MEM_RELEASE = 0x8000
+_MEM_RESERVE = 0x2000
+_MEM_RESERVE_PLACEHOLDER = 0x40000
+_PAGE_NOACCESS = 1
+_GRANULARITY = 65536
 _PAGE = 4096
 _GENERIC_READ = 0x80000000
 _FILE_READ_ATTRIBUTES = 0x80
@@ -104,6 +109,8 @@ _SetInformationJobObject = _dll.SetInformationJobObject
 _SetInformationJobObject.argtypes = c_void_p, ctypes.c_int, c_void_p, c_ulong
 _AssignProcessToJobObject = _dll.AssignProcessToJobObject
 _AssignProcessToJobObject.argtypes = c_void_p, c_void_p
+_VirtualFree = _dll.VirtualFree
+_VirtualFree.argtypes = c_void_p, c_size_t, c_ulong
 _UnmapViewOfFile = _dll.UnmapViewOfFile
 _UnmapViewOfFile.argtypes = (c_void_p,)
 _CloseHandle = _dll.CloseHandle
@@ -171,6 +178,20 @@ def is_free(address: int) -> bool:
     info = _MemoryBasicInformation()
     check(_VirtualQuery(address, byref(info), sizeof(info)))
     return bool(info.state == _MEM_FREE)
+
+
+def has_placeholders() -> bool:
+    """Whether address space can be reserved as a placeholder."""
+    try:
+        allocate = ctypes.WinDLL("kernelbase").VirtualAlloc2
+    except AttributeError:
+        return False
+    allocate.argtypes = c_void_p, c_void_p, c_size_t, c_ulong, c_ulong, c_void_p, c_ulong
+    allocate.restype = c_void_p
+    address = allocate(process, None, _GRANULARITY, _MEM_RESERVE | _MEM_RESERVE_PLACEHOLDER, _PAGE_NOACCESS, None, 0)
+    if address:
+        check(_VirtualFree(address, 0, _MEM_RELEASE))
+    return bool(address)
 
 
 def unmap(address: int) -> None:

@@ -509,6 +509,8 @@ def past(subject: Subject, path: Path, size: int) -> None:
             file.write(b"%d" % number * 7)
     with mapped:
         equal(size, len(mapped), "the length")
+        mapped.refresh()
+        equal(size, len(mapped), "the length after a refresh() for nothing")
         for number, place in enumerate(places, 1):
             there = b"%d" % number * 7
             with mapped.view(place, 7) as view:
@@ -542,6 +544,8 @@ def past(subject: Subject, path: Path, size: int) -> None:
             with open(path, "rb") as file:
                 file.seek(2**32 + 50)
                 equal(b"M", file.read(1), "what was written, as others read it")
+            with mapped.view(0, 1), raises(BufferError, "a resize to less with a view alive"):
+                mapped.resize(2**32 + 103)
             for new in (size + PAGE + 1, 2**32 + 103, size):
                 mapped.resize(new)
                 equal(
