@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #ifdef __linux__
+#include <linux/magic.h>
 #include <sys/vfs.h>
 #endif
 #include <unistd.h>
@@ -382,6 +383,12 @@ int mf_unmap(mf_mapping *map)
 static int start_write_back(int fd, int64_t offset, int64_t length)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
+    struct statfs status;
+
+    /* On overlayfs sync_file_range succeeds and starts nothing. This is passed on to the file beneath, and starts the same; clean
+     * pages that nobody has mapped leave memory. */
+    if (fstatfs(fd, &status) == 0 && status.f_type == OVERLAYFS_SUPER_MAGIC)
+        return posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
     if (sync_file_range(fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE) != 0)
         return errno;
 #else

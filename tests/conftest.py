@@ -25,16 +25,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip a test once, and not once for each of its parameters, when a mark of it says that it cannot run here."""
+    """Skip once what a mark says cannot run here, a test, a class or a module: not each of its parameters or tests."""
     skipped = set()
     kept = []
     for item in items:
-        test = item.nodeid.partition("[")[0]
-        if any(any(mark.args) for mark in item.iter_markers("skipif")):
-            if test in skipped:
-                continue
-            skipped.add(test)
-        kept.append(item)
+        marked = {
+            node.nodeid.partition("[")[0] for node, mark in item.iter_markers_with_node("skipif") if any(mark.args)
+        }
+        if not marked & skipped:
+            kept.append(item)
+        skipped |= marked
     items[:] = kept
 
 

@@ -56,12 +56,17 @@ def mounts() -> bool:
 
 @contextmanager
 def small_file_system(folder: Path, kind: str, size: int) -> Iterator[Path]:
-    """Mount a file system of *size* bytes, a tmpfs or one on a loop device, for a while."""
+    """Mount a file system of *size* bytes, a tmpfs or one on a loop device, or an overlay of folders, for a while."""
     need(mounts(), "to mount file systems")
     place = folder / f"mnt-{kind}"
     place.mkdir()
     if kind == "tmpfs":
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", place]
+    elif kind == "overlay":
+        for layer in ("lower", "upper", "work"):
+            (folder / layer).mkdir()
+        layers = f"lowerdir={folder / 'lower'},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+        mount = ["mount", "-t", "overlay", "-o", layers, "overlay", place]
     else:
         image = folder / f"{kind}.image"
         make_image(image, kind, size)

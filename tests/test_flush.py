@@ -15,6 +15,8 @@ from support import mounts, needs, small_file_system, strace, traced
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 from mappedfile._native import lib
+from mappedfile.contract import CLAUSES, NATIVE
+from mappedfile.contract._flush import counts_dirty_pages
 from mappedfile.contract._probe import address_of
 
 WINDOWS = sys.platform == "win32"
@@ -72,6 +74,8 @@ mark("end")
 TRACED = f"""
 import os, sys
 from mappedfile import MappedFile
+from mappedfile.contract import CLAUSES, NATIVE
+from mappedfile.contract._flush import counts_dirty_pages
 from mappedfile.contract._probe import address_of
 
 def mark(name, *windows):
@@ -237,6 +241,21 @@ def test_not_durable(calls: dict[str, Step]) -> None:
         assert ["sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE)"] == seen
     (window,), seen = calls["the file is closed, not durable"]
     assert [flushed(window, 0, 20_000, durable=False)] == seen
+
+
+@needs(mounts(), "to mount file systems")
+def test_write_back_on_overlay(tmp_path: Path) -> None:
+    """On overlayfs, which containers are on, a flush that is not durable starts write-back too: F3."""
+    with (
+        small_file_system(tmp_path, "ext4", 16 * 2**20) as ext4,
+        small_file_system(ext4, "overlay", 16 * 2**20) as overlay,
+    ):
+        assert counts_dirty_pages(overlay)
+        for subject in NATIVE:
+            if subject.shared:
+                folder = overlay / subject.mode
+                folder.mkdir()
+                CLAUSES["F3"].check(subject, folder)
 
 
 class Recorder:

@@ -550,23 +550,6 @@ def test_position_and_flags(folder: Path, mode: str) -> None:
         assert 77 == opened.tell()
 
 
-def test_standard_descriptors_stay_free(folder: Path) -> None:
-    """A file is never given the number of a standard stream that is closed, through a duplicate at least: I1."""
-    only(POSIX, "numbers are POSIX's")
-    path = folder / "file"
-    path.write_bytes(CONTENT)
-    program = f"""
-import os, sys
-from mappedfile import MappedFile
-descriptor = os.open({str(path)!r}, os.O_RDONLY)
-os.close(0)
-with MappedFile(descriptor) as file:
-    assert file.fileno() > 2
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
-
-
 def test_emptied_through_a_descriptor(folder: Path) -> None:
     """Mode "w+" empties the file of a descriptor too: I1."""
     path = folder / "file"

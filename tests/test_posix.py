@@ -103,6 +103,24 @@ def test_descriptor_taken_by_others(path: Path, folder: Path) -> None:
     os.close(taken)
 
 
+def test_standard_descriptors_stay_free(path: Path) -> None:
+    """A file is never given the number of a standard stream that is closed, through a duplicate at least: I1.
+
+    Not shared: on Windows it holds a handle, which is no number of a stream.
+    """
+    path.write_bytes(CONTENT)
+    program = f"""
+import os, sys
+from mappedfile import MappedFile
+descriptor = os.open({str(path)!r}, os.O_RDONLY)
+os.close(0)
+with MappedFile(descriptor) as file:
+    assert file.fileno() > 2
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_fork_at_exit(path: Path) -> None:
     """A child that ends with what it got from its parent leaves the parent's alone: L11, with every finaliser run.
 

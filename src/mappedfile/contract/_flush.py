@@ -101,6 +101,7 @@ def F3(subject: Subject, folder: Path) -> None:
     counts = counts_dirty_pages(folder)
     for number, window in enumerate((mapped, view), 1):
         for arguments in ((), (PAGE - 2, 4)):
+            settle(path)  # pages that are on their way to the device are not started again
             window[PAGE - 2 : PAGE + 2] = bytes([number]) * 4
             equal(None, window.flush(*arguments, durable=False), f"what flush{(*arguments, False)} returns")
             equal(bytes([number]) * 4, path.read_bytes()[PAGE - 2 : PAGE + 2], "what others read after it")
@@ -245,6 +246,12 @@ def dirty(window: Any) -> int:
             elif inside and field in ("Shared_Dirty:", "Private_Dirty:"):
                 total += int(rest.split()[0]) * 1024
     return total
+
+
+def settle(path: Path) -> None:
+    """Wait until everything that was written to a file is on its device."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
 
 
 class _Plain:
