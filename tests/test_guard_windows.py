@@ -45,10 +45,10 @@ def unix_name(path: Path) -> bytes:
 def cut(path: Path, size: int) -> None:
     """Set the size of a file from the Unix side, which cares for no map."""
     done = path.with_name("done")
-    # start may return before the program ends, and the size changes before the pages go.
+    # start returns before the program ends, and the size changes before the pages go.
     script = 'truncate -s "$0" "$1" && touch "$2"'
     names = [os.fsdecode(unix_name(each)) for each in (path, done)]
-    subprocess.run(["start", "/wait", "/unix", "/bin/sh", "-c", script, str(size), *names], check=True)
+    subprocess.run(["start", "/unix", "/bin/sh", "-c", script, str(size), *names], check=True)
     until = time.monotonic() + 20
     while not done.exists():
         need(time.monotonic() < until, "start /unix, sh, truncate and touch, on the Unix side")
@@ -145,6 +145,25 @@ def test_shorter(path: Path) -> None:
             file.resize(len(CONTENT))
             file[:] = CONTENT
         assert CONTENT == path.read_bytes()
+
+
+@pytest.mark.skipif(not mappedfile.capabilities().reserve, reason="no address space can be reserved here")
+def test_reserved(path: Path) -> None:
+    """A map that has grown where it is, into what it reserved, is made of more than one view: all of it is guarded."""
+    size = len(CONTENT)
+    with MappedFile(path, "r+", reserve=4 * size) as file:
+        assert CONTENT == file[:]
+        file.resize(2 * size + 100)
+        file[size:-100] = CONTENT
+        cut(path, SHORT)
+        for place in (GONE, size - 1, size + GONE, 2 * size + 99):
+            with pytest.raises(MappingFault):
+                file[place]
+        with pytest.raises(MappingFault):
+            file.find(ABSENT)
+        assert CONTENT[:SHORT] == file[:SHORT]
+        file.refresh()
+        assert CONTENT[:SHORT] == file[:]
 
 
 def test_threads(path: Path) -> None:
