@@ -41,6 +41,7 @@ static int listed(void)
 
     for (map = map_at(first_map); map != NULL; before = map, map = map_at(map->next)) {
         CHECK(map_at(map->previous) == before);
+        CHECK(map >= maps && map < maps + 8);
         found |= 1 << (map - maps);
     }
     return found;
@@ -68,6 +69,34 @@ static void unmapping_waits(void)
     handlers = 0;
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(unmapped);
+}
+
+static void *come_and_go(void *unused)
+{
+    mf_mapping own[16] = {{0}};
+    int round, i;
+
+    (void)unused;
+    for (round = 0; round < 30000; round++) {
+        for (i = 0; i < 16; i++)
+            put_on_list(&own[i]);
+        for (i = 0; i < 16; i++)
+            take_off_list(&own[(i * 7) % 16]);
+    }
+    return NULL;
+}
+
+/* Threads that put maps on the list and take them off take turns. */
+static void writers_take_turns(void)
+{
+    pthread_t threads[4];
+    int i, before = listed();
+
+    for (i = 0; i < 4; i++)
+        CHECK(pthread_create(&threads[i], NULL, come_and_go, NULL) == 0);
+    for (i = 0; i < 4; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    CHECK(listed() == before);
 }
 
 /* In a child handlers and the lock are as if new, whatever other threads were at. */
@@ -122,6 +151,7 @@ int main(int argc, char **argv)
     unmapping_waits();
     CHECK(listed() == 0x3b);
     children_start_anew();
+    writers_take_turns();
 
     CHECK(ftruncate(fd_of(&file), 0) == 0);
     for (i = 4; i >= 3; i--) { /* read-only, and not */

@@ -147,6 +147,25 @@ def test_shorter(path: Path) -> None:
         assert CONTENT == path.read_bytes()
 
 
+@pytest.mark.skipif(not mappedfile.capabilities().reserve, reason="no address space can be reserved here")
+def test_reserved(path: Path) -> None:
+    """A map that has grown where it is, into what it reserved, is made of more than one view: all of it is guarded."""
+    size = len(CONTENT)
+    with MappedFile(path, "r+", reserve=4 * size) as file:
+        assert CONTENT == file[:]
+        file.resize(2 * size + 100)
+        file[size:-100] = CONTENT
+        cut(path, SHORT)
+        for place in (GONE, size - 1, size + GONE, 2 * size + 99):
+            with pytest.raises(MappingFault):
+                file[place]
+        with pytest.raises(MappingFault):
+            file.find(ABSENT)
+        assert CONTENT[:SHORT] == file[:SHORT]
+        file.refresh()
+        assert CONTENT[:SHORT] == file[:]
+
+
 def test_threads(path: Path) -> None:
     """Threads that meet what is gone at once are each told, and threads that do not are not."""
     paths = [path.with_name(f"file{number}") for number in range(4)]
