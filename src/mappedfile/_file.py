@@ -113,9 +113,8 @@ class MappedFile(Window):
 
     _what = "mapped file"
 
-    _lock: (
-        tuple[RLock, object] | None
-    )  # and whose it is. Made when it is needed: on Windows it is a handle, before 3.13
+    #: With the process that it is good for. Made when it is needed: on Windows, before Python 3.13, it is a handle.
+    _lock: tuple[RLock, object] | None
     _locked: int  # the process that locked it; 0: none. A forked child does not inherit locks
     _section_fate: OpenSection | None
     _source: Source | None  # None: closed
