@@ -141,3 +141,40 @@ if pid:
     command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_fork_during_a_resize(path: Path) -> None:
+    """A child that is forked while another thread changes the size, and maps a file, waits for neither: L11.
+
+    Not shared: Windows has no fork.
+    """
+    path.write_bytes(CONTENT)
+    program = """
+import os, signal, sys, threading
+from mappedfile import MappedFile, _file
+file = MappedFile(sys.argv[1], "r+")
+begun, ended = threading.Event(), threading.Event()
+def resize():
+    with _file._making_locks, file._size_lock():
+        begun.set()
+        ended.wait()
+thread = threading.Thread(target=resize)
+thread.start()
+begun.wait()
+pid = os.fork()
+if not pid:
+    signal.alarm(20)
+    assert file[5] == 5
+    file.resize(1000)
+    file.close()
+    os._exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+ended.set()
+thread.join()
+file.refresh()
+assert (status, len(file)) == (0, 1000), status
+file.close()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "") == (done.returncode, done.stderr)

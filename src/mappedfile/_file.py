@@ -65,9 +65,17 @@ _MODES = {
 
 # Both kinds of lock can be taken again by who has them: a signal handler may come in between, and use the file.
 _making_locks = RLock()
-#: On Windows a lock is a handle, before Python 3.13: made when it is needed. Elsewhere it is there from the start:
-#: a forked child would wait for ever for a thread of its parent's that is just making one.
-_make_lock_later = sys.platform == "win32"
+_process = object()
+
+
+def _forget_locks() -> None:
+    """Start anew in a forked child, where those who have locks are no more."""
+    global _making_locks, _process
+    _making_locks, _process = RLock(), object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 class MappedFile(Window):
@@ -105,7 +113,8 @@ class MappedFile(Window):
 
     _what = "mapped file"
 
-    _lock: RLock | None
+    #: With the process that it is good for. Made when it is needed: on Windows, before Python 3.13, it is a handle.
+    _lock: tuple[RLock, object] | None
     _locked: int  # the process that locked it; 0: none. A forked child does not inherit locks
     _section_fate: OpenSection | None
     _source: Source | None  # None: closed
@@ -139,7 +148,7 @@ class MappedFile(Window):
         if self._reserve and not CAN_RESERVE:
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._section_fate = None
-        self._lock = None if _make_lock_later else RLock()
+        self._lock = None
         self._locked = 0
         try:
             self._take_file(file, access, found)
@@ -197,9 +206,6 @@ class MappedFile(Window):
         self._section_fate = fate
         self._source = self._open_raw(), section
         self._length = section.size
-        if (held := self._held) is not None and held[1].length < self._length:
-            self._let_go()  # another thread has mapped what there was
-        del held
         if map_before is not None and map_before is not self._fate:
             map_before.settle()
         if section_before is not None:
@@ -225,7 +231,7 @@ class MappedFile(Window):
             spare = self._another()
             spare._hold((self._open_raw(), section), 0, length, self._reserve)
         window = self if spare is None else spare
-        pages = window._held[1]
+        pages = window._present()[1]
         if length > pages.length and (code := pages.extend(section, length)):
             raise os_error(code, self._name)
         if self._locked:
@@ -239,7 +245,7 @@ class MappedFile(Window):
 
     def _move(self, length: int) -> bool:
         """Make the map longer, wherever it is then, if the system can and nobody else holds it; or change nothing."""
-        pin, pages = self._held
+        pin, pages = self._present()
         self._point_at(None, 0, 0, 0, False)
         moved = held_once(pin) and pages.grow(length)
         self._hold_more(pin, pages, self._length)
@@ -258,7 +264,7 @@ class MappedFile(Window):
 
     def _carry_over(self, fresh: Pages, size: int) -> None:
         """Write into a new private map what was written into the old one, and is nowhere else."""
-        pages = self._held[1]
+        pages = self._present()[1]
         for place in range(0, size, PAGE_SIZE):
             _copy_changed(pages, place, fresh, place, min(PAGE_SIZE, size - place))
 
@@ -285,10 +291,12 @@ class MappedFile(Window):
     def _with_section(self) -> Source | None:
         """Return what maps are made from, with a new section if a shrink left none; None when the file is closed."""
         source = self._source
-        if source is None or self._section_fate is not None:
+        if source is None or source[1] is not NO_SECTION:
             return source
         with self._size_lock():
-            if self._source is not None and self._section_fate is None:
+            source = self._source
+            if source is not None and source[1] is NO_SECTION:
+                del source
                 length = self._length
                 self._take_section(lib.mf_open_section, self._access)
                 self._length = min(length, self._length)  # what others did shows after refresh()
@@ -314,20 +322,27 @@ class MappedFile(Window):
             raise os_error(code, self._name, notes)
 
     def _map(self) -> None:
+        with _making_locks:  # from here on nobody begins to change the size
+            lock = self._own_lock()
+            if lock is None:
+                self._map_as_it_is()
+        if lock is not None:
+            with lock:
+                self._map_as_it_is()
+        if not self._open:  # closed by another thread, meanwhile
+            self._let_go()
+            raise self._refusal()
+
+    def _map_as_it_is(self) -> None:
+        if self._held is not None:
+            return
         _guard.renew()
-        while self._held is None:
-            length = self._length
-            if length:
-                self._hold(self._with_section() if HAS_SECTIONS else self._source, 0, length, self._reserve)
-                if self._locked:
-                    self._lock_new(length)
-            else:
-                self._hold_nothing()
-            if not self._open:  # closed by another thread, meanwhile
-                self._let_go()
-                raise self._refusal()
-            if length != self._length:  # resized by another
-                self._let_go()
+        if self._length:
+            self._hold(self._with_section() if HAS_SECTIONS else self._source, 0, self._length, self._reserve)
+            if self._locked:
+                self._lock_new(self._length)
+        else:
+            self._hold_nothing()
 
     def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, populate: bool = False) -> View:
         """Map a range of the file by itself: *length* bytes from *offset* on, or all up to the end.
@@ -445,21 +460,24 @@ class MappedFile(Window):
                 spare._let_go()
 
     def _shrink(self, new: int) -> None:
-        before, what = self._length, f"shrink {self!r} to {new} bytes"
+        before, source, what = self._length, self._source, f"shrink {self!r} to {new} bytes"
         self._length = min(new, before)  # from here on no view is made of what goes
         try:
             self._refuse_if_alive(what)
             self._let_go()
+            # Windows cuts no file that has a section: who wants to map it now waits for another.
+            self._put_source((self._open_raw(), NO_SECTION))
             self._refuse_if_alive(what)
             if self._file_fate.raw.maps:
                 raise BufferError(f"cannot {what}: a call in another thread is using its memory")
         except BaseException:
             self._length = before
+            self._put_source(source)
+            del source  # or the error's traceback would keep the file open
             raise
+        del source
+        section, self._section_fate = self._section_fate, None
         try:
-            # Windows cuts no file that has a section. The next map makes another.
-            self._source = self._open_raw(), NO_SECTION
-            section, self._section_fate = self._section_fate, None
             if section is not None:
                 section.settle()
             self._call(lib.mf_set_size, self._open_raw(), new)
@@ -467,6 +485,12 @@ class MappedFile(Window):
         except BaseException:
             self._length = before
             raise
+
+    def _put_source(self, source: Source | None) -> None:
+        """Have other things to make maps from; unless another thread has closed the file, which has none."""
+        self._source = source
+        if not self._open:
+            self._source = None
 
     def refresh(self) -> None:
         """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are.
@@ -485,12 +509,18 @@ class MappedFile(Window):
                 raw.faults += faults
                 raise
 
+    def _own_lock(self) -> RLock | None:
+        """Return the lock on the size, if there is one; called with the lock on making them."""
+        lock = self._lock
+        return None if lock is None or lock[1] is not _process else lock[0]
+
     def _size_lock(self) -> RLock:
         """Return what only one thread at a time may hold: who changes the size."""
-        lock = self._lock
-        if lock is None:
-            with _making_locks:
-                lock = self._lock = self._lock or RLock()
+        with _making_locks:
+            lock = self._own_lock()
+            if lock is None:
+                lock = RLock()
+                self._lock = lock, _process
         if not self._open:  # closed by another thread, meanwhile
             self._lock = None
             raise self._refusal()

@@ -449,12 +449,19 @@ class Window(Access):
 
     def _take_over(self, other: Window, length: int) -> None:
         """Be the window of *length* bytes of another's map, which loses it; or of more or less of one's own."""
-        pin, pages = other._held
+        pin, pages = other._present()
         if other is not self:
             other._fate = None
             other._point_at(None, 0, 0, 0, False)
         self._fate = pages
         self._hold_more(pin, pages, length)
+
+    def _present(self) -> tuple[Any, Pages]:
+        """Return the pin and the map that are there."""
+        held: tuple[Any, Pages] | None = self._held
+        if held is None:  # closed by another thread
+            raise self._refusal()
+        return held
 
     def _another(self) -> Window:
         """Return a window on the same file that holds nothing yet."""
