@@ -322,6 +322,8 @@ class MappedFile(Window):
             raise os_error(code, self._name, notes)
 
     def _map(self) -> None:
+        if self._locked:
+            self._size_lock()  # to lock pages takes its time: others shall not wait for it
         with _making_locks:  # from here on nobody begins to change the size
             lock = self._own_lock()
             if lock is None:
