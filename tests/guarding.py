@@ -25,7 +25,7 @@ import mappedfile
 from mappedfile import PAGE_SIZE, MappedFile, MappingFault
 from mappedfile.contract._probe import address_of
 
-SECONDS = 30  # after which a scenario hangs
+SECONDS = 20  # after which a scenario hangs, and no further one is run
 PLAIN, WITH_INFO, CHAINING = range(3)
 
 
@@ -305,6 +305,8 @@ def main() -> None:
                 sys.stdout.flush()
                 os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status == -signal.SIGALRM:
+            raise SystemExit(f"{name}: hangs {sys.argv[1]} the guard")
         outcomes[name] = {"status": status, "said": (folder / "said").read_text().replace(str(folder), "FOLDER")}
     print(json.dumps(outcomes))
 

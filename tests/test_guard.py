@@ -182,11 +182,15 @@ def outcomes(helper: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         command = [sys.executable, "-W", "ignore", HERE / "guarding.py", guard, helper, tmp_path_factory.mktemp(guard)]
         running[guard] = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
     found = {}
-    for guard, process in running.items():
-        with process:
+    try:
+        for guard, process in running.items():
             stdout, stderr = process.communicate(timeout=300)
             assert (0, "") == (process.returncode, stderr)
             found[guard] = json.loads(stdout)
+    finally:
+        for process in running.values():
+            process.kill()
+            process.communicate()
     return found
 
 
