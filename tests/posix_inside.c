@@ -39,11 +39,13 @@ static int listed(void)
     mf_mapping *map, *before = NULL;
     int found = 0;
 
+    lock_list();
     for (map = map_at(first_map); map != NULL; before = map, map = map_at(map->next)) {
         CHECK(map_at(map->previous) == before);
         CHECK(map >= maps && map < maps + 8);
         found |= 1 << (map - maps);
     }
+    unlock_list();
     return found;
 }
 

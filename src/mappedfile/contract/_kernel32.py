@@ -173,6 +173,16 @@ def mapped_regions() -> Iterator[tuple[int, int]]:
         yield last[1:]
 
 
+def address_space_taken() -> int:
+    """Return how many bytes of address space are not free."""
+    info = _MemoryBasicInformation()
+    address = total = 0
+    while _VirtualQuery(address, byref(info), sizeof(info)) and info.size:
+        total += info.size * (info.state != _MEM_FREE)
+        address = (info.base or 0) + info.size
+    return total
+
+
 def is_free(address: int) -> bool:
     """Whether nothing is at an address, not even a reservation."""
     info = _MemoryBasicInformation()
