@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,8 +21,10 @@ settings.load_profile("long" if STRESS else "short")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make every warning an error: an object that a test leaves open is one too."""
+    """Make every warning an error: an object that a test leaves open is one too. Make Ctrl-C be Ctrl-C."""
     config.addinivalue_line("filterwarnings", "error")
+    # What a shell runs in the background ignores Ctrl-C, and so would the programs that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
