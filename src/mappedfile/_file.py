@@ -144,7 +144,7 @@ class MappedFile(Window):
         self._access = access
         self._mode = mode
         self._sparse = bool(sparse)
-        self._reserve = check_size(reserve, "reserve") if reserve else 0
+        self._reserve = check_size(reserve, "reserve") if reserve.__class__ is not int or reserve else 0
         if self._reserve and not CAN_RESERVE:
             raise io.UnsupportedOperation("this system cannot reserve address space: capabilities().reserve is false")
         self._fate = self._section_fate = None

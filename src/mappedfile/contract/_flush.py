@@ -188,6 +188,14 @@ def F6(subject: Subject, folder: Path) -> None:
     equal(
         (4 * GRANULARITY, b"end"), (path.stat().st_size, path.read_bytes()[-3:]), "the file's size and its last bytes"
     )
+    with subject.open(path, "r+") as other:  # written through views alone: nothing maps the whole of it
+        with other.view(GRANULARITY, PAGE) as closed:
+            closed[0:5] = b"other"
+        if counts:
+            true(dirty(view) > 0, "a page is dirty after it was written through a view")
+        equal(None, other.flush(), "what flush() returns when only views were used")
+        if counts:
+            equal(0, dirty(view), "dirty bytes after that")
     for window in (foreign, view, mapped):
         window.close()
 

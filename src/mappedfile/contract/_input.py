@@ -225,6 +225,12 @@ def I3(subject: Subject, folder: Path) -> None:
                     subject.open(new, subject.mode, size=size)
         with raises(TypeError, "an argument that there is not"):
             subject.open(new, subject.mode, length=PAGE, **options)
+        for reserve, kind in ((-1, ValueError), (2**63, OverflowError), ("", TypeError), (0.0, TypeError)):
+            with raises(kind, f"reserve={reserve!r}"):
+                subject.open(new, subject.mode, reserve=reserve, **options)
+        # Refused when the file is open already: by the system or, where it cannot reserve, by the library.
+        with raises(OSError, "more address space than there is"):
+            subject.open(new if subject.mode == "x+" else path, subject.mode, reserve=2**62, populate=True, **options)
     true(not new.exists(), "no file was created")
     equal(before, handles(), "the number of handles")
 

@@ -502,6 +502,7 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
     def writes(window: Any) -> None:
         if subject.writable:
             window[0:size] = bytes([mine]) * size
+            window[0:size:2] = bytearray([mine]) * (size // 2)
             window[9] = mine
         else:
             items(window)

@@ -111,12 +111,13 @@ def N2(subject: Subject, folder: Path) -> None:
                 (folder / "refused").unlink()
             elif mappedfile.capabilities().delete_mapped:
                 true(not os.path.lexists(path), f"the name is gone at once {when}")
-                path.write_bytes(b"another file")  # and free
+                if delete is delete_here:
+                    path.write_bytes(b"another file")  # and free
             opened.works(when)
             opened.close()
             if refused:
                 os.unlink(path)
-            elif mappedfile.capabilities().delete_mapped:
+            elif mappedfile.capabilities().delete_mapped and delete is delete_here:
                 equal(b"another file", path.read_bytes(), "a new file under the name")
                 os.unlink(path)
             true(not os.path.lexists(path), f"the name is gone when everything is closed, {when}")
