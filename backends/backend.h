@@ -36,7 +36,7 @@ struct mf_mapping {
     size_t length;      /* bytes, as they were asked for: the system maps whole pages */
     size_t reserved;    /* bytes of address space from base on that are to be its own: what mf_extend can make it. 0: no more
                          * than it needs. Set before mf_map */
-    uintptr_t self;     /* the address of this struct: for _access.c, which gets it through Python */
+    uintptr_t self;     /* the address of this struct: for access.c, which gets it through Python */
     mf_file *file;
     mf_copier *copier;  /* NULL: memcpy will do, since the guard lets nothing fail (POSIX) */
     int access;

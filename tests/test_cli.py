@@ -27,7 +27,7 @@ needs_rich = pytest.mark.skipif(not HAS_RICH, reason="rich is not installed")
 
 # A contract with a clause for every fate. The worker process imports the program again, and so registers them too.
 PROGRAM = """
-import os, pathlib, subprocess, sys, threading, time, _thread
+import os, pathlib, signal, subprocess, sys, threading, time, _thread
 from mappedfile.contract._clauses import CLAUSES, Broken, NotHere, clause
 
 CLAUSES.clear()
@@ -78,6 +78,7 @@ def interrupt(folder):
     _thread.interrupt_main()
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # "pytest &" of a script has it ignored
     if "--without-rich" in sys.argv:
         sys.argv.remove("--without-rich")
         sys.modules["rich"] = None
@@ -300,7 +301,9 @@ class TestUsage:
             (["check", "--mode", "rw"], "invalid choice"),
             (["check", "--clause", "Q7"], "no such clause: Q7; there are A1, A2"),
             (["check", "--clause", "A5", "--mode", "c"], "the clauses chosen do not speak of mode c"),
-            (["check", "--timeout", "soon"], "invalid float"),
+            (["check", "--timeout", "soon"], "invalid seconds value: 'soon'"),
+            (["check", "--timeout", "0"], "invalid seconds value: '0'"),
+            (["check", "--timeout", "nan"], "invalid seconds value: 'nan'"),
         ],
     )
     def test_arguments(self, program, arguments, says):
@@ -325,6 +328,18 @@ class TestUsage:
         assert "" == out
         assert "cannot use" in err
         assert "Traceback" not in err
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has another error for a pipe that nobody reads")
+    def test_nobody_reads(self, program, folder):
+        """A pipe whose reader has gone, as in ``mappedfile check | head``: no traceback, also when all was buffered."""
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*program, "check", "--clause", "A1", folder], stdout=writer, stderr=subprocess.PIPE,
+                              env=environment, check=False)  # fmt: skip
+        os.close(writer)
+
+        assert (1, b"") == (done.returncode, done.stderr)
 
     def test_version(self):
         assert f"mappedfile {mappedfile.__version__}\n" == run(REAL, "--version", expect=0)[0]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import mappedfile.contract
+from mappedfile import Advice, MappedFile, Residency, View
+
 ROOT = Path(__file__).parent.parent
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
 
@@ -52,6 +55,16 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_reference_names_everything():
+    """docs/api.md has every public name, and every method and attribute of a window."""
+    text = (ROOT / "docs" / "api.md").read_text("utf-8")
+    every = [*mappedfile.__all__, *mappedfile.contract.__all__]
+    every += [name for kind in (MappedFile, View, Residency) for name in {*dir(kind)} - {*dir(bytes)} if name[0] != "_"]
+    every += [advice.value for advice in Advice]
+
+    assert [] == [name for name in every if not re.search(rf"\b{name}\b", text)]
 
 
 def test_tests_that_are_named_exist():

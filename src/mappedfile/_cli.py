@@ -38,13 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add(commands)
     given = parser.parse_args(arguments)
     try:
-        return int(given.run(given))
+        status = int(given.run(given))
+        print(end="", flush=True)  # what is still in a buffer may find nobody to read it
+        return status
     except KeyboardInterrupt:
         print("\nmappedfile: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # as in: mappedfile check | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def seconds(text: str) -> float:
+    """Return a time that a user gave, or raise ``ValueError``."""
+    number = float(text)
+    if not number > 0:
+        raise ValueError
+    return number
 
 
 class CheckCommand:
@@ -77,7 +87,7 @@ class CheckCommand:
         parser.add_argument(
             "--timeout",
             metavar="SECONDS",
-            type=float,
+            type=seconds,
             default=60,
             help="what one clause may take in one mode (default: %(default)s)",
         )

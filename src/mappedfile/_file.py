@@ -106,7 +106,8 @@ class MappedFile(Window):
     *populate* it is made at once, and every page of it is in memory when the object is there.
 
     Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that cannot be, and the ``OSError`` subclass
-    that fits what the system refused.
+    that fits what the system refused. Once closed, an object raises ``ValueError`` for all but ``close()``, ``closed``
+    and the like; access to bytes that are gone raises ``MappingFault``.
     """
 
     __slots__ = ("_lock", "_locked", "_mode", "_reserve", "_section_fate", "_source", "_sparse")
@@ -422,14 +423,15 @@ class MappedFile(Window):
     # Size
 
     def resize(self, size: SupportsIndex) -> None:
-        """Set the size of the file, in bytes.
+        """Set the size of the file, in bytes, from 0 to 2**63 - 1.
 
         Growing works while views and buffers are alive: they keep their addresses and content, and see what is written
         through the grown map. New bytes are zero, and have their disk blocks unless the file was opened ``sparse``.
 
         Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive, or a call in another
         thread uses the memory. A resize that fails leaves all as it was. Raises ``io.UnsupportedOperation`` in the
-        modes ``"r"`` and ``"c"``.
+        modes ``"r"`` and ``"c"``, ``ValueError`` on a closed file, ``MappingFault`` after one, until ``refresh()``, and
+        ``OSError`` when the system refuses: ``ENOSPC`` for a full disk.
         """
         new = check_size(size)
         self._refuse_if_closed()
@@ -499,6 +501,8 @@ class MappedFile(Window):
 
         After a ``MappingFault`` the file is mapped anew: what it has can be read and written again. What was written to
         bytes that were gone is lost; in mode ``"c"`` so is what had been written there before.
+
+        Raises ``ValueError`` on a closed file; ``OSError`` when the system fails.
         """
         self._refuse_if_closed()
         with self._size_lock():
@@ -557,7 +561,10 @@ class MappedFile(Window):
         return self._mode
 
     def fileno(self) -> int:
-        """Return the descriptor that the mapped file holds; on Windows, the handle. It stays the mapped file's."""
+        """Return the descriptor that the mapped file holds; on Windows, the handle. It stays the mapped file's.
+
+        Raises ``ValueError`` on a closed file.
+        """
         return int(self._open_raw().handle)
 
     def close(self, *, strict: bool = False) -> None:
