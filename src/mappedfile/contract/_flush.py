@@ -280,15 +280,16 @@ def counts_dirty_pages(folder: Path) -> bool:
     if not os.path.exists("/proc/self/smaps"):
         return False
     path = folder / "probe-of-dirty-pages"
-    with open(path, "w+b") as file:
+    counts = False
+    with open(path, "w+b") as file, suppress(Broken):
         file.truncate(2 * PAGE)
         with mmap.mmap(file.fileno(), 0) as plain:
-            plain[PAGE] = 1
-            was = dirty(_Plain(plain))
+            for _ in until_dirty(_Plain(plain), True, "a page is dirty after it was written"):
+                plain[PAGE] = 1
             os.fsync(file.fileno())
-            now = dirty(_Plain(plain))
+            counts = dirty(_Plain(plain)) == 0
     path.unlink()
-    return was > 0 and now == 0
+    return counts
 
 
 def read_past_cache(path: Path, offset: int) -> bytes | None:

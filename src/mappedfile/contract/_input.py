@@ -349,8 +349,8 @@ def sockets(folder: Path) -> Iterator[Path]:
 
 
 def open_the_other_end(fifo: Path, opened: threading.Event) -> None:
-    """Wait a second; whoever is still waiting in open() is let go."""
-    if opened.wait(1):
+    """Wait five seconds; whoever is still waiting in open() is let go."""
+    if opened.wait(5):
         return
     opened.set()
     with contextlib.suppress(OSError):
