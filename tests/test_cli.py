@@ -27,7 +27,7 @@ needs_rich = pytest.mark.skipif(not HAS_RICH, reason="rich is not installed")
 
 # A contract with a clause for every fate. The worker process imports the program again, and so registers them too.
 PROGRAM = """
-import os, pathlib, signal, subprocess, sys, threading, time, _thread
+import os, pathlib, subprocess, sys, threading, time, _thread
 from mappedfile.contract._clauses import CLAUSES, Broken, NotHere, clause
 
 CLAUSES.clear()
@@ -78,7 +78,6 @@ def interrupt(folder):
     _thread.interrupt_main()
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # "pytest &" of a script has it ignored
     if "--without-rich" in sys.argv:
         sys.argv.remove("--without-rich")
         sys.modules["rich"] = None
