@@ -188,13 +188,13 @@ def F6(subject: Subject, folder: Path) -> None:
     equal(
         (4 * GRANULARITY, b"end"), (path.stat().st_size, path.read_bytes()[-3:]), "the file's size and its last bytes"
     )
-    with subject.open(path, "r+") as other:  # written through views alone: nothing maps the whole of it
-        for _ in until_dirty(view, counts, "a page is dirty after it was written through a view"):
-            with other.view(GRANULARITY, PAGE) as closed:
-                closed[0:5] = b"other"
-        equal(None, other.flush(), "what flush() returns when only views were used")
+    # Written through a view alone: nothing maps the whole of this one.
+    with subject.open(path, "r+") as other, other.view(GRANULARITY, PAGE) as part:
+        for _ in until_dirty(part, counts, "a page is dirty after it was written through a view"):
+            part[0:5] = b"other"
+        equal(None, other.flush(), "what flush() returns when only a view was used")
         if counts:
-            equal(0, dirty(view), "dirty bytes after that")
+            equal(0, dirty(part), "dirty bytes after that")
     for window in (foreign, view, mapped):
         window.close()
 
