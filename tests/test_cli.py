@@ -1,9 +1,11 @@
 """The command line, run as users run it: as a program."""
 
+import errno
 import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -339,6 +341,15 @@ class TestUsage:
         os.close(writer)
 
         assert (1, b"") == (done.returncode, done.stderr)
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
+    def test_nobody_can_read(self, program, folder):
+        """A full disk behind the standard output is told; a standard output that is closed is nobody's concern."""
+        command = shlex.join([*program, "check", "--clause", "A1", str(folder)])
+
+        _, err = run(["sh", "-c"], f"{command} > /dev/full", expect=1)
+        assert f"mappedfile: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}\n" == err
+        assert ("", "") == run(["sh", "-c"], f"{command} >&-", expect=0)
 
     def test_version(self):
         assert f"mappedfile {mappedfile.__version__}\n" == run(REAL, "--version", expect=0)[0]

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in COMMANDS:
         command.add(commands)
     given = parser.parse_args(arguments)
+    if sys.stdout is None:  # closed, as in: mappedfile check >&-
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (to the end of the process)
     try:
         status = int(given.run(given))
         print(end="", flush=True)  # what is still in a buffer may find nobody to read it
@@ -44,8 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nmappedfile: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # as in: mappedfile check | head
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # as in: mappedfile check | head
+            print(f"mappedfile: {error}", file=sys.stderr)
         return FAILED
 
 
