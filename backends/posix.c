@@ -527,14 +527,15 @@ static int comes_again(const siginfo_t *info)
 #endif
 }
 
+/* These two are no handlers, whatever SA_SIGINFO says. */
 static int is_default(const struct sigaction *action)
 {
-    return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_DFL;
+    return action->sa_handler == SIG_DFL;
 }
 
 static int is_ignored(const struct sigaction *action)
 {
-    return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN;
+    return action->sa_handler == SIG_IGN;
 }
 
 /* Acts as the system or the predecessor would have, had there been no guard. */

@@ -26,7 +26,7 @@ from mappedfile import PAGE_SIZE, MappedFile, MappingFault
 from mappedfile.contract._probe import address_of
 
 SECONDS = 20  # after which a scenario hangs, and no further one is run
-PLAIN, WITH_INFO, CHAINING = range(3)
+PLAIN, WITH_INFO, CHAINING, _, DEFAULT, IGNORED = range(6)
 
 
 class Helper:
@@ -42,7 +42,7 @@ class Helper:
         self.take, self.touch = library.take, library.touch
         self.blocked, self.misalign = library.blocked, library.misalign
         self.read_once = library.read_once
-        self.flags = {name: getattr(library, name)() for name in ("restarts", "once", "nests", "on_stack")}
+        self.flags = {name: getattr(library, name)() for name in ("restarts", "once", "nests", "on_stack", "info")}
 
     def seen(self) -> dict[str, int]:
         """What its handler saw."""
@@ -230,6 +230,8 @@ def killed(helper: Helper, folder: Path) -> None:
 TAKERS: dict[str, Callable[[Helper], None]] = {
     "nobody": nobody,
     "SIG_IGN": ignore,
+    "SIG_DFL, info": library(DEFAULT, "info"),  # a flag of handlers, which these are not
+    "SIG_IGN, info": library(IGNORED, "info"),
     "Python": python,
     "faulthandler": trace,
     "faulthandler on Python": trace_and_python,
@@ -254,7 +256,12 @@ EVENTS = {
 
 def hangs(taker: str, event: str) -> bool:
     """Whether the signal comes for ever, with the guard and without: a handler that returns and has mended nothing."""
-    if event in ("raised", "killed") or "once" in taker or taker in ("nobody", "SIG_IGN", "faulthandler"):
+    if (
+        event in ("raised", "killed")
+        or "once" in taker
+        or taker.startswith("SIG_")
+        or taker in ("nobody", "faulthandler")
+    ):
         return False
     return (
         taker.endswith("Python") or event.startswith("misaligned") or (event == "fault_of_mmap" and taker != "chaining")

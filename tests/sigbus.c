@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PLAIN, WITH_INFO, CHAINING, JUMPING };
+enum { PLAIN, WITH_INFO, CHAINING, JUMPING, DEFAULT, IGNORED };
 enum { CALLS, NUMBER, CODE, ADDRESS, MASK, ERROR, STACK, FIELDS };
 
 /* What the handler saw last: how often it was called, the signal, its si_code, the place in the map, what was blocked, errno, and
@@ -102,8 +102,8 @@ int take(int kind, int flags)
     sigemptyset(&action.sa_mask);
     sigaddset(&action.sa_mask, SIGUSR1);
     action.sa_flags = flags;
-    if (kind == PLAIN) {
-        action.sa_handler = plain;
+    if (kind == PLAIN || kind == DEFAULT || kind == IGNORED) {
+        action.sa_handler = kind == PLAIN ? plain : kind == DEFAULT ? SIG_DFL : SIG_IGN;
     } else {
         action.sa_flags |= SA_SIGINFO;
         action.sa_sigaction = kind == WITH_INFO ? with_info : kind == CHAINING ? chaining : jumping;
@@ -203,6 +203,11 @@ int nests(void)
 int on_stack(void)
 {
     return SA_ONSTACK;
+}
+
+int info(void)
+{
+    return SA_SIGINFO;
 }
 
 /* Whether the handler that is in place has these signals blocked while it runs: bits as blocked() has them. */
