@@ -568,7 +568,7 @@ static int end(attempt *now)
         return 0;
     GetSystemInfo(&info);
     start = (now->fault - (uintptr_t)map->base) / info.dwPageSize * info.dwPageSize;
-    map->file->faults++;
+    add(&map->file->faults, 1);
     move_bound(&map->lost_from, start, 0);
     move_bound(&map->lost_to, start + info.dwPageSize, 1);
     return ERROR_SWAPERROR;
