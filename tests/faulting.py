@@ -458,6 +458,20 @@ def storm(folder: str, times: str) -> None:
     print(opened)
 
 
+def grown(folder: str, reserve: str) -> None:
+    """A map becomes longer, and the file is cut."""
+    os.chdir(folder)
+    with MappedFile(filled(Path("file"), CONTENT[: 3 * PAGE_SIZE]), "r+", reserve=int(reserve)) as file:
+        assert file[:] == CONTENT[: 3 * PAGE_SIZE]
+        file.resize(len(CONTENT))
+        os.truncate("file", PAGE_SIZE)
+        for page in (1, 2, 3, PAGES - 1):
+            with faults(f"on page {page}"):
+                file[page * PAGE_SIZE]
+        assert file[:PAGE_SIZE] == CONTENT[:PAGE_SIZE]
+    print("done")
+
+
 # Interrupts
 
 

@@ -102,6 +102,12 @@ def test_many_maps(folder: Path) -> None:
     assert "202" == said("many_maps", folder, 100_000, timeout=300)
 
 
+@pytest.mark.parametrize("reserve", [0, 64 * PAGE_SIZE], ids=["moved", "in its room"])
+def test_grown(folder: Path, reserve: int) -> None:
+    """A map that has become longer, in another place or where it is, is guarded whole."""
+    assert "done" == said("grown", folder, reserve)
+
+
 def test_interrupts(folder: Path) -> None:
     """An exception from a signal's handler, as Ctrl-C is one, in the midst of mapping and unmapping: no map is left behind, and none is
     on the guard's list that is no more."""

@@ -69,6 +69,7 @@ READING: dict[str, Callable[[Any], object]] = {
     "slice with a step": lambda window: window[GONE - 30 : GONE + 30 : 7],
     "slice backwards": lambda window: window[GONE + 5 : GONE - 5 : -1],
     "iteration": list,
+    "iteration from the end": lambda window: list(reversed(window)),
     "find": lambda window: window.find(ABSENT),
     "find of a byte": lambda window: window.find(b"\0", GONE),
     "rfind": lambda window: window.rfind(ABSENT),
@@ -105,8 +106,9 @@ def test_access(path: Path, mode: Any, whose: str) -> None:
                 with pytest.raises(MappingFault) as caught:
                     access(window)
                 assert (errno.EIO, str(path)) == (caught.value.errno, str(caught.value.filename)), name
-                # The first byte that was met: from the end if it is searched from there.
-                assert GONE <= caught.value.offset <= (len(CONTENT) if name == "rfind" else GONE + 10), name
+                # The first byte that was met: from the end for who begins there.
+                end = len(CONTENT) if name in ("rfind", "iteration from the end") else GONE + 10
+                assert GONE <= caught.value.offset <= end, name
             assert (True, whose == "view") == (file.faulted, view.faulted), name
             assert CONTENT[:SHORT] == window[:SHORT] == file[:SHORT], name
             assert bytes(GONE - SHORT) == window[SHORT:GONE], name

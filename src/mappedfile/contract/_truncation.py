@@ -94,6 +94,7 @@ def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
         "a slice with a step": lambda window, gone: window[gone - 30 : gone + 30 : 7],
         "a slice backwards": lambda window, gone: window[gone + 10 : gone - 10 : -1],
         "iteration": lambda window, gone: list(window),
+        "iteration from the end": lambda window, gone: list(reversed(window)),
         "find": lambda window, gone: window.find(ABSENT),
         "rfind": lambda window, gone: window.rfind(ABSENT),
         "count": lambda window, gone: window.count(ABSENT),
@@ -158,7 +159,8 @@ def meet(subject: Subject, folder: Path, whose: str, access: Callable[[Any, int]
         equal(os.fspath(maps.path), os.fspath(caught.error.filename), f"the file name of {what}")
         if "everything" not in what and "does not wait" not in what:
             met = caught.error.offset
-            true(met is not None and GONE <= met < GONE + 21, f"the offset of {what}, {met}, is where bytes are gone")
+            end = len(WHOLE) if "from the end" in what else GONE + 21
+            true(met is not None and GONE <= met < end, f"the offset of {what}, {met}, is where bytes are gone")
     maps.check((True, whose == "view"), what)
     if subject.shared:
         with raises(MappingFault, f"resize() after {what}"):
