@@ -182,6 +182,7 @@ static void reasons_count(void)
         info.si_code = others[i];
         CHECK(syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &info) == 0);
         CHECK(passed_on == others[i] && file.faults == (uintptr_t)i);
+        CHECK(comes_again(&info) == (i == 0));
         info.si_code = missing[i];
         CHECK(syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &info) == 0);
         CHECK(passed_on == others[i] && file.faults == (uintptr_t)i + 1);

@@ -31,6 +31,14 @@ def test_munmap_of_an_unaligned_address(path: Path) -> None:
         data.release()
 
 
+def test_unmap_of_what_was_not_mapped() -> None:
+    """What has no address, since mmap failed, is EINVAL; munmap would give back whatever is at the bottom of memory: L10.
+
+    Not shared: the code is the system's.
+    """
+    assert errno.EINVAL == lib.mf_unmap(ffi.new("mf_mapping *", [ffi.NULL, PAGE_SIZE]))
+
+
 MANY = Path("/proc/sys/vm/max_map_count")
 
 

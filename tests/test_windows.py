@@ -45,7 +45,7 @@ def test_sizes() -> None:
 def test_unmap_of_what_was_not_mapped() -> None:
     """UnmapViewOfFile of memory of another kind, and of none, is error 487: L10.
 
-    Not shared: munmap of a range where nothing is mapped succeeds.
+    Not shared: the code is the system's.
     """
     memory = ffi.new("char[]", 100)
     assert ERROR_INVALID_ADDRESS == lib.mf_unmap(ffi.new("mf_mapping *", [memory, 100]))
