@@ -94,7 +94,7 @@ static PyObject *subscript(PyObject *object, PyObject *key)
     return PyObject_CallMethodObjArgs(object, name_get, key, NULL);
 }
 
-/* What makes it a sequence, for reversed(). */
+/* What makes it a sequence, for reversed(). Subclasses are given a slot of Python's instead, which calls __getitem__. */
 static PyObject *item(PyObject *object, Py_ssize_t index)
 {
     PyObject *key = PyLong_FromSsize_t(index);
