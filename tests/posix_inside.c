@@ -232,6 +232,8 @@ int main(int argc, char **argv)
     /* The last map that had a fault goes, and is not looked at again. */
     CHECK(mf_unmap(&maps[3]) == 0);
     CHECK(last_hit == 0);
+    CHECK(mf_map(&file, &section, MF_READ, 0, page_size, &maps[3]) == 0); /* and has no mark when it comes back */
+    CHECK(maps[3].lost_to == 0 && maps[3].lost_from == UINTPTR_MAX);
 
     /* A map has the whole of its last page: who reads words may be told of a byte behind the last one. */
     watched = &maps[6];
