@@ -1120,6 +1120,11 @@ def device_fails(path: str, control: str, mode: str) -> None:
                 file[number * PAGE_SIZE + 1]
         for number in {*range(pages)} - {3, 4, 5, 6}:
             assert file[number * PAGE_SIZE : (number + 1) * PAGE_SIZE] == fuse.page(number)
+        with file.view(100) as view:  # in the midst of a page
+            with faults("in a view"):
+                view[3 * PAGE_SIZE]
+            assert view[3 * PAGE_SIZE - 101] == fuse.page(2)[-1]
+            assert view[4 * PAGE_SIZE - 100] == fuse.page(4)[0]
         # The mark is the range from the first such page to the last: more is refused than is gone, and a view has it.
         for number in (4, 5):
             with faults(f"on page {number}"):
