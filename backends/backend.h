@@ -90,15 +90,12 @@ int mf_get_size(const mf_file *file, int64_t *out);
 /* Cuts the file short, or leaves a hole behind its end. Windows refuses the former while there is a section. */
 int mf_set_size(const mf_file *file, int64_t size);
 
-/* Marks the file as one that may have holes. POSIX files always may: nothing to do. */
-int mf_make_sparse(const mf_file *file);
-
 /* Makes a section of the whole file. */
 int mf_open_section(const mf_file *file, int access, mf_section *out);
 
 /* Moves the end of the file from size out to grown, with zeros behind the old end, and makes a section of the whole. With
- * allocate set the disk blocks are there when it returns, where the system can do that; otherwise there may be holes. When it
- * fails the file is as it was. */
+ * allocate set the disk blocks are there when it returns, where the system can do that; otherwise there are holes. When it fails
+ * the file is as it was, but Windows may know it as one with holes. */
 int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out);
 
 /* Maps a range, which lies inside the section and is not empty. What out->reserved says is set aside with it. POSIX maps it all: a

@@ -22,6 +22,9 @@
 #ifndef MAP_ANONYMOUS
 #define MAP_ANONYMOUS MAP_ANON
 #endif
+#ifndef MAP_NORESERVE
+#define MAP_NORESERVE 0
+#endif
 
 static int fd_of(const mf_file *file)
 {
@@ -201,12 +204,6 @@ int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_s
     return error;
 }
 
-int mf_make_sparse(const mf_file *file)
-{
-    (void)file;
-    return 0;
-}
-
 int mf_open_section(const mf_file *file, int access, mf_section *out)
 {
     (void)access;
@@ -321,6 +318,8 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     (void)section;
     if (error != 0)
         return error;
+    if (out->reserved > length)
+        flags |= MAP_NORESERVE; /* or Linux counts a private map as memory, whole: proc(5), overcommit_memory */
     base = mmap(NULL, extent(length, out), protection(access), flags, fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
         return errno;

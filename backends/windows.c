@@ -246,12 +246,23 @@ static int clear_behind(const mf_file *file, int64_t size)
     return CloseHandle(section) || error != 0 ? error : last_error();
 }
 
+/* A file that is not sparse gets its clusters with its size. */
+static int make_sparse(const mf_file *file)
+{
+    DWORD written;
+
+    if (!DeviceIoControl(handle_of(file->handle), FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &written, NULL))
+        return last_error();
+    return 0;
+}
+
 int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out)
 {
     HANDLE section;
     int error = clear_behind(file, size); /* first: once the file has grown it may be too late for an error */
 
-    (void)allocate; /* a file that is not sparse gets its clusters with its size */
+    if (error == 0 && !allocate)
+        error = make_sparse(file);
     if (error == 0)
         error = make_section(file, PAGE_READWRITE, grown, &section);
     if (error == 0) {
@@ -335,15 +346,6 @@ int mf_set_size(const mf_file *file, int64_t size)
 
     info.EndOfFile.QuadPart = size;
     if (!SetFileInformationByHandle(handle_of(file->handle), FileEndOfFileInfo, &info, sizeof info))
-        return last_error();
-    return 0;
-}
-
-int mf_make_sparse(const mf_file *file)
-{
-    DWORD written;
-
-    if (!DeviceIoControl(handle_of(file->handle), FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &written, NULL))
         return last_error();
     return 0;
 }

@@ -257,7 +257,7 @@ OPENING = errors(
     # Other arguments
     Row("reserve negative", regular, "r+", ValueError, "reserve must be 0 or more", (), {"reserve": -1}),
     Row("reserve huge", regular, "r+", OverflowError, "reserve must be at most", (), {"reserve": 2**63}),
-    Row("reserve str", regular, "r+", TypeError, "", (), {"reserve": "1"}),
+    *(Row(f"reserve {wrong!r}", regular, "r+", TypeError, "", (), {"reserve": wrong}) for wrong in ("1", "", None, 0.0)),
     Row("unknown keyword", regular, "r", TypeError, "length", (), {"length": 3}),
     Row("file twice", regular, "r", TypeError, "", (), {"file": "x"}),
 )  # fmt: skip

@@ -553,12 +553,14 @@ LIMITED = """
     if os.geteuid() == 0:
         os.setgid(65534), os.setuid(65534)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (6 * PAGE_SIZE, 6 * PAGE_SIZE))
+    told = []  # errors do not keep maps
     for kept in (False, True):
         buffer = file.data if kept else None
         for size in (7 * PAGE_SIZE, 6 * PAGE_SIZE + 1, 100 * PAGE_SIZE):
             try:
                 file.resize(size)
             except OSError as error:
+                told.append(error)
                 assert error.filename == path and "RLIMIT_MEMLOCK" in error.strerror, repr(error)
             else:
                 sys.exit(f"grew to {size}")
@@ -569,7 +571,17 @@ LIMITED = """
     assert (file[:], locked()) == (content + bytes(2 * PAGE_SIZE), 6), locked()
     assert bytes(buffer) == content
     del buffer
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (2 * PAGE_SIZE, 2 * PAGE_SIZE))
+    for use in (lambda: file.resize(3 * PAGE_SIZE), lambda: file[0]):  # what was cut off is gone
+        try:
+            use()
+        except OSError as error:
+            assert error.filename == path and "RLIMIT_MEMLOCK" in error.strerror, repr(error)
+        else:
+            sys.exit("locked")
+        assert (3 * PAGE_SIZE, 0) == (len(file), locked())
     file.unlock()
+    assert file[:] == content[: 3 * PAGE_SIZE]
     file.resize(20 * PAGE_SIZE)
     assert locked() == 0
     file.close()
@@ -578,7 +590,8 @@ LIMITED = """
 
 @pytest.mark.parametrize("options", ["{}", "{'reserve': 1 << 20}", "{'sparse': True}"])
 def test_growth_past_the_limit(path: Path, options: str) -> None:
-    """A locked file that cannot be locked once it is larger does not grow: size, content, map and lock are as they were: M8, S4."""
+    """A locked file that cannot be locked once it is larger does not grow: size, content, map and lock are as they were. One that
+    cannot be locked once it is shorter is shorter, and says so until it is unlocked: M8, S4."""
     only(LINUX, "reads what Linux tells of locks")
     path.write_bytes(os.urandom(4 * PAGE_SIZE))
     path.chmod(0o666)

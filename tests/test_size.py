@@ -179,6 +179,23 @@ def test_reserve(folder: Path) -> None:
         assert -1 == file.find(b"\0")
 
 
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_reserve_costs_no_memory(folder: Path, mode: str) -> None:
+    """A terabyte of address space can be set aside, of private maps too; inside it, growth by others moves nothing: S8."""
+    only(capabilities().reserve, "no address space can be reserved here")
+    counting = Path("/proc/sys/vm/overcommit_memory")  # 2: whatever a map asks for, proc(5)
+    only(mode != "c" or not counting.exists() or counting.read_text() != "2\n", "all private maps count as memory here")
+    path = folder / "file"
+    path.write_bytes(b"content")
+    with MappedFile(path, mode, reserve=TIB) as file:
+        address = address_of(file.data) if mode != "r" else None
+        with open(path, "ab") as others:
+            others.write(b"more" * MIB)
+        file.refresh()
+        assert (b"contentmore", 4 * MIB + 7) == (file[:11], len(file))
+        assert address == (address_of(file.data) if mode != "r" else None)
+
+
 @pytest.mark.parametrize("mode", ["r", "c"])
 def test_no_resize(folder: Path, mode: str) -> None:
     """A file that is not open for writing cannot be resized, and says how it can: S4."""

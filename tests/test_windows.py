@@ -1,6 +1,7 @@
 """What only Windows can show: error numbers of its own, handles beside the file's, sharing modes, files that resist."""
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ ERROR_LOCK_VIOLATION = 33
 ERROR_INVALID_ADDRESS = 487
 ERROR_MAPPED_ALIGNMENT = 1132
 ERROR_USER_MAPPED_FILE = 1224
+FSCTL_SET_SPARSE = 0x900C4
 
 
 @pytest.fixture
@@ -270,6 +272,39 @@ def test_size_changes_while_a_section_is_made(path: Path, size: int) -> None:
     with file:
         assert size == len(file) == path.stat().st_size
         assert (CONTENT + bytes(5))[:size] == file[:]
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_size_changes_while_there_is_no_section(file: MappedFile, size: int) -> None:
+    """A shrink leaves none until the next use, so others may cut the file meanwhile: then what is left is mapped, or nothing: S8.
+
+    Not shared: there are no sections elsewhere.
+    """
+    file[0]
+    file.resize(10)
+    os.truncate(file.name, size)
+    assert CONTENT[:size] == file[:]
+    assert size == len(file)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_holes(tmp_path: Path, sparse: bool) -> None:
+    """A file that is to have holes is marked so when it grows, however it was opened, or NTFS would allocate its clusters: S5.
+
+    Not shared: elsewhere every file may have holes.
+    """
+    paths = [tmp_path / name for name in ("created", "empty", "there")]
+    paths[2].write_bytes(CONTENT)
+    with kernel32_calls.watched() as calls:
+        MappedFile(paths[0], "x+", size=len(CONTENT) + 1, sparse=sparse).close()
+        for path, mode, size in ((paths[1], "x+", 0), (paths[2], "r+", None)):
+            with MappedFile(path, mode, size=size, sparse=sparse) as file:
+                file.resize(len(CONTENT) + 1)
+    marks = [arguments[1] for name, arguments in calls.made if name == "DeviceIoControl"]
+    assert [FSCTL_SET_SPARSE] * (3 if sparse else 0) == marks
+    for path in paths:
+        marked = path.stat().st_file_attributes & stat.FILE_ATTRIBUTE_SPARSE_FILE
+        assert bool(marked) == sparse or kernel32.is_wine(), "Wine notes nothing: all its files may have holes"
 
 
 def test_growth_in_place(reserving: MappedFile) -> None:

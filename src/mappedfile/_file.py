@@ -232,17 +232,21 @@ class MappedFile(Window):
             spare = self._another()
             spare._hold((self._open_raw(), section), 0, length, self._reserve)
         window = self if spare is None else spare
-        pages = window._present()[1]
-        if length > pages.length and (code := pages.extend(section, length)):
-            raise os_error(code, self._name)
-        if self._locked:
-            self._lock_next(pages, length)
-        if self._access == COPY:
-            if spare is None:
-                self._show_appended(pages, section)
-            else:
-                self._carry_over(pages, min(self._length, length))
-        self._take_over(window, length)
+        try:
+            pages = window._present()[1]
+            if length > pages.length and (code := pages.extend(section, length)):
+                raise os_error(code, self._name)
+            if self._locked:
+                self._lock_next(pages, length)
+            if self._access == COPY:
+                if spare is None:
+                    self._show_appended(pages, section)
+                else:
+                    self._carry_over(pages, min(self._length, length))
+            self._take_over(window, length)
+        finally:
+            if spare is not None:  # or the error's traceback would keep the map that is not taken over
+                spare._let_go()
 
     def _move(self, length: int) -> bool:
         """Make the map longer, wherever it is then, if the system can and nobody else holds it; or change nothing."""
@@ -272,8 +276,6 @@ class MappedFile(Window):
     def _create(self, size: int, populate: bool) -> None:
         """Give the empty file its size, and populate it; take a new file away again if that fails."""
         try:
-            if self._sparse:
-                self._call(lib.mf_make_sparse, self._open_raw())
             self._take_section(lib.mf_grow, 0, size, not self._sparse)
             if populate:
                 self.advise("populate_read")
@@ -340,8 +342,10 @@ class MappedFile(Window):
         if self._held is not None:
             return
         _guard.renew()
+        if HAS_SECTIONS and self._length:
+            self._with_section()  # others may have emptied the file while it had none
         if self._length:
-            self._hold(self._with_section() if HAS_SECTIONS else self._source, 0, self._length, self._reserve)
+            self._hold(self._source, 0, self._length, self._reserve)
             if self._locked:
                 self._lock_new(self._length)
         else:
@@ -406,9 +410,11 @@ class MappedFile(Window):
         if self._locked == os.getpid() and self._fate is not None:
             from mappedfile import _memory
 
-            if error := _memory.lock_pages(self._fate, length):
+            try:
+                _memory.lock_pages(self._fate, length)
+            except OSError:
                 self._let_go()
-                raise error
+                raise
 
     def _lock_next(self, pages: Pages, length: int) -> None:
         """Lock a map instead of the present one, or more of that; or fail and leave the lock as it is."""
@@ -416,9 +422,11 @@ class MappedFile(Window):
             from mappedfile import _memory
 
             _memory.unlock_pages(self._fate, self._length)  # there may be no room for two locked maps
-            if error := _memory.lock_pages(pages, length):
+            try:
+                _memory.lock_pages(pages, length)
+            except OSError:
                 _memory.lock_pages(self._fate, self._length)
-                raise error
+                raise
 
     # Size
 
@@ -429,9 +437,12 @@ class MappedFile(Window):
         through the grown map. New bytes are zero, and have their disk blocks unless the file was opened ``sparse``.
 
         Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive, or a call in another
-        thread uses the memory. A resize that fails leaves all as it was. Raises ``io.UnsupportedOperation`` in the
-        modes ``"r"`` and ``"c"``, ``ValueError`` on a closed file, ``MappingFault`` after one, until ``refresh()``, and
-        ``OSError`` when the system refuses: ``ENOSPC`` for a full disk.
+        thread uses the memory. A resize that fails leaves all as it was; but a locked file that cannot be locked again
+        once it is shorter stays shorter, and raises that ``OSError`` until ``unlock()``.
+
+        Raises ``io.UnsupportedOperation`` in the modes ``"r"`` and ``"c"``, ``ValueError`` on a closed file,
+        ``MappingFault`` after one, until ``refresh()``, and ``OSError`` when the system refuses: ``ENOSPC`` for a full
+        disk.
         """
         new = check_size(size)
         self._refuse_if_closed()
@@ -452,10 +463,10 @@ class MappedFile(Window):
                 self._take_section(lib.mf_open_section, self._access)
 
     def _grow(self, old: int, new: int) -> None:
-        spare = None
+        spare, pages = None, self._fate
         try:
             # Windows cuts no file short that is mapped: once it has grown there is no way back, so room comes first.
-            if HAS_SECTIONS and CAN_RESERVE and self._length and self._held is not None and new > self._held[1].room:
+            if HAS_SECTIONS and CAN_RESERVE and self._held is not None and pages is not None and new > pages.room:
                 spare = self._another()
                 spare._hold(self._source, 0, self._length, max(new, self._reserve))
             self._take_section(lib.mf_grow, old, new, not self._sparse, spare=spare)

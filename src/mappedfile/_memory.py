@@ -255,26 +255,27 @@ def lock(window: Window) -> None:
     """See ``Window.lock``."""
     window._refuse_if_closed()
     pin, pages, length = window._pin()
-    error = lock_pages(pages, length) if length else None
-    del pin  # or the error's traceback would keep the map
-    window._settle(pages)
-    if error:
-        raise error
+    try:
+        if length:
+            lock_pages(pages, length)
+    finally:
+        del pin  # or the error's traceback would keep the map
+        window._settle(pages)
 
 
-def lock_pages(pages: Pages, length: int) -> OSError | None:
-    """Lock the first *length* bytes of a map; or return what went wrong, with nothing locked."""
+def lock_pages(pages: Pages, length: int) -> None:
+    """Lock the first *length* bytes of a map; or raise ``OSError``, with nothing locked."""
     first, size = pages.around(0, length)
     code = call(lib.mf_lock, pages.at(first), size)
     if code == _WORKING_SET_QUOTA and lib.mf_allow_locked(size) == 0:
         code = call(lib.mf_lock, pages.at(first), size)
     if not code:
-        return None
+        return
     call(lib.mf_unlock, pages.at(first), size)  # what was locked before a page came that could not be read
     limit = _limit(code, size)
     if not limit and _mf_advise(pages.at(first), size, Advice.POPULATE_READ) == errno.EFAULT:
-        return mapping_fault(pages.file.name)
-    return os_error(code, pages.file.name, {code: limit})
+        raise mapping_fault(pages.file.name)
+    raise os_error(code, pages.file.name, {code: limit})
 
 
 def unlock(window: Window) -> None:
