@@ -404,13 +404,14 @@ def main(folder: Path) -> None:
         before = handles(), file_maps()[1]
         scenario = SCENARIOS[name](folder / f"{name}{number}")
         scenario.prepare()
-        error = None
+        error = kept = None
         say("ready")
         sys.stdin.readline()
         try:
             scenario.run()
         except BaseException as caught:
             error = outcome(caught)
+            kept = caught  # its traceback keeps nothing of the system's
         say(error)
         sys.stdin.readline()
         found = []
@@ -427,6 +428,7 @@ def main(folder: Path) -> None:
         del scenario
         gc.collect()
         after = handles(), file_maps()[1]
+        del kept
         found += complaints
         complaints.clear()
         (folder / f"{name}{number}").unlink(missing_ok=True)

@@ -316,6 +316,15 @@ def test_views_near_the_end(folder: Path) -> None:
     assert size == path.stat().st_size
 
 
+def test_errors_keep_nothing(folder: Path) -> None:
+    """Who keeps the error of a view that could not be made keeps no view: the file can be cut short: S3."""
+    with MappedFile(folder / "file", "x+", size=10) as file:
+        with pytest.raises(ValueError, match="past the end") as caught:
+            file.view(11)
+        file.resize(5)
+        assert caught.tb is not None
+
+
 def test_foreign_maps_see_growth(folder: Path) -> None:
     """A map that others made of the file before it grew is coherent with ours after: S2, C1."""
     path = folder / "file"

@@ -198,15 +198,17 @@ class MappedFile(Window):
             self._adapt(section, spare)
         except BaseException as error:
             cut = function is not lib.mf_grow or lib.mf_set_size(self._raw() or NO_FILE, arguments[0]) == 0
-            if cut and isinstance(error, OSError):
-                raise
-            self._let_go()  # it may be too long for the file, or too short: the next use makes another
-            if not isinstance(error, OSError):
+            refused = isinstance(error, OSError)
+            if not cut or not refused:
+                self._let_go()  # it may be too long for the file, or too short: the next use makes another
+            if cut or not refused:
+                ffi.release(section)  # or the traceback would keep it, and nobody can cut the file meanwhile
                 raise
             # Windows cuts no file short that is mapped: so it has grown, and the map of the whole file must wait.
         self._section_fate = fate
         self._source = self._open_raw(), section
         self._length = section.size
+        del section  # or an error's traceback would keep it
         if map_before is not None and map_before is not self._fate:
             map_before.settle()
         if section_before is not None:

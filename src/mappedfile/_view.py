@@ -30,13 +30,17 @@ class View(Window):
         self._length = length
         # Counted before the range is checked: a shrink sets the new length before it counts.
         self._token = file_fate.token
-        if offset + length > file._length:
-            check_range(offset, length, file._length, file._what)
-        if length:
-            self._hold(file._with_section() if HAS_SECTIONS else file._source, offset, length)
-        else:
-            file._refuse_if_closed()
-            self._hold_nothing()
+        try:
+            if offset + length > file._length:
+                check_range(offset, length, file._length, file._what)
+            if length:
+                self._hold(file._with_section() if HAS_SECTIONS else file._source, offset, length)
+            else:
+                file._refuse_if_closed()
+                self._hold_nothing()
+        except BaseException:
+            self._token = None  # or the error's traceback would keep a view
+            raise
         self._open = True
 
     @property
