@@ -325,6 +325,9 @@ class Refresh(Using):
         self.file.refresh()
         assert self.file[:] == more
         self.look_at_what_is_alive()
+        if self.mode == "r+":
+            self.file.resize(10)
+            assert self.file[:] == CONTENT[:10] == self.path.read_bytes()
 
 
 class RefreshAlone(Refresh):
