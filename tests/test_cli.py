@@ -331,7 +331,6 @@ class TestUsage:
         assert "cannot use" in err
         assert "Traceback" not in err
 
-    @pytest.mark.skipif(os.name == "nt", reason="Windows has another error for a pipe that nobody reads")
     def test_nobody_reads(self, program, folder):
         """A pipe whose reader has gone, as in ``mappedfile check | head``: no traceback, also when all was buffered."""
         environment = {**os.environ, "PYTHONUNBUFFERED": ""}

@@ -6,6 +6,7 @@ What only one of them needs it imports when it runs: a command is to start as qu
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from mappedfile._check import Row
 
 DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+#: Windows' C runtime has the latter for a pipe that nobody reads any more.
+NOBODY_READS = errno.EPIPE, errno.EINVAL
 
 WORDS = {"holds": "holds", "fails": "FAILS", "not_here": "not here"}
 STYLES = {"holds": "green", "fails": "bold red", "not_here": "yellow"}
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # as in: mappedfile check | head
+        if error.errno not in NOBODY_READS:  # as in: mappedfile check | head
             print(f"mappedfile: {error}", file=sys.stderr)
         return FAILED
 
