@@ -116,15 +116,17 @@ def _map_names(path: Any) -> dict[str, Any]:
     lib.mf_adopt(fd, 1, 0, raw)
     section = ffi.new("mf_section *")
     lib.mf_open_section(raw, 1, section)
-    out = ffi.new("mf_mapping *")
-    lib.mf_map(raw, section, 1, 0, PAGE, out)
+    # Until it is unmapped it is on the guard's list, and counted in its file: both must be there.
+    kept = ffi.gc(ffi.new("mf_mapping *"), lambda mapping, _raw=raw: lib.mf_unmap(mapping))
+    lib.mf_map(raw, section, 1, 0, PAGE, kept)
     return {
         "fd": fd,
         "raw": raw,
         "section": section,
-        "out": out,
-        "address": out.base,
-        "buffer": ffi.buffer(out.base, PAGE),
+        "kept": kept,
+        "out": ffi.new("mf_mapping *"),
+        "address": kept.base,
+        "buffer": ffi.buffer(kept.base, PAGE),
         "whole": MappedFile(path, "r+"),
         "mf_file": ffi.typeof("mf_file *"),
         "mapping": ffi.typeof("mf_mapping *"),
