@@ -99,7 +99,8 @@ int mf_open_section(const mf_file *file, int access, mf_section *out);
 int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out);
 
 /* Maps a range, which lies inside the section and is not empty. What out->reserved says is set aside with it. POSIX maps it all: a
- * map may reach beyond the end of the file, and works there once the file is longer. */
+ * map may reach beyond the end of the file, and works there once the file is longer. The struct is not mapped already, and it
+ * and its file's stay where they are until mf_unmap: the fault guard goes by them. */
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out);
 
 /* Makes a map longer, where the system can: it may move, and the old address is no more. Linux: mremap. Elsewhere it says
