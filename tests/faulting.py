@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sigbus
 
 if os.environ.get("FAULTING_WITHOUT_ACCESS"):
     sys.modules["mappedfile._access"] = None  # type: ignore[assignment] # as where access.c is not built
@@ -742,7 +743,7 @@ def taken_by_many(folder: str, helper: str) -> None:
     import faulthandler
 
     os.chdir(folder)
-    library = ctypes.CDLL(helper)
+    library = sigbus.load(helper)
     filled(Path("file"))
     takers: list[Callable[[], object]] = [
         lambda: None,
@@ -772,10 +773,7 @@ def taken_by_many(folder: str, helper: str) -> None:
 def jumps(folder: str, helper: str) -> None:
     """Another library's handler, there before the guard, jumps back to where it tried."""
     os.chdir(folder)
-    library = ctypes.CDLL(helper)
-    library.map_file.restype = ctypes.c_void_p
-    library.map_file.argtypes = [ctypes.c_int, ctypes.c_size_t]
-    library.try_touch.argtypes = [ctypes.c_void_p]
+    library = sigbus.load(helper)
     library.take(3, 0)
     with open(filled(Path("theirs")), "r+b") as theirs, MappedFile(filled(Path("file"))) as file:
         foreign = library.map_file(theirs.fileno(), 2 * PAGE_SIZE)
@@ -795,10 +793,7 @@ def jumps(folder: str, helper: str) -> None:
 def chained(folder: str, helper: str) -> None:
     """Another library's handler, there after the guard, passes on what is not its own."""
     os.chdir(folder)
-    library = ctypes.CDLL(helper)
-    library.map_file.restype = ctypes.c_void_p
-    library.map_file.argtypes = [ctypes.c_int, ctypes.c_size_t]
-    library.touch.argtypes = [ctypes.c_void_p]
+    library = sigbus.load(helper)
     with open(filled(Path("theirs")), "r+b") as theirs, MappedFile(filled(Path("file"))) as file:
         assert file[:] == CONTENT
         library.take(2, 0)
@@ -809,7 +804,7 @@ def chained(folder: str, helper: str) -> None:
             with faults():
                 file[place]
             library.touch(foreign + PAGE_SIZE)
-        print((ctypes.c_long * 1).in_dll(library, "seen")[0] == 1, end=" ")
+        print(sigbus.seen(library)["calls"] == 1, end=" ")
         library.give_back()
         with faults():
             file[4 * PAGE_SIZE]
@@ -819,22 +814,18 @@ def chained(folder: str, helper: str) -> None:
 def on_the_stack(folder: str, helper: str) -> None:
     """The handler that was there before asked for no alternate stack; the thread has one."""
     os.chdir(folder)
-    library = ctypes.CDLL(helper)
-    library.map_file.restype = ctypes.c_void_p
-    library.map_file.argtypes = [ctypes.c_int, ctypes.c_size_t]
-    library.touch.argtypes = [ctypes.c_void_p]
+    library = sigbus.load(helper)
     library.take(1, 0)
     library.use_stack()
-    seen = (ctypes.c_long * 7).in_dll(library, "seen")
     with open(filled(Path("theirs")), "r+b") as theirs:
         foreign = library.map_file(theirs.fileno(), 3 * PAGE_SIZE)
     os.truncate("theirs", 0)
     library.touch(foreign)
-    print(seen[6], end=" ")
+    print(sigbus.seen(library)["stack"], end=" ")
     with MappedFile(filled(Path("file"))) as file:
         file[0]
         library.touch(foreign + PAGE_SIZE)
-        print(seen[6])
+        print(sigbus.seen(library)["stack"])
 
 
 def unseen(folder: str) -> None:
@@ -925,14 +916,13 @@ def blocks(folder: str, helper: str) -> None:
     os.chdir(folder)
     with MappedFile(filled(Path("file"))) as file:
         file[0]
-        print(ctypes.CDLL(helper).blocks())
+        print(sigbus.load(helper).blocks())
 
 
 def keeps_errno(folder: str, helper: str, mode: Any) -> None:
     """What was interrupted has errno as it was."""
     os.chdir(folder)
-    library = ctypes.CDLL(helper)
-    library.touch.argtypes = [ctypes.c_void_p]
+    library = sigbus.load(helper)
     file = MappedFile(filled(Path("file")), mode)
     data = file.data
     os.truncate("file", PAGE_SIZE)

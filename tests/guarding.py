@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sigbus
+
 import mappedfile
 from mappedfile import PAGE_SIZE, MappedFile, MappingFault
 from mappedfile.contract._probe import address_of
@@ -33,12 +35,7 @@ class Helper:
     """tests/sigbus.c, compiled."""
 
     def __init__(self, path: str) -> None:
-        self.library = library = ctypes.CDLL(path)
-        library.map_file.restype = ctypes.c_void_p
-        library.map_file.argtypes = [ctypes.c_int, ctypes.c_size_t]
-        library.touch.argtypes = library.misalign.argtypes = [ctypes.c_void_p]
-        library.read_once.restype = library.blocked.restype = ctypes.c_long
-        library.read_once.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+        self.library = library = sigbus.load(path)
         self.take, self.touch = library.take, library.touch
         self.blocked, self.misalign = library.blocked, library.misalign
         self.read_once = library.read_once
@@ -46,8 +43,7 @@ class Helper:
 
     def seen(self) -> dict[str, int]:
         """What its handler saw."""
-        names = ("calls", "number", "code", "place", "blocked", "errno", "stack")
-        return dict(zip(names, (ctypes.c_long * len(names)).in_dll(self.library, "seen"), strict=True))
+        return sigbus.seen(self.library)
 
     def map(self, path: Path) -> int:
         """Map a file of two pages, and cut it short to one; return the address of the page that is gone."""

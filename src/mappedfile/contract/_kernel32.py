@@ -149,12 +149,22 @@ def _count_in_system() -> int:
     return sum(entry.process == os.getpid() for entry in entries)
 
 
-def mapped_regions() -> Iterator[tuple[int, int]]:
-    """Walk the address space; give start and stop of every view of a section."""
+def _regions() -> Iterator[_MemoryBasicInformation]:
+    """Walk the address space; give every region of it, in one and the same struct."""
     info = _MemoryBasicInformation()
     address = 0
-    last = None
     while _VirtualQuery(address, byref(info), sizeof(info)):
+        yield info
+        stop = (info.base or 0) + info.size
+        if stop <= address:
+            break
+        address = stop
+
+
+def mapped_regions() -> Iterator[tuple[int, int]]:
+    """Give start and stop of every view of a section."""
+    last = None
+    for info in _regions():
         start, stop = info.base or 0, (info.base or 0) + info.size
         if info.kind == _MEM_MAPPED:
             if last is not None and last[0] == info.allocation:  # one view, in parts of different protection
@@ -166,21 +176,13 @@ def mapped_regions() -> Iterator[tuple[int, int]]:
         elif last is not None:
             yield last[1:]
             last = None
-        if stop <= address:
-            break
-        address = stop
     if last is not None:
         yield last[1:]
 
 
 def address_space_taken() -> int:
     """Return how many bytes of address space are not free."""
-    info = _MemoryBasicInformation()
-    address = total = 0
-    while _VirtualQuery(address, byref(info), sizeof(info)) and info.size:
-        total += info.size * (info.state != _MEM_FREE)
-        address = (info.base or 0) + info.size
-    return total
+    return sum(info.size for info in _regions() if info.state != _MEM_FREE)
 
 
 def is_free(address: int) -> bool:
