@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 
-from mappedfile import PAGE_SIZE, MappedFile, _memory
+from mappedfile import PAGE_SIZE, MappedFile, _advice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ResidencyCommand(FilesCommand):
     name = "residency"
     help = "show which pages of files are in memory"
     description = "Show which pages of files are in memory, as a bar from the beginning of the file to its end."
-    if not _memory.FILE_RESIDENCY:
+    if not _advice.FILE_RESIDENCY:
         impossible = (
             "this system tells what a process has mapped, not what of a file is in memory"
             " (capabilities().file_residency is false)"
@@ -203,14 +203,14 @@ class EvictCommand(FilesCommand):
         "Write files back to their disks, and have the system forget what it has of them in memory. Pages that somebody"
         " has mapped stay; nothing is lost."
     )
-    if not _memory.EVICT:
+    if not _advice.EVICT:
         impossible = "this system has no way to evict the pages of a file (capabilities().evict is false)"
 
     @classmethod
     def look(cls, name: str) -> dict[str, Any]:
         with MappedFile(name) as file:
             before = resident(file)
-            _memory.evict(file)
+            _advice.evict(file)
             return {"file": name, "before": before, "after": resident(file)}
 
     @classmethod
@@ -348,7 +348,7 @@ def pages(size: int) -> int:
 
 def resident(file: MappedFile) -> int | None:
     """Count the pages of a file that are in memory; None where that is not told."""
-    if _memory.FILE_RESIDENCY:
+    if _advice.FILE_RESIDENCY:
         with suppress(PermissionError):
             return file.residency().resident
     return None

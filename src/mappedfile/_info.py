@@ -15,10 +15,11 @@ from mappedfile._cli_memory import amount, pages, resident, share
 from mappedfile._native import ffi
 
 if TYPE_CHECKING:
-    from mappedfile._file import Mode
+    from typing import Literal
+
     from mappedfile._window import Window
 
-_MODES: tuple[Mode, ...] = ("r", "r+", "c")
+_MODES: tuple[Literal["r", "r+", "c"], ...] = ("r", "r+", "c")
 _HUGE = Path("/sys/kernel/mm/transparent_hugepage")
 
 
@@ -66,7 +67,7 @@ def lines(told: dict[str, Any]) -> list[str]:
     return [told["file"], *(f"  {what:13}{text}" for what, text in said.items())]
 
 
-def opens(name: str, mode: Mode) -> bool:
+def opens(name: str, mode: Literal["r", "r+", "c"]) -> bool:
     """Whether a file can be opened in a mode."""
     try:
         MappedFile(name, mode).close()
