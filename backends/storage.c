@@ -194,8 +194,10 @@ static int unlock_pages(Map *map, int64_t length)
 {
     size_t size;
     char *base = pages_around(map, 0, length, &size);
+    int error;
 
-    return map->file->state->call.unlock(base, size);
+    CALL_AGAIN(map->file->state, error, map->file->state->call.unlock(base, size));
+    return error;
 }
 
 /* Raises what locking so much of a map failed with. */
@@ -354,15 +356,16 @@ int window_map(Window *self)
 
 /* Opening and closing */
 
-static void raise_unsupported(const char *why)
+static void raise_unsupported(PyObject *why)
 {
-    PyObject *io = PyImport_ImportModule("io");
+    PyObject *io = why == NULL ? NULL : PyImport_ImportModule("io");
     PyObject *kind = io == NULL ? NULL : PyObject_GetAttrString(io, "UnsupportedOperation");
 
     if (kind != NULL)
-        PyErr_SetString(kind, why);
+        PyErr_SetObject(kind, why);
     Py_XDECREF(kind);
     Py_XDECREF(io);
+    Py_XDECREF(why);
 }
 
 PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -392,7 +395,8 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         to_size(args[8], "reserve", &reserve) < 0)
         return NULL;
     if (reserve != 0 && !call->system.can_reserve) {
-        raise_unsupported("this system cannot reserve address space: capabilities().reserve is false");
+        raise_unsupported(
+            PyUnicode_FromString("this system cannot reserve address space: capabilities().reserve is false"));
         return NULL;
     }
     if (self->file != NULL) {
@@ -882,7 +886,14 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     int64_t new, now;
     int error;
 
-    if (to_size(number, "size", &new) < 0 || begin_change(self) < 0)
+    if (to_size(number, "size", &new) < 0)
+        return NULL;
+    if (self->open && file->access != MF_WRITE) {
+        raise_unsupported(PyUnicode_FromFormat(
+            "a file opened in mode %R cannot be resized: open it in mode 'r+', 'w+' or 'x+'", self->mode));
+        return NULL;
+    }
+    if (begin_change(self) < 0)
         return NULL;
     if (file->file.faults != 0) {
         raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);

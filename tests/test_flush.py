@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from support import mounts, needs, small_file_system, strace, traced
+from support import import_on, mounts, needs, small_file_system, strace, traced
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 from mappedfile._native import ffi, lib
@@ -285,22 +283,6 @@ class Recorder:
     def sync(self, file: object, wait: int) -> int:
         self.calls.append(("sync", bool(wait)))
         return self.code
-
-
-def import_on(backend: object) -> Any:
-    """Import the package once more, on a backend of its own."""
-    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "mappedfile"}
-    for name in ours:
-        del sys.modules[name]
-    native = ModuleType("mappedfile._native")
-    native.ffi, native.lib = ffi, backend  # type: ignore[attr-defined]
-    sys.modules["mappedfile._native"] = native
-    try:
-        return importlib.import_module("mappedfile")
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "mappedfile"]:
-            del sys.modules[name]
-        sys.modules.update(ours)
 
 
 @pytest.mark.parametrize("like", ["linux", "windows"])

@@ -141,9 +141,7 @@ def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsInd
             )
         if advice is Advice.POPULATE_WRITE and window.readonly:
             raise io.UnsupportedOperation(f"the {window._what} on {window.name!r} is read-only: use 'populate_read'")
-        if pages.size == 0:
-            code = 0 if advice.known else NOT_SUPPORTED
-        elif advice in POPULATES:
+        if advice in POPULATES and pages.size:
             code = _populate(pages, advice)
         else:
             code = _mf_advise(pages.address, pages.size, advice)
@@ -248,6 +246,11 @@ def evict(file: MappedFile) -> None:
         raise os_error(code, file.name)
 
 
+def lock(window: Window) -> None:
+    """See ``Window.lock``. It is here so that what tells of a limit is imported before one is met."""
+    window._lock()
+
+
 if sys.platform == "win32":
 
     def lock_limit(code: int, size: int) -> str:
@@ -260,11 +263,10 @@ if sys.platform == "win32":
         )
 
 else:
+    import resource
 
     def lock_limit(code: int, size: int) -> str:
         """Say so if it was the limit: mlock(2), ERRORS."""
-        import resource
-
         most, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         if most == resource.RLIM_INFINITY or code not in (errno.ENOMEM, errno.EPERM, errno.EAGAIN):
             return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 
@@ -173,10 +172,6 @@ class MappedFile(Window):
         ``MappingFault`` after one, until ``refresh()``, and ``OSError`` when the system refuses: ``ENOSPC`` for a full
         disk.
         """
-        if not self.closed and self._mode not in ("r+", "w+", "x+"):
-            raise io.UnsupportedOperation(
-                f"a file opened in mode {self._mode!r} cannot be resized: open it in mode 'r+', 'w+' or 'x+'"
-            )
         self._resize(size)
 
     def refresh(self) -> bool:

@@ -66,7 +66,9 @@ class Window(_memory.Window):
         limit (``RLIMIT_MEMLOCK``); on Windows the minimum working set is raised by what is missing (``VirtualLock``,
         Remarks), as far as the system lets it.
         """
-        self._lock()
+        from mappedfile import _advice
+
+        _advice.lock(self)
 
     def unlock(self) -> None:
         """Let the system have the pages again. Does nothing if they are not locked.
