@@ -145,6 +145,9 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
     map->offset = offset - (int64_t)slack;
     map->slack = slack;
     map->map.reserved = reserve;
+    map->map.chosen = file->chosen;
+    map->map.flags = file->flags;
+    map->map.protection = file->protection;
     *error = file->state->call.map(&file->file, section, file->access, map->offset, slack + (size_t)length, &map->map);
     if (*error != 0) {
         Py_DECREF((PyObject *)map);
@@ -584,15 +587,19 @@ static int execute(PyObject *module)
     } all[] = {
         {&state->file_type, &file_spec}, {&state->map_type, &map_spec},       {&state->buffer_type, &buffer_spec},
         {&state->use_type, &use_spec},   {&state->window_type, &window_spec}, {&state->iterator_type, &iterator_spec},
+        {&state->mmap_type, &mmap_spec},
     };
     size_t i;
 
     for (i = 0; i < sizeof all / sizeof all[0]; i++) {
-        *all[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, all[i].spec, NULL);
+        PyObject *base = all[i].spec == &mmap_spec ? (PyObject *)state->window_type : NULL;
+
+        *all[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, all[i].spec, base);
         if (*all[i].type == NULL)
             return -1;
     }
     if (PyModule_AddType(module, state->window_type) < 0 || PyModule_AddType(module, state->buffer_type) < 0 ||
+        PyModule_AddType(module, state->mmap_type) < 0 ||
         PyModule_AddIntMacro(module, GUARD_PENDING) < 0 || PyModule_AddIntMacro(module, GUARD_WANTED) < 0 ||
         PyModule_AddIntMacro(module, GUARD_REFUSED) < 0 || PyModule_AddIntMacro(module, MF_READ) < 0 ||
         PyModule_AddIntMacro(module, MF_WRITE) < 0 || PyModule_AddIntMacro(module, MF_COPY) < 0 ||
@@ -612,6 +619,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->use_type);
     Py_VISIT(state->window_type);
     Py_VISIT(state->iterator_type);
+    Py_VISIT(state->mmap_type);
     Py_VISIT(state->os_error);
     Py_VISIT(state->mapping_fault);
     Py_VISIT(state->lock_error);
@@ -629,6 +637,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->use_type);
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->iterator_type);
+    Py_CLEAR(state->mmap_type);
     Py_CLEAR(state->os_error);
     Py_CLEAR(state->mapping_fault);
     Py_CLEAR(state->lock_error);

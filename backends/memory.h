@@ -3,6 +3,7 @@
  *   memory.c   File, Map and Buffer: who uses them is counted, and the last one gives them back
  *   storage.c  a file's size: open, grow, shrink, refresh, close
  *   window.c   Window: index, slice, search, buffer, flush; MappedFile and View are its two kinds
+ *   mmap.c     Mmap: a window with a position, which says and does what the standard library's mmap does
  *
  * Every object is right whenever Python code can run: a change is prepared aside, and put in place without a call
  * between that could run any. Without a GIL the lock of the file does what the GIL does otherwise. */
@@ -17,7 +18,7 @@
 
 typedef struct {
     mf_table call; /* the backend */
-    PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type;
+    PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type, *mmap_type;
     PyObject *os_error, *mapping_fault, *lock_error, *alive_error; /* build exceptions: _errors.py */
     int guard; /* what the fault guard is to be: see GUARD_PENDING */
 } State;
@@ -39,6 +40,7 @@ typedef struct {
     Map *maps;       /* those that are there */
     int access;
     int sparse;
+    int chosen, flags, protection; /* what every map of it is told: mf_mapping */
     size_t reserve;        /* bytes of address space for the map of the whole file */
     int locked;            /* the process that locked that map, or 0: a forked child inherits no lock */
     unsigned long changer; /* the thread that changes the size, or 0 */
@@ -78,7 +80,8 @@ typedef struct {
     int64_t offset;    /* in the file */
     PyObject *mode;    /* of a whole file */
     PyObject *weakrefs;
-    char whole;        /* a MappedFile */
+    char whole;        /* a MappedFile, or an Mmap: it has the file */
+    char mmap;         /* an Mmap: its errors are those of the standard library's */
     char open;
     char owns;         /* it is counted among the users of the map */
 } Window;
@@ -120,9 +123,30 @@ static inline uintptr_t tally(mf_word *word, intptr_t by)
         WITHOUT_GIL(error = (expression));                                             \
     while (error == (owner)->call.system.interrupted && PyErr_CheckSignals() == 0)
 
+/* Copies out of the map, or into it: the range lies in it, and it does not go meanwhile. Returns the backend's code. */
+static inline int copy(const Map *map, char *to, const char *from, Py_ssize_t count)
+{
+#ifdef _WIN32
+    return map->file->state->call.copy((mf_mapping *)&map->map, to, 1, from, 1, (size_t)count);
+#else
+    (void)map; /* the guard lets nothing fail here */
+    memmove(to, from, (size_t)count);
+    return 0;
+#endif
+}
+
+/* Whether no byte of a map is gone. */
+static inline int is_whole(const Map *map)
+{
+#ifndef _WIN32
+    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler put zeros there */
+#endif
+    return WITHOUT_GUARD || map->map.lost_to == 0;
+}
+
 /* memory.c */
 
-extern PyType_Spec file_spec, map_spec, buffer_spec, use_spec, window_spec, iterator_spec;
+extern PyType_Spec file_spec, map_spec, buffer_spec, use_spec, window_spec, iterator_spec, mmap_spec;
 
 /* These raise, and return NULL. The first does nothing else if an exception is set already. */
 PyObject *raise_os_error(File *file, int code, const char *doing);
@@ -186,6 +210,22 @@ void window_drop(Window *self);
 /* Has the window mapped, if it is not empty; or raises and returns -1. */
 int window_map(Window *self);
 
+/* Sets the size of the file, in bytes; or raises and returns -1. */
+int window_set_size(Window *self, int64_t new);
+
+/* Raises io.UnsupportedOperation with this text, which it lets go. */
+void raise_unsupported(PyObject *why);
+
+/* Waits until nobody else changes the size, and keeps others from it; the file stays open meanwhile. Or raises, and returns -1. */
+int begin_change(Window *self);
+void end_change(Window *self);
+
+/* Has a map made longer or shorter, wherever it is then, if the system can and nobody else uses it. Called with the lock. */
+int move(Window *self, Map *map, int64_t length);
+
+/* Puts a map in the place of the one there is. Called with the lock. */
+void put_in_place(Window *self, Map *map);
+
 /* window.c */
 
 /* Raises that it is closed; returns NULL. */
@@ -194,10 +234,33 @@ PyObject *raise_closed(Window *self);
 /* An int of the caller's from 0 to 2**63 - 1; or raises and returns -1. */
 int to_size(PyObject *number, const char *what, int64_t *out);
 
+/* Bytes of the caller's, one after the other. */
+int to_bytes(PyObject *value, Py_buffer *out);
+
 /* Whether a range lies in size bytes; or raises and returns -1. A count of -1 reaches to the end. */
 int to_range(Window *self, int64_t first, int64_t size, int64_t *count);
 
 const char *kind_of(const Window *self);
+
+/* Sorts the arguments of a fast call by name: known names them, and so many can be given by place. What was not given is NULL. */
+int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place, PyObject **out,
+                 PyObject *const *args, Py_ssize_t n, PyObject *names);
+
+/* Has the window ready for a look at its bytes, and takes the lock; or raises and returns -1. */
+int look(Window *self);
+
+/* Raises MappingFault if what was just done with a range met bytes that are gone: failed is the backend's code. */
+int judge(const Map *map, int failed, int64_t first, int64_t count);
+
+typedef enum { FIND, RFIND, COUNT } Search;
+
+/* Searches for what args has first, from its second on, or else from first on. */
+PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyObject *const *args, Py_ssize_t n);
+
+/* Flushes a range, which is not empty, of a window that can be written to. */
+PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable);
+
+void window_dealloc(PyObject *object);
 
 /* Returns the map of a window as one that the caller uses; *length is how much of it is the window's. NULL: an exception is set, or
  * there is none because the window is empty, and *length is 0. */

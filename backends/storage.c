@@ -5,6 +5,12 @@
  * handlers of signals, and these find the old state too. */
 #include "memory.h"
 
+/* How many bytes of a file of this size the window can have. */
+static int64_t reach(const Window *self, int64_t size)
+{
+    return size > self->offset ? size - self->offset : 0;
+}
+
 static int is_too_late(Window *self)
 {
     if (self->open)
@@ -15,7 +21,7 @@ static int is_too_late(Window *self)
 
 /* Taking turns */
 
-static void end_change(Window *self)
+void end_change(Window *self)
 {
     File *file = self->file;
     PyThread_type_lock unused = NULL;
@@ -47,8 +53,7 @@ static PyThread_type_lock new_turn(void)
     return turn;
 }
 
-/* Waits until nobody else changes the size, and keeps others from it; the file stays open meanwhile. Or raises, and returns -1. */
-static int begin_change(Window *self)
+int begin_change(Window *self)
 {
     File *file = self->file;
     unsigned long me = PyThread_get_thread_ident();
@@ -244,7 +249,7 @@ static int let_go(Window *self)
     return map == NULL ? 0 : map_release(map);
 }
 
-static void put_in_place(Window *self, Map *map)
+void put_in_place(Window *self, Map *map)
 {
     PyObject *before = (PyObject *)self->map;
 
@@ -268,8 +273,8 @@ static int remake_section(Window *self)
         if (error == 0) {
             LOCK(file);
             file->section = section;
-            if (section.size < self->length)
-                self->length = section.size; /* what others did shows after refresh(); but what is gone is gone */
+            if (reach(self, section.size) < self->length)
+                self->length = reach(self, section.size); /* what others did shows after refresh(); but what is gone is gone */
             UNLOCK(file);
         }
     }
@@ -294,7 +299,7 @@ static int map_whole(Window *self)
     if (error == 0) {
         LOCK(file);
         if (self->open && self->start == NULL && self->length > 0) {
-            map = map_new(file, &file->section, 0, self->length, file->reserve, &error);
+            map = map_new(file, &file->section, self->offset, self->length, file->reserve, &error);
             if (map != NULL && !file->locked)
                 put_in_place(self, map);
         }
@@ -356,7 +361,7 @@ int window_map(Window *self)
 
 /* Opening and closing */
 
-static void raise_unsupported(PyObject *why)
+void raise_unsupported(PyObject *why)
 {
     PyObject *io = why == NULL ? NULL : PyImport_ImportModule("io");
     PyObject *kind = io == NULL ? NULL : PyObject_GetAttrString(io, "UnsupportedOperation");
@@ -682,8 +687,7 @@ static int lock_next(Window *self, Map *present, Map *next, int64_t length)
     return error == 0 ? 0 : -1;
 }
 
-/* Has a map made longer, wherever it is then, if the system can and nobody else uses it. */
-static int move(Window *self, Map *map, int64_t length)
+int move(Window *self, Map *map, int64_t length)
 {
     if (map->users != 1 || self->file->state->call.remap(&map->map, map->slack + (size_t)length) != 0)
         return 0;
@@ -696,7 +700,7 @@ static int move(Window *self, Map *map, int64_t length)
 static Map *next_map(Window *self, Map *present, const mf_section *section, Map *spare, int *error)
 {
     File *file = self->file;
-    int64_t length = section->size;
+    int64_t length = reach(self, section->size);
     Map *next;
 
     *error = 0;
@@ -707,7 +711,7 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
     else if (present != NULL && present->map.lost_to == 0 && (length <= map_room(present) || move(self, present, length)))
         next = (Map *)Py_NewRef((PyObject *)present);
     else
-        next = map_new(file, section, 0, length, file->reserve, error);
+        next = map_new(file, section, self->offset, length, file->reserve, error);
     if (next == NULL) {
         *error = *error != 0 ? *error : -1;
         return NULL;
@@ -735,14 +739,14 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
         error = keep_private(self, present, next, section);
     UNLOCK(file);
     if (error == 0 && next != NULL && is_locked(file))
-        error = lock_next(self, present, next, section->size);
+        error = lock_next(self, present, next, reach(self, section->size));
     LOCK(file);
     if (error == 0 && is_too_late(self))
         error = -1;
     if (error == 0) {
         old = file->section;
         file->section = *section;
-        self->length = section->size;
+        self->length = reach(self, section->size);
         if (next != NULL && next != present) {
             put_in_place(self, (Map *)Py_NewRef((PyObject *)next));
             tally(&next->users, 1);
@@ -788,10 +792,10 @@ static int grow(Window *self, int64_t old, int64_t new)
     /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room comes first. */
     if (system->has_sections && system->can_reserve) {
         LOCK(file);
-        if (self->owns && new > map_room(self->map) && !needs_section(file) && (uint64_t)new <= PTRDIFF_MAX) {
+        if (self->owns && reach(self, new) > map_room(self->map) && !needs_section(file) && (uint64_t)new <= PTRDIFF_MAX) {
             size_t room = (size_t)new > file->reserve ? (size_t)new : file->reserve;
 
-            spare = map_new(file, &file->section, 0, self->length, room, &error);
+            spare = map_new(file, &file->section, self->offset, self->length, room, &error);
             error = spare == NULL && error == 0 ? -1 : error;
         }
         UNLOCK(file);
@@ -809,7 +813,7 @@ static int grow(Window *self, int64_t old, int64_t new)
             LOCK(file);
             before = file->section;
             file->section = section;
-            self->length = section.size;
+            self->length = reach(self, section.size);
             UNLOCK(file);
             let_go(self);
             close_section(file, &before);
@@ -834,8 +838,8 @@ static int shrink(Window *self, int64_t new)
     LOCK(file);
     /* A call under way uses the map of the whole, or of a view that is closed. */
     busy = self->owns ? self->map->users != 1 || file->file.maps != 1 : file->file.maps != 0;
-    if (!busy && new < before)
-        self->length = new; /* from here on no view is made of what goes */
+    if (!busy && reach(self, new) < before)
+        self->length = reach(self, new); /* from here on no view is made of what goes */
     UNLOCK(file);
     if (busy) {
         PyErr_Format(PyExc_BufferError, "cannot shrink %R to %lld bytes: a call in another thread is using its memory", file->name,
@@ -848,10 +852,9 @@ static int shrink(Window *self, int64_t new)
     if (error == 0)
         CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
     LOCK(file);
-    if (error != 0)
-        self->length = before;
-    else
-        self->length = file->section.size = new;
+    if (error == 0)
+        file->section.size = new;
+    self->length = error == 0 ? reach(self, new) : before;
     UNLOCK(file);
     return error;
 }
@@ -882,25 +885,32 @@ static int take_note(Window *self)
 PyObject *window_resize(PyObject *object, PyObject *number)
 {
     Window *self = (Window *)object;
-    File *file = self->file;
-    int64_t new, now;
-    int error;
+    int64_t new;
 
     if (to_size(number, "size", &new) < 0)
         return NULL;
-    if (self->open && file->access != MF_WRITE) {
+    if (self->open && self->file->access != MF_WRITE) {
         raise_unsupported(PyUnicode_FromFormat(
             "a file opened in mode %R cannot be resized: open it in mode 'r+', 'w+' or 'x+'", self->mode));
         return NULL;
     }
+    return window_set_size(self, new) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+int window_set_size(Window *self, int64_t new)
+{
+    File *file = self->file;
+    int64_t now;
+    int error;
+
     if (begin_change(self) < 0)
-        return NULL;
+        return -1;
     if (file->file.faults != 0) {
         raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);
         error = -1;
     } else {
         error = size_now(file, &now);
-        if (error == 0 && new < now && now > self->length) {
+        if (error == 0 && new < now && now > self->length && !self->mmap) {
             PyErr_Format(PyExc_ValueError,
                          "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to %lld, and that would cut off "
                          "what they wrote: refresh() first",
@@ -910,7 +920,7 @@ PyObject *window_resize(PyObject *object, PyObject *number)
             error = shrink(self, new);
         } else if (error == 0 && new > now) {
             error = grow(self, now, new);
-        } else if (error == 0 && new != self->length) {
+        } else if (error == 0 && reach(self, new) != self->length) {
             error = take_note(self);
         }
     }
@@ -919,7 +929,7 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     end_change(self);
     if (error == 0 && !PyErr_Occurred() && is_locked(file))
         window_map(self); /* which locks it */
-    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 PyObject *window_refresh(PyObject *object, PyObject *unused)
@@ -937,7 +947,7 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
     mf_add(&file->file.faults, -(intptr_t)faults);
     error = size_now(file, &now);
     if (error == 0) {
-        differs = now != self->length || (self->owns && self->map->map.lost_to != 0);
+        differs = reach(self, now) != self->length || (self->owns && self->map->map.lost_to != 0);
         if (differs)
             error = take_note(self);
     }

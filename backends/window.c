@@ -10,12 +10,16 @@
 
 const char *kind_of(const Window *self)
 {
+    if (self->mmap)
+        return "mmap";
     return self->whole || self->file == NULL ? "mapped file" : "view";
 }
 
 PyObject *raise_closed(Window *self)
 {
-    if (self->file == NULL)
+    if (self->mmap)
+        PyErr_SetString(PyExc_ValueError, "mmap closed or invalid");
+    else if (self->file == NULL)
         PyErr_Format(PyExc_ValueError, "the %s was never opened", kind_of(self));
     else
         PyErr_Format(PyExc_ValueError, "the %s on %R is closed", kind_of(self), self->file->name);
@@ -24,7 +28,10 @@ PyObject *raise_closed(Window *self)
 
 static PyObject *raise_readonly(Window *self, PyObject *kind)
 {
-    PyErr_Format(kind, "the %s on %R is read-only: open the file in mode 'r+' or 'c'", kind_of(self), self->file->name);
+    if (self->mmap)
+        PyErr_SetString(kind, "mmap can't modify a readonly memory map.");
+    else
+        PyErr_Format(kind, "the %s on %R is read-only: open the file in mode 'r+' or 'c'", kind_of(self), self->file->name);
     return NULL;
 }
 
@@ -72,9 +79,8 @@ static int to_numbers(PyObject *offset, PyObject *length, int64_t *first, int64_
     return length == Py_None ? 0 : to_size(length, "length", count);
 }
 
-/* Sorts the arguments of a fast call by name: known names them, and so many can be given by place. What was not given is NULL. */
-static int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place, PyObject **out,
-                        PyObject *const *args, Py_ssize_t n, PyObject *names)
+int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place, PyObject **out,
+                 PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     Py_ssize_t i, named = names == NULL ? 0 : PyTuple_Size(names);
     int at;
@@ -99,8 +105,7 @@ static int to_arguments(const char *function, const char *const *known, int numb
     return 0;
 }
 
-/* Bytes of the caller's, one after the other. */
-static int to_bytes(PyObject *value, Py_buffer *out)
+int to_bytes(PyObject *value, Py_buffer *out)
 {
     PyObject *view, *bytes;
     int failed;
@@ -166,8 +171,7 @@ int window_release(Window *self, Map *map)
     return error;
 }
 
-/* Raises MappingFault if what was just done with a range met bytes that are gone: failed is the backend's code. */
-static int judge(const Map *map, int failed, int64_t first, int64_t count)
+int judge(const Map *map, int failed, int64_t first, int64_t count)
 {
     int64_t at = map->offset + (int64_t)map->slack + first;
 
@@ -179,28 +183,7 @@ static int judge(const Map *map, int failed, int64_t first, int64_t count)
     return -1;
 }
 
-/* Copies out of the map, or into it: the window is mapped, the range lies in it, and the caller has the lock. */
-static int copy(const Map *map, char *to, const char *from, Py_ssize_t count)
-{
-#ifdef _WIN32
-    return map->file->state->call.copy((mf_mapping *)&map->map, to, 1, from, 1, (size_t)count);
-#else
-    (void)map; /* the guard lets nothing fail here */
-    memmove(to, from, (size_t)count);
-    return 0;
-#endif
-}
-
-static int is_whole(const Map *map)
-{
-#ifndef _WIN32
-    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler put zeros there */
-#endif
-    return WITHOUT_GUARD || map->map.lost_to == 0;
-}
-
-/* Has the window ready for a look at its bytes, and takes the lock; or raises and returns -1. */
-static int look(Window *self)
+int look(Window *self)
 {
     for (;;) {
         if (self->file != NULL) {
@@ -214,9 +197,11 @@ static int look(Window *self)
     }
 }
 
-static PyObject *raise_index(PyObject *key, int64_t length)
+static PyObject *raise_index(Window *self, PyObject *key, int64_t length)
 {
-    if (key != NULL) /* NULL: of an iterator, which ends there */
+    if (key != NULL && self->mmap)
+        PyErr_SetString(PyExc_IndexError, "mmap index out of range");
+    else if (key != NULL) /* NULL: of an iterator, which ends there */
         PyErr_Format(PyExc_IndexError, "index %R is out of range for %lld bytes", key, (long long)length);
     return NULL;
 }
@@ -236,7 +221,7 @@ static PyObject *get_byte(Window *self, Py_ssize_t place, PyObject *key)
         at += (Py_ssize_t)length;
     if (at < 0 || at >= length) {
         UNLOCK(self->file);
-        return raise_index(key, length);
+        return raise_index(self, key, length);
     }
     map = self->map;
     failed = copy(map, &byte, self->start + at, 1);
@@ -286,9 +271,12 @@ static PyObject *get_slice(Window *self, PyObject *key)
     return bytes;
 }
 
-static PyObject *raise_key(PyObject *key)
+static PyObject *raise_key(Window *self, PyObject *key)
 {
-    PyErr_Format(PyExc_TypeError, "indices must be integers or slices, not %R", Py_TYPE(key));
+    if (self->mmap)
+        PyErr_SetString(PyExc_TypeError, "mmap indices must be integers");
+    else
+        PyErr_Format(PyExc_TypeError, "indices must be integers or slices, not %R", Py_TYPE(key));
     return NULL;
 }
 
@@ -306,12 +294,12 @@ static PyObject *subscript(PyObject *object, PyObject *key)
     if (Py_IS_TYPE(key, &PySlice_Type))
         return get_slice(self, key);
     if (!PyIndex_Check(key))
-        return raise_key(key);
+        return raise_key(self, key);
     place = PyNumber_AsSsize_t(key, PyExc_IndexError);
     if (place == -1 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_IndexError) && self->open) {
             PyErr_Clear();
-            raise_index(key, self->length);
+            raise_index(self, key, self->length);
         }
         return NULL;
     }
@@ -374,14 +362,21 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
     char byte;
 
     if (!PyIndex_Check(key)) {
-        raise_key(key);
+        raise_key(self, key);
         return -1;
     }
     place = PyNumber_AsSsize_t(key, PyExc_IndexError);
     if (place == -1 && PyErr_Occurred())
         return -1;
+    if (self->mmap && (place < -self->length || place >= self->length)) {
+        raise_index(self, key, self->length);
+        return -1;
+    }
     if (!PyIndex_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "a byte is set to an int from 0 to 255, not to %R; to set bytes, write w[%zd:%zd] = ...",
+        if (self->mmap)
+            PyErr_SetString(PyExc_TypeError, "mmap item value must be an int");
+        else
+            PyErr_Format(PyExc_TypeError, "a byte is set to an int from 0 to 255, not to %R; to set bytes, write w[%zd:%zd] = ...",
                      Py_TYPE(value), place, place + 1);
         return -1;
     }
@@ -392,7 +387,7 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
         place += (Py_ssize_t)length;
     if (place < 0 || place >= length) {
         UNLOCK(self->file);
-        raise_index(key, length);
+        raise_index(self, key, length);
         return -1;
     }
     return put(self, place, 1, &byte, 1);
@@ -427,7 +422,7 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
     count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
     if (data.len != count) {
         UNLOCK(self->file);
-        PyErr_Format(PyExc_ValueError, "a slice of %zd bytes cannot be set to %zd bytes", count, data.len);
+        PyErr_Format(self->mmap ? PyExc_IndexError : PyExc_ValueError, "a slice of %zd bytes cannot be set to %zd bytes", count, data.len);
     } else if (count == 0) {
         UNLOCK(self->file);
         failed = 0;
@@ -445,7 +440,10 @@ static int assign(PyObject *object, PyObject *key, PyObject *value)
     Window *self = (Window *)object;
 
     if (value == NULL) {
-        PyErr_SetString(PyExc_TypeError, "the bytes of a file cannot be deleted: set them, or resize() the file");
+        if (self->mmap && !self->open)
+            raise_closed(self);
+        else
+            PyErr_SetString(PyExc_TypeError, "the bytes of a file cannot be deleted: set them, or resize() the file");
         return -1;
     }
     if (!self->open || self->file->access == MF_READ) {
@@ -514,8 +512,6 @@ PyType_Spec iterator_spec = {
 };
 
 /* Searching */
-
-typedef enum { FIND, RFIND, COUNT } Search;
 
 typedef struct {
     Search kind;
@@ -649,9 +645,9 @@ static int to_limit(PyObject *limit, int64_t *out)
     return *out == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-static PyObject *search(Window *self, Search kind, const char *name, PyObject *const *args, Py_ssize_t n)
+PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyObject *const *args, Py_ssize_t n)
 {
-    Task task = {kind, NULL, 0, 0, PY_SSIZE_T_MAX, 0, 0};
+    Task task = {kind, NULL, 0, first, PY_SSIZE_T_MAX, 0, 0};
     Py_buffer data = {0};
     char byte;
     int error;
@@ -687,17 +683,17 @@ static PyObject *search(Window *self, Search kind, const char *name, PyObject *c
 
 static PyObject *window_find(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, FIND, "find", args, n);
+    return search((Window *)self, FIND, "find", 0, args, n);
 }
 
 static PyObject *window_rfind(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, RFIND, "rfind", args, n);
+    return search((Window *)self, RFIND, "rfind", 0, args, n);
 }
 
 static PyObject *window_count(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, COUNT, "count", args, n);
+    return search((Window *)self, COUNT, "count", 0, args, n);
 }
 
 /* A number first, as in bytes: np.int64(65) is a byte here, though it is bytes-like too. */
@@ -711,7 +707,7 @@ static int contains(PyObject *object, PyObject *sub)
         if (number == NULL)
             return -1;
     }
-    place = search((Window *)object, FIND, "find", number != NULL ? &number : &sub, 1);
+    place = search((Window *)object, FIND, "find", 0, number != NULL ? &number : &sub, 1);
     Py_XDECREF(number);
     if (place == NULL)
         return -1;
@@ -781,7 +777,7 @@ static PyObject *sync_file(Window *self, int durable)
     return Py_NewRef(Py_None);
 }
 
-static PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
+PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
 {
     File *file = self->file;
     State *state = file->state;
@@ -810,8 +806,8 @@ static PyObject *flush_range(Window *self, int64_t first, int64_t count, int dur
     }
     base = pages_around(map, first, count, &size);
     at = map->offset + (base - map->map.base);
-    CALL_AGAIN(state, error, call->flush(used ? &file->file : NULL, base, size, at, durable));
-    if (error == 0 && durable && !call->system.flush_reaches_device)
+    CALL_AGAIN(state, error, call->flush(used && file->file.handle != -1 ? &file->file : NULL, base, size, at, durable));
+    if (error == 0 && durable && !call->system.flush_reaches_device && file->file.handle != -1)
         CALL_AGAIN(state, error, call->sync(&file->file, 1));
     if (error == 0 && is_lost(map, first, count, &at)) {
         raise_fault(file, at);
@@ -995,7 +991,7 @@ static void finalize(PyObject *object)
     PyErr_Restore(kind, value, trace);
 }
 
-static void dealloc(PyObject *object)
+void window_dealloc(PyObject *object)
 {
     Window *self = (Window *)object;
     PyTypeObject *type = Py_TYPE(object);
@@ -1091,7 +1087,7 @@ static PyType_Slot slots[] = {
     {Py_tp_members, members},
     {Py_tp_init, refuse_init},
     {Py_tp_finalize, finalize},
-    {Py_tp_dealloc, dealloc},
+    {Py_tp_dealloc, window_dealloc},
     {Py_tp_doc, "Bytes of a file in memory."},
     {0, NULL},
 };
