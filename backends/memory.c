@@ -321,9 +321,14 @@ typedef struct {
 int export(State *state, Map *map, char *start, int64_t length, int readonly, Py_buffer *view, int flags)
 {
     static char nothing[1];
-    Buffer *buffer = PyObject_New(Buffer, state->buffer_type);
-    int failed;
+    Buffer *buffer = state->spare;
 
+    if (buffer != NULL) {
+        state->spare = NULL;
+        PyObject_Init((PyObject *)buffer, state->buffer_type);
+    } else {
+        buffer = PyObject_New(Buffer, state->buffer_type);
+    }
     if (buffer == NULL)
         return -1;
     buffer->map = map;
@@ -335,9 +340,19 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
         tally(&map->users, 1);
         tally(&map->buffers, 1);
     }
-    failed = PyBuffer_FillInfo(view, (PyObject *)buffer, buffer->start, buffer->length, readonly, flags);
-    Py_DECREF((PyObject *)buffer);
-    return failed;
+    /* PyBuffer_FillInfo, which is no inline function; whether it may be written to was looked at. */
+    view->buf = buffer->start;
+    view->obj = (PyObject *)buffer;
+    view->len = buffer->length;
+    view->itemsize = 1;
+    view->readonly = readonly;
+    view->ndim = 1;
+    view->format = (flags & PyBUF_FORMAT) == PyBUF_FORMAT ? "B" : NULL;
+    view->shape = (flags & PyBUF_ND) == PyBUF_ND ? &view->len : NULL;
+    view->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? &view->itemsize : NULL;
+    view->suboffsets = NULL;
+    view->internal = NULL;
+    return 0;
 }
 
 static int buffer_get(PyObject *object, Py_buffer *view, int flags)
@@ -358,9 +373,16 @@ static void buffer_dealloc(PyObject *object)
         error = map_release(map);
         if (error != 0)
             report(map->file, error, "unmap", (PyObject *)type);
+#if !defined(Py_GIL_DISABLED) && !defined(__SANITIZE_ADDRESS__)
+        if (map->file->state->spare == NULL) {
+            map->file->state->spare = object; /* the next one needs no memory then */
+            object = NULL;
+        }
+#endif
         Py_DECREF((PyObject *)map);
     }
-    PyObject_Free(object);
+    if (object != NULL)
+        PyObject_Free(object);
     Py_DECREF(type);
 }
 
@@ -637,6 +659,9 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->use_type);
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->iterator_type);
+    if (state->spare != NULL)
+        PyObject_Free(state->spare);
+    state->spare = NULL;
     Py_CLEAR(state->mmap_type);
     Py_CLEAR(state->os_error);
     Py_CLEAR(state->mapping_fault);

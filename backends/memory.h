@@ -21,6 +21,7 @@ typedef struct {
     PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type, *mmap_type;
     PyObject *os_error, *mapping_fault, *lock_error, *alive_error; /* build exceptions: _errors.py */
     int guard; /* what the fault guard is to be: see GUARD_PENDING */
+    void *spare; /* a Buffer that has gone, for the next one */
 } State;
 
 /* The guard is put in place with the first map, and on top again with each map of a whole file; or never. */

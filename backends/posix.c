@@ -784,7 +784,10 @@ int mf_set_name(char *base, size_t length, const char *name)
 #ifdef __linux__
     unsigned long start = (unsigned long)(uintptr_t)base, text = (unsigned long)(uintptr_t)name;
 
-    return prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, text) == 0 ? 0 : errno;
+    int error = prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, text) == 0 ? 0 : errno;
+
+    /* EINVAL is said of a name that cannot be, too; of no name only where the kernel has none at all: CONFIG_ANON_VMA_NAME. */
+    return error == EINVAL && prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, 0UL) != 0 ? ENOTSUP : error;
 #else
     (void)base;
     (void)length;

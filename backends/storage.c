@@ -882,6 +882,33 @@ static int take_note(Window *self)
     return error;
 }
 
+/* Whether the file can be made longer without a look at it: nothing is behind its end, and no map is of what others made it longer
+ * by. */
+static int can_just_grow(Window *self, int64_t new)
+{
+    const mf_system *system = &self->file->state->call.system;
+    int64_t old = self->file->section.size;
+
+    return !system->has_sections && self->owns && self->length == reach(self, old) && new > old &&
+           old % (int64_t)system->page_size == 0;
+}
+
+static int just_grow(Window *self, int64_t new)
+{
+    File *file = self->file;
+    mf_section section = {-1, new};
+    int64_t old = file->section.size;
+    int error;
+
+    CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
+    if (error == 0) {
+        error = adopt(self, &section, NULL);
+        if (error != 0)
+            file->state->call.set_size(&file->file, old);
+    }
+    return error;
+}
+
 PyObject *window_resize(PyObject *object, PyObject *number)
 {
     Window *self = (Window *)object;
@@ -905,7 +932,9 @@ int window_set_size(Window *self, int64_t new)
 
     if (begin_change(self) < 0)
         return -1;
-    if (file->file.faults != 0) {
+    if (file->file.faults == 0 && self->mmap && can_just_grow(self, new)) {
+        error = just_grow(self, new);
+    } else if (file->file.faults != 0) {
         raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);
         error = -1;
     } else {

@@ -396,18 +396,21 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
 static int set_slice(Window *self, PyObject *key, PyObject *value)
 {
     Py_ssize_t start, stop, step, count;
-    Py_buffer data;
+    Py_buffer data = {0};
     char *apart = NULL;
     int failed = -1;
 
     if (PySlice_Unpack(key, &start, &stop, &step) < 0)
         return -1;
-    if (!PyObject_CheckBuffer(value)) {
+    if (PyBytes_CheckExact(value)) {
+        data.buf = PyBytes_AsString(value);
+        data.len = PyBytes_Size(value);
+    } else if (!PyObject_CheckBuffer(value)) {
         PyErr_Format(PyExc_TypeError, "a slice is set to a bytes-like object, not to %R", Py_TYPE(value));
         return -1;
-    }
-    if (to_bytes(value, &data) < 0)
+    } else if (to_bytes(value, &data) < 0) {
         return -1;
+    }
     /* Bytes that are in a map themselves, this one perhaps, are copied in one go as memmove does, or beforehand. */
     if (step != 1 && !PyBytes_CheckExact(value)) {
         apart = PyMem_Malloc((size_t)data.len + 1);
@@ -430,8 +433,10 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
         failed = put(self, start, step, apart != NULL ? apart : data.buf, count);
     }
 done:
-    PyMem_Free(apart);
-    PyBuffer_Release(&data);
+    if (apart != NULL)
+        PyMem_Free(apart);
+    if (data.obj != NULL)
+        PyBuffer_Release(&data);
     return failed;
 }
 
