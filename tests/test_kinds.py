@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ linux = pytest.mark.skipif(not LINUX, reason="Linux has these files")
 
 @pytest.fixture(scope="module")
 def loaded() -> None:
-    """What subprocess imports is there."""
+    """What pytest and subprocess import when they are used is there."""
+    with suppress(ImportError):
+        import termios  # noqa: F401
     subprocess.run([sys.executable, "-c", ""], capture_output=True, check=True)
 
 
