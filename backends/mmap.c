@@ -291,6 +291,7 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     if (file == NULL)
         goto failed;
     self->window.file = file;
+    file->file.granularity = state->call.system.granularity;
     self->window.offset = asked.offset;
     self->anonymous = asked.fd == -1;
     self->tracked = (char)asked.tracked;
