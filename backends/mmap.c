@@ -707,6 +707,8 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
         count = PyNumber_AsSsize_t(given[1], PyExc_OverflowError);
     if (PyErr_Occurred())
         return NULL;
+    if (!self->window.open) /* an __index__ has closed it */
+        return raise_closed(&self->window);
     if (given[1] == NULL)
         count = (Py_ssize_t)self->window.length - first;
     if (first < 0 || count < 0 || self->window.length - first < count) {

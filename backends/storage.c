@@ -1004,6 +1004,19 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     return window_set_size(self, new) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* Has the window mapped after a change, or a failure of one; of two errors, the first is the one to tell. */
+static void map_again(Window *self)
+{
+    PyObject *kind, *value, *trace;
+
+    PyErr_Fetch(&kind, &value, &trace);
+    window_map(self);
+    if (kind != NULL) {
+        PyErr_Clear();
+        PyErr_Restore(kind, value, trace);
+    }
+}
+
 int window_set_size(Window *self, int64_t new)
 {
     File *file = self->file;
@@ -1038,6 +1051,8 @@ int window_set_size(Window *self, int64_t new)
     end_change(self);
     if (error == 0 && !PyErr_Occurred() && is_locked(file))
         window_map(self); /* which locks it */
+    if (self->mmap && self->open)
+        map_again(self);
     return PyErr_Occurred() ? -1 : 0;
 }
 

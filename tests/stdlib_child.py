@@ -3,9 +3,11 @@
 python stdlib_child.py mappedfile.mmap .../test/test_mmap.py
 """
 
+import gc
 import importlib.util
 import json
 import sys
+import traceback
 import unittest
 
 
@@ -30,8 +32,14 @@ class Outcomes(unittest.TestResult):
 
     def addFailure(self, test, error):
         self.tell(test, "failed", self._exc_info_to_string(error, test))
+        traceback.clear_frames(error[2])
 
     addError = addFailure
+
+    def stopTest(self, test):
+        """Let go of what a failed test left: on Windows its file would be in the way of the next one."""
+        super().stopTest(test)
+        gc.collect()
 
     def addSubTest(self, test, subtest, error):
         if error is not None:

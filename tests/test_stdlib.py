@@ -46,7 +46,11 @@ def test_of_cpython(file, tmp_path):
     (only if "/" in file else need)(where, f"CPython's {file}: Debian has it in libpython3-testsuite")
     expected, actual = outcomes("mmap", where, tmp_path), outcomes("mappedfile.mmap", where, tmp_path)
     known = {name for name, (here, _) in CANNOT.items() if here and name in expected}
-    told = {name: how for name, how in actual.items() if how[0] != expected[name][0] and name not in known}
+    told = {
+        name: how
+        for name, how in actual.items()
+        if how[0] not in (expected[name][0], "passed") and name not in known  # what mmap lacks on a system may be there
+    }
 
     assert {} == told
     assert list(expected) == list(actual)

@@ -5,7 +5,7 @@ holds, raises ``Broken`` when it does not, and ``NotHere`` when this system, fil
 """
 
 from mappedfile.contract._clauses import CLAUSES, Broken, Clause, NotHere
-from mappedfile.contract._subjects import NATIVE, STDLIB, Subject
+from mappedfile.contract._subjects import LAYER, NATIVE, STDLIB, Subject
 
 # They register their clauses, in the order of the contract.
 # isort: off
@@ -13,4 +13,4 @@ from mappedfile.contract import _lifetime, _coherence, _flush, _size, _truncatio
 
 # isort: on
 
-__all__ = ["CLAUSES", "NATIVE", "STDLIB", "Broken", "Clause", "NotHere", "Subject"]
+__all__ = ["CLAUSES", "LAYER", "NATIVE", "STDLIB", "Broken", "Clause", "NotHere", "Subject"]
