@@ -264,6 +264,8 @@ PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyO
 /* Flushes a range, which is not empty, of a window that can be written to. */
 PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable);
 
+PyObject *window_subscript(PyObject *object, PyObject *key);
+int window_assign(PyObject *object, PyObject *key, PyObject *value);
 void window_dealloc(PyObject *object);
 
 /* Returns the map of a window as one that the caller uses; *length is how much of it is the window's. NULL: an exception is set, or

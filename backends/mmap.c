@@ -1061,6 +1061,8 @@ static PyType_Slot slots[] = {
     {Py_tp_repr, mmap_repr},
     {Py_tp_iter, PySeqIter_New},
     {Py_sq_item, mmap_item},
+    {Py_mp_subscript, window_subscript}, /* or __getitem__ would be that of mmap_item */
+    {Py_mp_ass_subscript, window_assign},
     {Py_tp_methods, methods},
     {Py_tp_doc,
      "mmap(fileno, length, flags=MAP_SHARED, prot=PROT_READ | PROT_WRITE, access=ACCESS_DEFAULT, offset=0, *, trackfd=True,"

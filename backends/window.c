@@ -273,14 +273,16 @@ static PyObject *get_slice(Window *self, PyObject *key)
 
 static PyObject *raise_key(Window *self, PyObject *key)
 {
-    if (self->mmap)
+    if (self->mmap && !self->open)
+        raise_closed(self);
+    else if (self->mmap)
         PyErr_SetString(PyExc_TypeError, "mmap indices must be integers");
     else
         PyErr_Format(PyExc_TypeError, "indices must be integers or slices, not %R", Py_TYPE(key));
     return NULL;
 }
 
-static PyObject *subscript(PyObject *object, PyObject *key)
+PyObject *window_subscript(PyObject *object, PyObject *key)
 {
     Window *self = (Window *)object;
     Py_ssize_t place;
@@ -440,7 +442,7 @@ done:
     return failed;
 }
 
-static int assign(PyObject *object, PyObject *key, PyObject *value)
+int window_assign(PyObject *object, PyObject *key, PyObject *value)
 {
     Window *self = (Window *)object;
 
@@ -1080,8 +1082,8 @@ static PyMemberDef members[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_mp_subscript, subscript},
-    {Py_mp_ass_subscript, assign},
+    {Py_mp_subscript, window_subscript},
+    {Py_mp_ass_subscript, window_assign},
     {Py_sq_length, length_of},
     {Py_sq_item, item},
     {Py_sq_contains, contains},
