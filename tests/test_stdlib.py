@@ -1,10 +1,6 @@
 """mappedfile.mmap against the standard library's mmap: CPython's own tests, and what they do not look at."""
 
-import io
 import json
-import mmap as theirs
-import os
-import pickle
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mappedfile import mmap
+from mappedfile.contract._oracle import LAYER_BREAKS
 from support import need, only
 
 WINDOWS = sys.platform == "win32"
@@ -81,3 +77,11 @@ def outcomes(module, tests, folder):
     )
     assert 0 == done.returncode, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_page_tells_it():
+    """docs/mmap.md has every test that cannot pass, and every clause that the layer does not keep."""
+    text = (Path(__file__).parents[1] / "docs" / "mmap.md").read_text("utf-8")
+
+    assert [] == [name for name, (_, why) in CANNOT.items() if f"| `{name}` | {why} |" not in text]
+    assert [] == [id for id, why in LAYER_BREAKS.items() if f"| {id} | {why} |" not in text]

@@ -14,6 +14,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    # Everywhere. Of the others there are those that the system has.
+    MADV_DODUMP: int
+    MADV_DONTDUMP: int
+    MADV_DONTNEED: int
+    MADV_FREE: int
+    MADV_HUGEPAGE: int
+    MADV_MERGEABLE: int
+    MADV_NOHUGEPAGE: int
+    MADV_NORMAL: int
+    MADV_RANDOM: int
+    MADV_SEQUENTIAL: int
+    MADV_UNMERGEABLE: int
+    MADV_WILLNEED: int
+    MAP_ANON: int
+    MAP_ANONYMOUS: int
+    MAP_DENYWRITE: int
+    MAP_EXECUTABLE: int
+    MAP_NORESERVE: int
+    MAP_POPULATE: int
+    MAP_PRIVATE: int
+    MAP_SHARED: int
+    MAP_STACK: int
+    MS_ASYNC: int
+    MS_INVALIDATE: int
+    MS_SYNC: int
+    PROT_EXEC: int
+    PROT_READ: int
+    PROT_WRITE: int
+
 ACCESS_DEFAULT = 0
 ACCESS_READ = 1
 ACCESS_WRITE = 2

@@ -140,7 +140,7 @@ class StdlibFile(StdlibWindow):
 class LayerWindow(StdlibWindow):
     """mappedfile.mmap, likewise."""
 
-    module = layer
+    module: ClassVar[Any] = layer
 
     @property
     def mapped(self) -> bool:
@@ -150,8 +150,8 @@ class LayerWindow(StdlibWindow):
 class LayerFile(StdlibFile, LayerWindow):
     """The same for a whole file."""
 
-    module = layer
-    window = LayerWindow
+    module: ClassVar[Any] = layer
+    window: ClassVar[type[StdlibWindow]] = LayerWindow
 
 
 #: The library, once in each mode.
