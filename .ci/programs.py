@@ -15,7 +15,9 @@ import tempfile
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
-SOURCES = {"maxminddb": "maxminddb==3.2.0 --hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92"}
+SOURCES = {
+    "maxminddb": "maxminddb==3.2.0 --hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92"
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +34,16 @@ def fetch(name: str, pin: str, folder: Path) -> None:
     """Unpack a program's sources in a folder of its name. What needs no building is not built."""
     requirement = folder / "requirement.txt"
     requirement.write_text(pin, "utf-8")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--no-binary", ":all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "download",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+    ]
     command += ["--require-hashes", "-r", str(requirement), "-d", str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:

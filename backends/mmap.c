@@ -1,7 +1,8 @@
-/* Mmap: what the standard library calls mmap.mmap, on the types of this library. mappedfile/mmap.py has the module.
+/* Mmap: what the standard library calls mmap.mmap, on the types of this library. mappedfile/mmap.py
+ * has the module.
  *
- * Index, slice, search and buffer are the window's own. What is here is how it is made, its position, and what mmap does in its own
- * way. Its texts are mmap's where programs look at them. */
+ * Index, slice, search and buffer are the window's own. What is here is how it is made, its
+ * position, and what mmap does in its own way. Its texts are mmap's where programs look at them. */
 #include "memory.h"
 
 #include <errno.h>
@@ -49,16 +50,19 @@ static int to_int(PyObject *number, int missing, int *out)
     return 0;
 }
 
-/* Sorts the arguments. By place, Windows' mmap has the name of the memory third, and after it what POSIX' has after flags and prot. */
+/* Sorts the arguments. By place, Windows' mmap has the name of the memory third, and after it what
+ * POSIX' has after flags and prot. */
 static int sort(PyObject *args, PyObject *named, PyObject **given)
 {
-    static const char *const known[] = {"fileno", "length", "flags", "prot", "access", "offset", "trackfd", "tagname"};
+    static const char *const known[] = {"fileno", "length", "flags",   "prot",
+                                        "access", "offset", "trackfd", "tagname"};
     Py_ssize_t n = PyTuple_Size(args), i, at = 0;
     PyObject *third = n > 2 ? PyTuple_GetItem(args, 2) : NULL, *key, *value;
     int tag = third != NULL && (third == Py_None || PyUnicode_Check(third));
 
     if (n > (tag ? 5 : 6)) {
-        PyErr_Format(PyExc_TypeError, "mmap() takes at most %d positional arguments, not %zd", tag ? 5 : 6, n);
+        PyErr_Format(PyExc_TypeError, "mmap() takes at most %d positional arguments, not %zd",
+                     tag ? 5 : 6, n);
         return -1;
     }
     for (i = 0; i < n; i++)
@@ -67,13 +71,16 @@ static int sort(PyObject *args, PyObject *named, PyObject **given)
         for (i = 0; i < ARGUMENTS && PyUnicode_CompareWithASCIIString(key, known[i]) != 0; i++)
             ;
         if (i == ARGUMENTS || given[i] != NULL) {
-            PyErr_Format(PyExc_TypeError, i == ARGUMENTS ? "mmap() takes no argument %R" : "mmap() was given %R twice", key);
+            PyErr_Format(
+                PyExc_TypeError,
+                i == ARGUMENTS ? "mmap() takes no argument %R" : "mmap() was given %R twice", key);
             return -1;
         }
         given[i] = value;
     }
     if (given[FILENO] == NULL || given[LENGTH] == NULL) {
-        PyErr_Format(PyExc_TypeError, "mmap() needs a %s", given[FILENO] == NULL ? "fileno" : "length");
+        PyErr_Format(PyExc_TypeError, "mmap() needs a %s",
+                     given[FILENO] == NULL ? "fileno" : "length");
         return -1;
     }
     return 0;
@@ -88,8 +95,10 @@ static int understand(PyObject *args, PyObject *named, Request *out)
         return -1;
     out->name = given[FILENO];
     out->length = PyNumber_AsSsize_t(given[LENGTH], PyExc_OverflowError);
-    if ((out->length == -1 && PyErr_Occurred()) || to_int(given[FLAGS], MAP_SHARED, &out->flags) < 0 ||
-        to_int(given[PROT], PROT_READ | PROT_WRITE, &out->protection) < 0 || to_int(given[ACCESS], ACCESS_DEFAULT, &out->access) < 0)
+    if ((out->length == -1 && PyErr_Occurred()) ||
+        to_int(given[FLAGS], MAP_SHARED, &out->flags) < 0 ||
+        to_int(given[PROT], PROT_READ | PROT_WRITE, &out->protection) < 0 ||
+        to_int(given[ACCESS], ACCESS_DEFAULT, &out->access) < 0)
         return -1;
     out->offset = 0;
     if (given[OFFSET] != NULL) {
@@ -112,10 +121,12 @@ static int understand(PyObject *args, PyObject *named, Request *out)
         return -1;
     }
     if (out->length < 0 || out->offset < 0) {
-        PyErr_Format(PyExc_OverflowError, "memory mapped %s must be positive", out->length < 0 ? "length" : "offset");
+        PyErr_Format(PyExc_OverflowError, "memory mapped %s must be positive",
+                     out->length < 0 ? "length" : "offset");
         return -1;
     }
-    if (out->access != ACCESS_DEFAULT && (out->flags != MAP_SHARED || out->protection != (PROT_READ | PROT_WRITE))) {
+    if (out->access != ACCESS_DEFAULT &&
+        (out->flags != MAP_SHARED || out->protection != (PROT_READ | PROT_WRITE))) {
         PyErr_SetString(PyExc_ValueError, "mmap can't specify both access and flags, prot.");
         return -1;
     }
@@ -142,7 +153,8 @@ static int audit(const Request *asked)
 
     if (hook == NULL)
         return 0;
-    done = PyObject_CallFunction(hook, "sOniL", "mmap.__new__", asked->name, asked->length, asked->access, (long long)asked->offset);
+    done = PyObject_CallFunction(hook, "sOniL", "mmap.__new__", asked->name, asked->length,
+                                 asked->access, (long long)asked->offset);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
@@ -157,7 +169,8 @@ static int open_file(File *file, const Request *asked)
 
 #ifdef _WIN32
     PyObject *msvcrt = PyImport_ImportModule("msvcrt"); /* whose descriptors these are */
-    PyObject *found = msvcrt == NULL ? NULL : PyObject_CallMethod(msvcrt, "get_osfhandle", "i", asked->fd);
+    PyObject *found =
+        msvcrt == NULL ? NULL : PyObject_CallMethod(msvcrt, "get_osfhandle", "i", asked->fd);
 
     Py_XDECREF(msvcrt);
     if (found == NULL)
@@ -165,7 +178,8 @@ static int open_file(File *file, const Request *asked)
     handle = (intptr_t)PyLong_AsSsize_t(found);
     Py_DECREF(found);
 #endif
-    CALL_AGAIN(file->state, error, file->state->call.duplicate(handle, file->access, MF_DEVICE, &file->file));
+    CALL_AGAIN(file->state, error,
+               file->state->call.duplicate(handle, file->access, MF_DEVICE, &file->file));
     return error;
 }
 
@@ -184,7 +198,8 @@ static int open_memory(File *file, int64_t size, PyObject *tag, mf_section *out)
 #else
     (void)tag;
 #endif
-    CALL_AGAIN(file->state, error, file->state->call.open_memory(&file->file, file->access, size, text, out));
+    CALL_AGAIN(file->state, error,
+               file->state->call.open_memory(&file->file, file->access, size, text, out));
 #ifdef _WIN32
     PyMem_Free(wide);
 #endif
@@ -200,7 +215,8 @@ static int open_section(File *file, const Request *asked)
     if (asked->tag != NULL)
         return open_memory(file, 0, asked->tag, &file->section);
     if (file->state->call.system.has_sections)
-        CALL_AGAIN(file->state, error, file->state->call.open_section(&file->file, file->access, &file->section));
+        CALL_AGAIN(file->state, error,
+                   file->state->call.open_section(&file->file, file->access, &file->section));
     else
         file->section.size = file->file.size;
     return error;
@@ -297,7 +313,8 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     self->tracked = (char)asked.tracked;
     self->tag = asked.tag == NULL ? NULL : Py_NewRef(asked.tag);
     self->access = (char)asked.access;
-    if (asked.access == ACCESS_DEFAULT && (asked.protection & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE))
+    if (asked.access == ACCESS_DEFAULT &&
+        (asked.protection & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE))
         self->access = asked.protection & PROT_WRITE ? ACCESS_WRITE : ACCESS_READ;
     file->access = to_access(&asked);
     file->chosen = asked.flags != MAP_SHARED || asked.protection != (PROT_READ | PROT_WRITE);
@@ -305,7 +322,8 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     file->protection = asked.protection;
     file->sparse = 1; /* as mmap does it */
     if (self->anonymous && self->tag != NULL && !state->call.system.has_sections) {
-        raise_unsupported(PyUnicode_FromString("this system cannot give memory a name that others find: map a file that both open"));
+        raise_unsupported(PyUnicode_FromString(
+            "this system cannot give memory a name that others find: map a file that both open"));
         goto failed;
     }
     error = fill(self, file, &asked);
@@ -349,7 +367,8 @@ static void mmap_finalize(PyObject *self)
 
 /* Reading and writing where the position is */
 
-/* Begins: nothing can come between this and finish(). Returns how many bytes there are from the position on; or raises, and -1. */
+/* Begins: nothing can come between this and finish(). Returns how many bytes there are from the
+ * position on; or raises, and -1. */
 static int64_t begin(Mmap *self)
 {
     if (look(&self->window) < 0)
@@ -363,7 +382,8 @@ static void leave(Mmap *self)
     UNLOCK(self->window.file);
 }
 
-/* Moves the position past count bytes that were copied, and ends; or raises that they are gone, and returns -1. */
+/* Moves the position past count bytes that were copied, and ends; or raises that they are gone, and
+ * returns -1. */
 static int finish(Mmap *self, int failed, int64_t count)
 {
     Map *map = self->window.map;
@@ -429,7 +449,8 @@ static PyObject *mmap_read(PyObject *object, PyObject *const *args, Py_ssize_t n
         return PyErr_Format(PyExc_TypeError, "read() takes at most 1 argument, not %zd", n);
     if (n == 1 && args[0] != Py_None) {
         if (!PyIndex_Check(args[0]))
-            return PyErr_Format(PyExc_TypeError, "argument should be integer or None, not %R", Py_TYPE(args[0]));
+            return PyErr_Format(PyExc_TypeError, "argument should be integer or None, not %R",
+                                Py_TYPE(args[0]));
         count = PyNumber_AsSsize_t(args[0], PyExc_OverflowError);
         if (count == -1 && PyErr_Occurred())
             return NULL;
@@ -471,7 +492,8 @@ static int find_line(Mmap *self, int64_t left, int64_t *out)
     int64_t found = -1;
     size_t end;
 
-    error = call->search(&self->window.map->map, call->find, from, (size_t)left, "\n", 1, &end, &found);
+    error =
+        call->search(&self->window.map->map, call->find, from, (size_t)left, "\n", 1, &end, &found);
     if (found >= 0)
         *out = found + 1;
 #else
@@ -519,7 +541,9 @@ static PyObject *mmap_write(PyObject *object, PyObject *value)
         leave(self);
         result = PyLong_FromSsize_t(0);
     } else if (left >= 0) {
-        if (finish(self, copy(self->window.map, self->window.start + self->position, data.buf, data.len), data.len) == 0)
+        if (finish(self,
+                   copy(self->window.map, self->window.start + self->position, data.buf, data.len),
+                   data.len) == 0)
             result = PyLong_FromSsize_t(data.len);
     }
     PyBuffer_Release(&data);
@@ -607,14 +631,16 @@ static PyObject *mmap_seekable(PyObject *object, PyObject *unused)
 
 /* The window's way, but for where it begins and what it takes */
 
-static PyObject *find(Mmap *self, Search kind, const char *name, PyObject *const *args, Py_ssize_t n)
+static PyObject *find(Mmap *self, Search kind, const char *name, PyObject *const *args,
+                      Py_ssize_t n)
 {
     int64_t first = self->position;
 
     if (!self->window.open)
         return raise_closed(&self->window);
     if (n > 0 && !PyObject_CheckBuffer(args[0]))
-        return PyErr_Format(PyExc_TypeError, "a bytes-like object is required, not %R", Py_TYPE(args[0]));
+        return PyErr_Format(PyExc_TypeError, "a bytes-like object is required, not %R",
+                            Py_TYPE(args[0]));
     return search(&self->window, kind, name, first, args, n);
 }
 
@@ -662,7 +688,8 @@ static PyObject *mmap_move(PyObject *object, PyObject *const *args, Py_ssize_t n
     if (!window->open)
         return raise_closed(window);
     if (n != 3)
-        return PyErr_Format(PyExc_TypeError, "move() takes dest, src and count: 3 arguments, not %zd", n);
+        return PyErr_Format(PyExc_TypeError,
+                            "move() takes dest, src and count: 3 arguments, not %zd", n);
     for (i = 0; i < 3; i++) {
         number[i] = PyNumber_AsSsize_t(args[i], PyExc_OverflowError);
         if (number[i] == -1 && PyErr_Occurred())
@@ -699,7 +726,8 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
 
     if (!self->window.open)
         return raise_closed(&self->window);
-    if (to_arguments("flush", known, 3, 2, given, args, n, names) < 0 || to_int(given[2], MS_SYNC, &flags) < 0)
+    if (to_arguments("flush", known, 3, 2, given, args, n, names) < 0 ||
+        to_int(given[2], MS_SYNC, &flags) < 0)
         return NULL;
     if (given[0] != NULL)
         first = PyNumber_AsSsize_t(given[0], PyExc_OverflowError);
@@ -715,14 +743,17 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_ValueError, "flush values out of range");
         return NULL;
     }
-    if ((flags & ~(MS_SYNC | MS_ASYNC | MS_INVALIDATE)) || ((flags & MS_SYNC) && (flags & MS_ASYNC)))
-        return raise_os_error(self->window.file, self->window.file->state->call.system.invalid, "flush");
+    if ((flags & ~(MS_SYNC | MS_ASYNC | MS_INVALIDATE)) ||
+        ((flags & MS_SYNC) && (flags & MS_ASYNC)))
+        return raise_os_error(self->window.file, self->window.file->state->call.system.invalid,
+                              "flush");
     if (count == 0 || self->window.file->access != MF_WRITE)
         return Py_NewRef(Py_None);
     return flush_range(&self->window, first, count, !(flags & MS_ASYNC));
 }
 
-/* Rounds a range to pages: outwards for a hint, as the system rounds its end; inwards for what may do away with bytes. */
+/* Rounds a range to pages: outwards for a hint, as the system rounds its end; inwards for what may
+ * do away with bytes. */
 static char *round_to_pages(const Map *map, int advice, Py_ssize_t first, Py_ssize_t *count)
 {
     size_t page = map->file->state->call.system.page_size;
@@ -730,7 +761,8 @@ static char *round_to_pages(const Map *map, int advice, Py_ssize_t first, Py_ssi
 
     if (start % page == 0)
         return map->map.base + start;
-    if (advice == MADV_NORMAL || advice == MADV_RANDOM || advice == MADV_SEQUENTIAL || advice == MADV_WILLNEED) {
+    if (advice == MADV_NORMAL || advice == MADV_RANDOM || advice == MADV_SEQUENTIAL ||
+        advice == MADV_WILLNEED) {
         start -= start % page;
     } else {
         start += page - start % page;
@@ -805,9 +837,10 @@ static PyObject *mmap_set_name(PyObject *object, PyObject *value)
     if (name == NULL)
         return NULL;
     if (!self->anonymous || size > LONGEST_NAME || strlen(name) != (size_t)size) {
-        PyErr_SetString(PyExc_ValueError, !self->anonymous       ? "memory that has a file has no name of its own"
-                                          : size > LONGEST_NAME ? "name is too long: it can have 66 bytes"
-                                                                 : "embedded null character");
+        PyErr_SetString(PyExc_ValueError,
+                        !self->anonymous      ? "memory that has a file has no name of its own"
+                        : size > LONGEST_NAME ? "name is too long: it can have 66 bytes"
+                                              : "embedded null character");
         return NULL;
     }
     map = window_use(window, &length);
@@ -833,7 +866,8 @@ static PyObject *mmap_size(PyObject *object, PyObject *unused)
     (void)unused;
     if (!self->window.open || !file_use(file))
         return raise_closed(&self->window);
-    if (!self->tracked) /* an OSError and a ValueError: mmap raised the one before 3.15, and the other since */
+    if (!self->tracked) /* an OSError and a ValueError: mmap raised the one before 3.15, and the
+                           other since */
         raise_unsupported(Py_BuildValue("(is)", EBADF, "mmap can't get size with trackfd=False."));
     else if (!self->anonymous)
         WITHOUT_GIL(error = file->state->call.get_size(&file->file, &size));
@@ -843,7 +877,8 @@ static PyObject *mmap_size(PyObject *object, PyObject *unused)
     return PyErr_Occurred() ? NULL : PyLong_FromLongLong(size);
 }
 
-/* Has memory without a file in another place, with another size. Returns the system's code, or -1 when an exception is set. */
+/* Has memory without a file in another place, with another size. Returns the system's code, or -1
+ * when an exception is set. */
 static int copy_memory(Mmap *self, int64_t size)
 {
     Window *window = &self->window;
@@ -858,7 +893,8 @@ static int copy_memory(Mmap *self, int64_t size)
         error = call->close_section(&file->section); /* or the name would be taken, by itself */
     if (error == 0)
         error = open_memory(file, window->offset + size, self->tag, &section);
-    if (error == 0 && self->tag != NULL && section.size < 0) { /* others have it: it stays as it is */
+    if (error == 0 && self->tag != NULL &&
+        section.size < 0) { /* others have it: it stays as it is */
         file->section = section;
         return USER_MAPPED_FILE;
     }
@@ -900,14 +936,19 @@ static void resize_memory(Mmap *self, int64_t size)
         if (!window->open)
             raise_closed(window);
         else
-            PyErr_SetString(PyExc_BufferError, "mmap can't resize memory without a file while buffers or calls use it.");
+            PyErr_SetString(
+                PyExc_BufferError,
+                "mmap can't resize memory without a file while buffers or calls use it.");
         end_change(window);
         return;
     }
     if (size == 0) {
         error = system->invalid;
     } else if (!system->has_sections && file->access == MF_WRITE && size > window->length) {
-        PyErr_SetString(PyExc_ValueError, "mmap: can't expand a shared anonymous mapping on this system"); /* there is no more of it */
+        PyErr_SetString(
+            PyExc_ValueError,
+            "mmap: can't expand a shared anonymous mapping on this system"); /* there is no more of
+                                                                                it */
         error = -1;
     } else if (size != window->length) {
         moved = move(window, window->map, size);
@@ -941,8 +982,10 @@ static PyObject *mmap_resize(PyObject *object, PyObject *value)
         return raise_closed(window);
     if (!self->tracked) {
         PyErr_SetString(PyExc_ValueError, "mmap can't resize with trackfd=False.");
-    } else if (self->access == ACCESS_READ || self->access == ACCESS_COPY || (!self->anonymous && window->file->access == MF_COPY)) {
-        PyErr_SetString(PyExc_TypeError, "mmap can't resize a readonly or copy-on-write memory map.");
+    } else if (self->access == ACCESS_READ || self->access == ACCESS_COPY ||
+               (!self->anonymous && window->file->access == MF_COPY)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "mmap can't resize a readonly or copy-on-write memory map.");
     } else if (size < 0 || PY_SSIZE_T_MAX - size < window->offset) {
         PyErr_SetString(PyExc_ValueError, "new size out of range");
     } else if (self->anonymous) {
@@ -987,7 +1030,8 @@ static PyObject *mmap_sizeof(PyObject *object, PyObject *unused)
 
 static PyObject *mmap_repr(PyObject *object)
 {
-    static const char *const accesses[] = {"ACCESS_DEFAULT", "ACCESS_READ", "ACCESS_WRITE", "ACCESS_COPY"};
+    static const char *const accesses[] = {"ACCESS_DEFAULT", "ACCESS_READ", "ACCESS_WRITE",
+                                           "ACCESS_COPY"};
     Mmap *self = (Mmap *)object;
     PyObject *name, *text;
 
@@ -1000,9 +1044,10 @@ static PyObject *mmap_repr(PyObject *object)
     if (!self->window.open)
         text = PyUnicode_FromFormat("<%U closed=True>", name);
     else
-        text = PyUnicode_FromFormat("<%U closed=False, access=%s, length=%lld, pos=%lld, offset=%lld>", name,
-                                    accesses[(int)self->access], (long long)self->window.length, (long long)self->position,
-                                    (long long)self->window.offset);
+        text =
+            PyUnicode_FromFormat("<%U closed=False, access=%s, length=%lld, pos=%lld, offset=%lld>",
+                                 name, accesses[(int)self->access], (long long)self->window.length,
+                                 (long long)self->position, (long long)self->window.offset);
     Py_DECREF(name);
     return text;
 }
@@ -1012,41 +1057,56 @@ static PyObject *mmap_repr(PyObject *object)
 static PyMethodDef methods[] = {
     {"close", mmap_close, METH_NOARGS,
      "close($self, /)\n--\n\n"
-     "Give back the memory and the file. Buffers keep their memory until the last of them goes. Closing twice is silent."},
+     "Give back the memory and the file. Buffers keep their memory until the last of them goes. "
+     "Closing twice is silent."},
     {"find", FAST(mmap_find), METH_FASTCALL,
      "find($self, sub, start=None, end=None, /)\n--\n\n"
-     "Return the lowest index where *sub* begins, or -1. The search begins at the position unless *start* is given."},
+     "Return the lowest index where *sub* begins, or -1. The search begins at the position unless "
+     "*start* is given."},
     {"rfind", FAST(mmap_rfind), METH_FASTCALL,
      "rfind($self, sub, start=None, end=None, /)\n--\n\n"
-     "Return the highest index where *sub* begins, or -1. The search begins at the position unless *start* is given."},
+     "Return the highest index where *sub* begins, or -1. The search begins at the position unless "
+     "*start* is given."},
     {"flush", FAST(mmap_flush), METH_FASTCALL | METH_KEYWORDS,
      "flush($self, offset=0, size=None, *, flags=MS_SYNC)\n--\n\n"
-     "Write what was changed back to the file. It is on stable storage then, unless *flags* has ``MS_ASYNC``.\n\n"
+     "Write what was changed back to the file. It is on stable storage then, unless *flags* has "
+     "``MS_ASYNC``.\n\n"
      "The range is rounded outwards to pages."},
     {"madvise", FAST(mmap_madvise), METH_FASTCALL,
      "madvise($self, option, start=0, length=None, /)\n--\n\n"
-     "Tell the system how the memory will be used: one of ``MADV_*``. A start within a page is rounded."},
+     "Tell the system how the memory will be used: one of ``MADV_*``. A start within a page is "
+     "rounded."},
     {"move", FAST(mmap_move), METH_FASTCALL,
-     "move($self, dest, src, count, /)\n--\n\nCopy *count* bytes from *src* to *dest*, which may overlap."},
+     "move($self, dest, src, count, /)\n--\n\nCopy *count* bytes from *src* to *dest*, which may "
+     "overlap."},
     {"read", FAST(mmap_read), METH_FASTCALL,
-     "read($self, n=None, /)\n--\n\nReturn up to *n* bytes from the position on, and move it; without *n* all there are."},
-    {"read_byte", mmap_read_byte, METH_NOARGS, "read_byte($self, /)\n--\n\nReturn the byte at the position, as an int, and move it."},
+     "read($self, n=None, /)\n--\n\nReturn up to *n* bytes from the position on, and move it; "
+     "without *n* all there are."},
+    {"read_byte", mmap_read_byte, METH_NOARGS,
+     "read_byte($self, /)\n--\n\nReturn the byte at the position, as an int, and move it."},
     {"readline", mmap_readline, METH_NOARGS,
-     "readline($self, /)\n--\n\nReturn the bytes from the position to the end of the line, and move it."},
+     "readline($self, /)\n--\n\nReturn the bytes from the position to the end of the line, and "
+     "move it."},
     {"resize", mmap_resize, METH_O,
      "resize($self, newsize, /)\n--\n\n"
-     "Set the size of the map, and of the file to where the map ends. Growing works while buffers are alive."},
+     "Set the size of the map, and of the file to where the map ends. Growing works while buffers "
+     "are alive."},
     {"seek", FAST(mmap_seek), METH_FASTCALL,
-     "seek($self, pos, whence=0, /)\n--\n\nSet the position, from the start (0), from itself (1) or from the end (2), and return it."},
+     "seek($self, pos, whence=0, /)\n--\n\nSet the position, from the start (0), from itself (1) "
+     "or from the end (2), and return it."},
     {"seekable", mmap_seekable, METH_NOARGS, "seekable($self, /)\n--\n\nReturn True."},
     {"set_name", mmap_set_name, METH_O,
-     "set_name($self, name, /)\n--\n\nGive memory without a file a name, where the system shows one: Linux, /proc/self/maps."},
+     "set_name($self, name, /)\n--\n\nGive memory without a file a name, where the system shows "
+     "one: Linux, /proc/self/maps."},
     {"size", mmap_size, METH_NOARGS,
-     "size($self, /)\n--\n\nReturn the size of the file, which may be more than that of the map; of memory without a file, its own."},
+     "size($self, /)\n--\n\nReturn the size of the file, which may be more than that of the map; "
+     "of memory without a file, its own."},
     {"tell", mmap_tell, METH_NOARGS, "tell($self, /)\n--\n\nReturn the position."},
     {"write", mmap_write, METH_O,
-     "write($self, bytes, /)\n--\n\nWrite bytes at the position, and move it; return how many. ``ValueError`` if they do not fit."},
-    {"write_byte", mmap_write_byte, METH_O, "write_byte($self, byte, /)\n--\n\nWrite a byte, an int, at the position, and move it."},
+     "write($self, bytes, /)\n--\n\nWrite bytes at the position, and move it; return how many. "
+     "``ValueError`` if they do not fit."},
+    {"write_byte", mmap_write_byte, METH_O,
+     "write_byte($self, byte, /)\n--\n\nWrite a byte, an int, at the position, and move it."},
     {"__enter__", mmap_enter, METH_NOARGS, NULL},
     {"__exit__", FAST(mmap_exit), METH_FASTCALL, NULL},
     {"__sizeof__", mmap_sizeof, METH_NOARGS, NULL},
@@ -1065,10 +1125,12 @@ static PyType_Slot slots[] = {
     {Py_mp_ass_subscript, window_assign},
     {Py_tp_methods, methods},
     {Py_tp_doc,
-     "mmap(fileno, length, flags=MAP_SHARED, prot=PROT_READ | PROT_WRITE, access=ACCESS_DEFAULT, offset=0, *, trackfd=True,"
+     "mmap(fileno, length, flags=MAP_SHARED, prot=PROT_READ | PROT_WRITE, access=ACCESS_DEFAULT, "
+     "offset=0, *, trackfd=True,"
      " tagname=None)\n"
      "--\n\n"
-     "Map *length* bytes of a file from *offset* on; 0: all there are. A *fileno* of -1 maps memory without a file.\n\n"
+     "Map *length* bytes of a file from *offset* on; 0: all there are. A *fileno* of -1 maps "
+     "memory without a file.\n\n"
      "By place it takes the order of Windows too: mmap(fileno, length, tagname, access, offset)."},
     {0, NULL},
 };

@@ -57,7 +57,19 @@ def outcomes(program, module, folder):
     """What becomes of its tests on a module; and what time they take, in seconds of the processor."""
     place, tests = PROGRAMS[program]
     report = folder / f"{module}.json"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "stand_in", "-p", "no:cacheprovider", "-o", "addopts=", *tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "stand_in",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=",
+        *tests,
+    ]
     environment = os.environ | {
         "MAPPEDFILE_STAND_IN": module,
         "MAPPEDFILE_OUTCOMES": str(report),
@@ -66,7 +78,13 @@ def outcomes(program, module, folder):
     }
     start = time.perf_counter()
     done = subprocess.run(
-        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=place, env=environment
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env=environment,
     )
     taken = time.perf_counter() - start
     assert done.returncode in (0, 1), done.stdout + done.stderr

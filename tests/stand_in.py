@@ -16,9 +16,9 @@ sys.modules["mmap"] = importlib.import_module(os.environ["MAPPEDFILE_STAND_IN"])
 def pytest_runtest_logreport(report):
     """Take note; what is worse than what is known already counts."""
     name = f"{report.nodeid} {getattr(report, 'context', '') or ''}".rstrip()
-    if report.outcome != "passed" or report.when == "call":
-        if OUTCOMES.get(name) != "failed":
-            OUTCOMES[name] = report.outcome
+    counts = report.outcome != "passed" or report.when == "call"
+    if counts and OUTCOMES.get(name) != "failed":
+        OUTCOMES[name] = report.outcome
 
 
 def pytest_sessionfinish():

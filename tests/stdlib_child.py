@@ -34,7 +34,8 @@ class Outcomes(unittest.TestResult):
         self.tell(test, "failed", self._exc_info_to_string(error, test))
         traceback.clear_frames(error[2])
 
-    addError = addFailure
+    def addError(self, test, error):
+        self.addFailure(test, error)
 
     def stopTest(self, test):
         """Let go of what a failed test left: on Windows its file would be in the way of the next one."""

@@ -40,7 +40,10 @@ def test_of_cpython(file, tmp_path):
     """Each test of this Python's own does on mappedfile.mmap what it does on mmap, but for those that are known not to."""
     where = path_of_test(file)
     (only if "/" in file else need)(where, f"CPython's {file}: Debian has it in libpython3-testsuite")
-    expected, actual = outcomes("mmap", where, tmp_path), outcomes("mappedfile.mmap", where, tmp_path)
+    expected, actual = (
+        outcomes("mmap", where, tmp_path),
+        outcomes("mappedfile.mmap", where, tmp_path),
+    )
     known = {name for name, (here, _) in CANNOT.items() if here and name in expected}
     told = {
         name: how
@@ -73,7 +76,13 @@ def outcomes(module, tests, folder):
     """What becomes of these tests on a module."""
     command = [sys.executable, Path(__file__).with_name("stdlib_child.py"), module, tests]
     done = subprocess.run(
-        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=folder, timeout=300
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
     )
     assert 0 == done.returncode, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -25,7 +25,15 @@ SIZE = 3 * PAGE_SIZE + 100
 
 #: What portable programs name, and some system or some version of Python lacks.
 PORTABLE = (
-    *("MAP_SHARED", "MAP_PRIVATE", "MAP_ANON", "MAP_ANONYMOUS", "MAP_NORESERVE", "MAP_POPULATE", "MAP_STACK"),
+    *(
+        "MAP_SHARED",
+        "MAP_PRIVATE",
+        "MAP_ANON",
+        "MAP_ANONYMOUS",
+        "MAP_NORESERVE",
+        "MAP_POPULATE",
+        "MAP_STACK",
+    ),
     *("PROT_READ", "PROT_WRITE", "PROT_EXEC", "MS_SYNC", "MS_ASYNC", "MS_INVALIDATE"),
     *("MADV_NORMAL", "MADV_RANDOM", "MADV_SEQUENTIAL", "MADV_WILLNEED", "MADV_DONTNEED"),
     *("MADV_HUGEPAGE", "MADV_NOHUGEPAGE", "MADV_FREE", "MADV_DONTDUMP", "MADV_DODUMP"),
@@ -102,9 +110,11 @@ def P2(subject: Subject, folder: Path) -> None:
             module.mmap(fd, -1, access=access)
         with raises(ValueError, "a length past the end"):
             module.mmap(fd, len(content()) * 100 + 1, access=access)
-        with module.mmap(fd, 50, module.MAP_PRIVATE, module.PROT_READ) as mapped:
-            with raises(TypeError, "a write to what can be read alone"):
-                mapped[0] = 1
+        with (
+            module.mmap(fd, 50, module.MAP_PRIVATE, module.PROT_READ) as mapped,
+            raises(TypeError, "a write to what can be read alone"),
+        ):
+            mapped[0] = 1
         with module.mmap(fd, 50, module.MAP_PRIVATE, both) as mapped:
             mapped[:] = b"z" * 50
             true(path.read_bytes()[:50] != b"z" * 50, "a private map is private")
@@ -118,7 +128,8 @@ CALLS: dict[str, Callable[[Any, random.Random], Any]] = {
     "step": lambda m, r: m[r.randrange(SIZE) : r.randrange(SIZE) : r.choice([-7, -1, 2, 5])],
     "set": lambda m, r: m.__setitem__(r.randrange(-SIZE - 3, SIZE + 3), r.choice([0, 97, 255, 256, -1])),
     "set slice": lambda m, r: m.__setitem__(
-        slice(at := r.randrange(SIZE), at + r.choice([0, 3, 9])), r.choice([b"", b"abc", b"abcabcabc"])
+        slice(at := r.randrange(SIZE), at + r.choice([0, 3, 9])),
+        r.choice([b"", b"abc", b"abcabcabc"]),
     ),
     "set step": lambda m, r: m.__setitem__(slice(at := r.randrange(SIZE - 9), at + 6, 2), r.choice([b"xyz", b"xy"])),
     "set wrong": lambda m, r: m.__setitem__(5, r.choice([b"a", "a", None, 1.5])),
@@ -178,7 +189,16 @@ def P3(subject: Subject, folder: Path) -> None:
                 equal(maps[0][:], maps[1][:], f"the bytes after step {number}")
     equal((folder / "theirs").read_bytes(), (folder / "ours").read_bytes(), "the bytes of the files")
     for what, call in CALLS.items():
-        if what not in ("set wrong", "delete", "set", "set slice", "set step", "read wrong", "write wrong", "find wrong"):
+        if what not in (
+            "set wrong",
+            "delete",
+            "set",
+            "set slice",
+            "set step",
+            "read wrong",
+            "write wrong",
+            "find wrong",
+        ):
             theirs, ours = (outcome(call, one, random.Random(1)) for one in maps)
             equal(theirs, ours, f"{what}, once it is closed")
 
@@ -199,7 +219,11 @@ def P4(subject: Subject, folder: Path) -> None:
     how = "rb" if subject.mode == "r" else "r+b"
     path.write_bytes(b"")
     with open(path, how) as file, module.mmap(file.fileno(), 0, access=access) as mapped:
-        equal((0, b"", b"", False, -1), (len(mapped), mapped[:], mapped.read(), b"a" in mapped, mapped.find(b"a")), "empty")
+        equal(
+            (0, b"", b"", False, -1),
+            (len(mapped), mapped[:], mapped.read(), b"a" in mapped, mapped.find(b"a")),
+            "empty",
+        )
     path.write_bytes(content())
     with open(path, how) as file:
         odd = module.mmap(file.fileno(), 50, access=access, offset=1003)
@@ -225,7 +249,11 @@ def P4(subject: Subject, folder: Path) -> None:
             mapped.resize(10)
         del buffer
         mapped.resize(10)
-        equal((10, 10), (len(mapped), path.stat().st_size), "the map and the file, once it is cut short")
+        equal(
+            (10, 10),
+            (len(mapped), path.stat().st_size),
+            "the map and the file, once it is cut short",
+        )
 
 
 @clause("P5", modes=("r+",))
@@ -233,7 +261,12 @@ def P5(subject: Subject, folder: Path) -> None:
     """A descriptor of -1 maps memory without a file: zeros, shared with children that are forked, or private. What can be done to
     a map of a file can be done to it, but that shared memory does not grow where the system has no more of it."""
     module = module_of(subject)
-    for options in ({}, {"flags": module.MAP_PRIVATE}, {"access": module.ACCESS_COPY}, {"trackfd": False}):
+    for options in (
+        {},
+        {"flags": module.MAP_PRIVATE},
+        {"access": module.ACCESS_COPY},
+        {"trackfd": False},
+    ):
         with module.mmap(-1, SIZE, **options) as memory:
             equal(bytes(SIZE), memory[:], "new memory")
             memory.write(b"abc")
@@ -287,6 +320,9 @@ def P6(subject: Subject, folder: Path) -> None:
             loose.resize(10)
     with raises(ValueError, "to enter it again"), loose:
         raise Broken("it was entered")
-    with open(path, "rb") as file, module.mmap(file.fileno(), 0, access=module.ACCESS_READ) as mapped:
+    with (
+        open(path, "rb") as file,
+        module.mmap(file.fileno(), 0, access=module.ACCESS_READ) as mapped,
+    ):
         with raises(TypeError, "a copy"):
             copy.copy(mapped)

@@ -161,6 +161,4 @@ NATIVE: tuple[Subject, ...] = tuple(Subject("mappedfile", mode, MappedFile) for 
 STDLIB: tuple[Subject, ...] = tuple(Subject("mmap", mode, StdlibFile) for mode in ("r", "r+", "w+", "x+", "c"))
 
 #: What stands for it: what it keeps of the contract, it does as the library does.
-LAYER: tuple[Subject, ...] = tuple(
-    Subject("mappedfile.mmap", mode, LayerFile) for mode in ("r", "r+", "w+", "x+", "c")
-)
+LAYER: tuple[Subject, ...] = tuple(Subject("mappedfile.mmap", mode, LayerFile) for mode in ("r", "r+", "w+", "x+", "c"))
