@@ -26,7 +26,7 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 
     *doing* is what the system refused to do; *text* is there when better words are known than the system's.
     """
-    text = text or _NOTES.get((code, doing), "") or (doing == "map" and _map_limit(code)) or ""
+    text = text or _NOTES.get((code, doing), "") or (doing in ("map", "resize", "refresh") and _map_limit(code)) or ""
     if sys.platform == "win32":
         if not text:
             from mappedfile._native import ffi
