@@ -441,7 +441,7 @@ def test_no_maps_left(path: Path) -> None:
         views[0][0] = 7
         assert views[-1][0] == 7 == file[0]
         another = MappedFile(path)
-        refused(lambda: another[0], errno.ENOMEM)
+        refused(lambda: another[0], errno.ENOMEM, says="vm.max_map_count")
         for view in views: view.close()
         assert another[0] == 7
         file.resize(10 * PAGE_SIZE)
