@@ -137,9 +137,8 @@ int mf_guarded(void);
 int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count);
 
 /* Searches a part of a map with one of the functions of search.h. */
-typedef int64_t mf_searcher(const void *haystack, size_t length, const void *needle, size_t needle_length);
 int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
-              size_t needle_length, int64_t *out);
+              size_t needle_length, size_t *end, int64_t *out);
 
 /* What mf_advise can be told. */
 enum {

@@ -8,7 +8,7 @@ from cffi import FFI
 
 HERE = os.path.relpath(Path(__file__).parent)
 WINDOWS = sysconfig.get_platform().startswith("win")
-HEADERS = ("backend.h", "search.h")
+HEADERS = ("search.h", "backend.h")
 
 ffibuilder = FFI()
 ffibuilder.cdef(f"typedef {'wchar_t' if WINDOWS else 'char'} mf_char; typedef uintptr_t mf_word;")

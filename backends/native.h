@@ -16,8 +16,9 @@ typedef char mf_char;
 typedef _Atomic(uintptr_t) mf_word;
 #endif
 
-#include "backend.h"
 #include "search.h"
+
+#include "backend.h"
 
 /* benchmarks/guard.py builds the library without the guard too, and compares. */
 #ifdef MAPPEDFILE_WITHOUT_GUARD

@@ -651,10 +651,10 @@ int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrd
 }
 
 int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
-              size_t needle_length, int64_t *out)
+              size_t needle_length, size_t *end, int64_t *out)
 {
     (void)map;
-    *out = search(haystack, length, needle, needle_length);
+    *out = search(haystack, length, needle, needle_length, end);
     return 0;
 }
 

@@ -559,7 +559,7 @@ static void move_bound(mf_word *bound, uintptr_t value, int up)
 }
 
 /* What an attempt comes to: 0, or what the system calls a failure to read a page in. */
-static int end(attempt *now)
+static int finish(attempt *now)
 {
     mf_mapping *map = now->map;
     uintptr_t start;
@@ -590,16 +590,16 @@ int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrd
     RtlCaptureContext(&now.back); /* comes here again after a fault */
     if (now.fault == 0)
         mf_move(to, to_step, from, from_step, count);
-    return end(&now);
+    return finish(&now);
 }
 
 int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
-              size_t needle_length, int64_t *out)
+              size_t needle_length, size_t *end, int64_t *out)
 {
     attempt now;
 
     if (!mf_guarded()) {
-        *out = search(haystack, length, needle, needle_length);
+        *out = search(haystack, length, needle, needle_length, end);
         return 0;
     }
     now.map = map;
@@ -607,8 +607,8 @@ int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t
     TlsSetValue((DWORD)attempts, &now);
     RtlCaptureContext(&now.back);
     if (now.fault == 0)
-        *out = search(haystack, length, needle, needle_length);
-    return end(&now);
+        *out = search(haystack, length, needle, needle_length, end);
+    return finish(&now);
 }
 
 /* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older one. */

@@ -244,7 +244,7 @@ class Pages:
     def search(self, function: Any, first: int, length: int, needle: bytes) -> int:
         """Search a range with one of the backend's functions."""
         found = _new(_NUMBER)
-        failed = lib.mf_search(self.mapping, function, self.at(first), length, needle, len(needle), found)
+        failed = lib.mf_search(self.mapping, function, self.at(first), length, needle, len(needle), ffi.NULL, found)
         self._judge(failed, first, 1, length)
         return int(found[0])
 
