@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import mappedfile
-from mappedfile._check import _bsd_mounts, _linux_mounts
 from mappedfile.contract import CLAUSES
+from mappedfile.contract._report import _bsd_mounts, _linux_mounts
 
 try:
     import pty

@@ -16,7 +16,8 @@ from test_memory import by_us, by_vmtouch, half_warm, kept, locked, write
 
 import mappedfile
 from mappedfile import PAGE_SIZE, MappedFile, Residency
-from mappedfile._cli_memory import amount, level, parts, runs, share
+from mappedfile.cli._bars import level, parts, runs
+from mappedfile.cli._numbers import amount, share
 
 ABLE = mappedfile.capabilities()
 BLOCKS = "\N{LIGHT SHADE}\N{MEDIUM SHADE}\N{DARK SHADE}\N{FULL BLOCK}"
@@ -361,7 +362,7 @@ class TestInfo:
             folder.chmod(0o755)
         program = """
 import os, sys
-from mappedfile._info import facts
+from mappedfile.cli._info import facts
 facts(sys.argv[1])
 os.setgid(65534), os.setuid(65534)
 told = facts(sys.argv[1])
