@@ -67,7 +67,8 @@ class EvictCommand(FilesCommand):
         self.terminal.say(f"{printable(result['file'])}: {told(result)}")
 
     def show_sum(self, seen: list[Facts]) -> None:
-        every = {key: sum(result[key] or 0 for result in seen) for key in ("resident", "evicted")}
+        keys = ("size", "length", "resident", "evicted")
+        every = {key: sum(result[key] or 0 for result in seen) for key in keys}
         self.terminal.say(f"{files(seen)}: {told(every)}")
 
 
@@ -79,6 +80,11 @@ def evict_range(mapped: MappedFile, offset: int, length: int) -> None:
     FADVISE(mapped.fileno(), offset, stop - offset, DONTNEED)
 
 
+def part_of(result: Facts) -> bool:
+    """Whether it is about a part of a file."""
+    return bool(result["length"] < result["size"])
+
+
 def told(result: Facts) -> str:
     """Say what has gone, and what stays."""
     evicted, stays = result["evicted"], result["resident"]
@@ -87,5 +93,9 @@ def told(result: Facts) -> str:
         return f"evicted; the system tells what stays only to {who}"
     said = f"{count(evicted)} of {count(evicted + stays)} pages evicted"
     if stays:
-        said += f"; {count(stays)} stay: they are mapped, or the file system is memory itself"
+        # Linux has pages in larger pieces, and forgets a piece as a whole.
+        piece = ", in one piece with pages outside the range" if part_of(result) else ""
+        said += (
+            f"; {count(stays)} stay: they are mapped{piece}, or the file system is memory itself"
+        )
     return said
