@@ -85,8 +85,8 @@ def ticks(first: int, last: int) -> tuple[list[float], list[str]]:
     between = MaxNLocator(8, steps=[1, 2, 4, 5, 8, 10]).tick_values(begin, end)
     margin = (end - begin) / 12  # the end's label needs its room
     places = [begin, *(each for each in between if begin + margin <= each <= end - margin), end]
-    labels = [f"{each:,.6g}" for each in places]
-    labels[-1] = f"{round(end, 1):,.6g} {unit}"
+    labels = [f"{round(each, 1 if each == end else 3):,.10g}" for each in places]
+    labels[-1] += f" {unit}"
     return [each * scale for each in places], labels
 
 
