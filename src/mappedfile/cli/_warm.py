@@ -44,10 +44,10 @@ class WarmCommand(FilesCommand):
     def begun(
         self, every: Iterator[Found], given: argparse.Namespace
     ) -> Iterator[tuple[Iterator[Found], Progress]]:
-        files = list(every)
-        total = sum(file.expected(given.range) for file in files)
+        turns = list(every)
+        total = sum(file.expected(given.range) for file in turns)
         with self.terminal.progress(total, how_far) as progress:
-            yield iter(files), progress
+            yield iter(turns), progress
 
     def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
         left = file.expected(given.range)
@@ -58,7 +58,7 @@ class WarmCommand(FilesCommand):
                 offset, length = part(given.range, size)
                 started = time.perf_counter()
                 data = data_in(mapped, offset, length)
-                read = sum(size for _, size in data)
+                read = sum(step for _, step in data)
                 progress.update(skipped=left - read)
                 left = read
                 for start, step in steps(data, STEP):
@@ -71,7 +71,7 @@ class WarmCommand(FilesCommand):
                 there = resident(mapped, offset, length)
                 missing = None
                 if there is not None:
-                    missing = sum(absent(mapped, start, size) for start, size in data)
+                    missing = sum(absent(mapped, *piece) for piece in data)
         finally:
             progress.update(skipped=left)
         return {
@@ -90,11 +90,9 @@ class WarmCommand(FilesCommand):
         self.terminal.say(f"{printable(result['file'])}: {told(result)}")
 
     def show_sum(self, seen: list[Facts]) -> None:
-        every = {key: sum(result[key] or 0 for result in seen) for key in SUMS}
+        keys = ("length", "data", "missing", "seconds")
+        every = {key: sum(result[key] or 0 for result in seen) for key in keys}
         self.terminal.say(f"{files(seen)}: {told(every)}")
-
-
-SUMS = ("length", "pages", "data", "missing", "seconds")
 
 
 def told(result: Facts) -> str:
@@ -122,7 +120,7 @@ def how_far(progress: Progress) -> str:
     said = f"{figure(progress.done, unit)} of {amount(progress.total, unit)}"
     if progress.done and progress.seconds:
         rate = progress.done / progress.seconds
-        left = span((progress.total - progress.done) / rate)
+        left = span(max(progress.total - progress.done, 0) / rate)
         said += f", {amount(rate, unit)}/s, {left} left"
     return f"{said}  {progress.name}"
 
