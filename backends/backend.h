@@ -36,7 +36,7 @@ struct mf_mapping {
     size_t length;      /* bytes, as they were asked for: the system maps whole pages */
     size_t reserved;    /* bytes of address space from base on that are to be its own: what mf_extend can make it. 0: no more
                          * than it needs. Set before mf_map */
-    uintptr_t self;     /* the address of this struct: for access.c, which gets it through Python */
+    uintptr_t self;     /* the address of this struct, while it is on the guard's list */
     mf_file *file;
     mf_copier *copier;  /* NULL: memcpy will do, since the guard lets nothing fail (POSIX) */
     int access;
@@ -64,6 +64,11 @@ enum {
 typedef struct {
     size_t page_size;
     size_t granularity;
+    int interrupted;   /* the code for "a signal came, call again"; -1 where no call says so */
+    int not_supported; /* the code for "this system cannot" */
+    int too_large;     /* the code for "no room in the address space" */
+    int over_quota;    /* the code that mf_allow_locked may help against; -1 where there is none */
+    int bad_address;   /* the code for "a page of this range cannot be had"; -1 where no call says so */
     int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
     int can_reserve;          /* maps can have address space behind them, for mf_extend */
     int has_sections;         /* maps are made from a section, not from the file itself */
@@ -78,7 +83,10 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out);
 
 /* Duplicates a handle of the caller's (a regular file's, open for what access needs), not inherited either. MF_EMPTIED cuts the
  * file to no bytes. */
-int mf_adopt(intptr_t handle, int access, int found, mf_file *out);
+int mf_duplicate(intptr_t handle, int access, int found, mf_file *out);
+
+/* Removes the name of a file. */
+int mf_remove(const mf_char *path);
 
 /* Gives the handle back. The field reads -1 afterwards, whatever happened. */
 int mf_close(mf_file *file);
@@ -93,10 +101,19 @@ int mf_set_size(const mf_file *file, int64_t size);
 /* Makes a section of the whole file. */
 int mf_open_section(const mf_file *file, int access, mf_section *out);
 
-/* Moves the end of the file from size out to grown, with zeros behind the old end, and makes a section of the whole. With
- * allocate set the disk blocks are there when it returns, where the system can do that; otherwise there are holes. When it fails
- * the file is as it was, but Windows may know it as one with holes. */
-int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out);
+/* A growth, and how far it has come: mf_grow is called again after a signal. */
+typedef struct {
+    int64_t size;    /* of the file before, in bytes */
+    int64_t grown;   /* and after */
+    int64_t reached; /* how long it is already: begins as size */
+    int64_t step;    /* bytes for the next piece: begins as 0 */
+    int allocate;    /* the disk blocks are to be there, where the system can do that; otherwise there are holes */
+} mf_growth;
+
+/* Moves the end of the file, with zeros behind the old end, and makes a section of the whole. It says that it was interrupted after
+ * each piece that takes its time, so that signals are heard: what is done stays done, and it is called again. When it fails with
+ * anything else the file is as it was, but Windows may know it as one with holes. */
+int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out);
 
 /* Maps a range, which lies inside the section and is not empty. What out->reserved says is set aside with it. POSIX maps it all: a
  * map may reach beyond the end of the file, and works there once the file is longer. The struct is not mapped already, and it
@@ -137,9 +154,8 @@ int mf_guarded(void);
 int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count);
 
 /* Searches a part of a map with one of the functions of search.h. */
-typedef int64_t mf_searcher(const void *haystack, size_t length, const void *needle, size_t needle_length);
 int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
-              size_t needle_length, int64_t *out);
+              size_t needle_length, size_t *end, int64_t *out);
 
 /* What mf_advise can be told. */
 enum {
@@ -184,3 +200,42 @@ int mf_count_cached(const mf_file *file, int64_t offset, int64_t length, int64_t
 /* Has the system forget the pages of a file that it keeps in memory: those that are written back, and that nobody has mapped.
  * macOS needs a map of all of the file for that. */
 int mf_evict(const mf_file *file, char *base, size_t length);
+
+/* The process, and a clock that only goes forward. */
+int mf_process(void);
+int64_t mf_milliseconds(void);
+
+/* What the CPython types call of all this. They get a copy when the library is imported. */
+typedef struct {
+    mf_system system;
+    int (*open)(const mf_char *path, int access, int found, mf_file *out);
+    int (*duplicate)(intptr_t handle, int access, int found, mf_file *out);
+    int (*remove)(const mf_char *path);
+    int (*close)(mf_file *file);
+    int (*close_section)(mf_section *section);
+    int (*get_size)(const mf_file *file, int64_t *out);
+    int (*set_size)(const mf_file *file, int64_t size);
+    int (*open_section)(const mf_file *file, int access, mf_section *out);
+    int (*grow)(const mf_file *file, mf_growth *growth, mf_section *out);
+    int (*map)(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out);
+    int (*remap)(mf_mapping *map, size_t grown);
+    int (*extend)(mf_mapping *map, const mf_section *section, int64_t offset, size_t grown);
+    int (*unmap)(mf_mapping *map);
+    int (*flush)(const mf_file *file, char *base, size_t length, int64_t offset, int wait);
+    int (*sync)(const mf_file *file, int wait);
+    int (*guard)(void);
+    mf_copier *copy;
+    int (*search)(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
+                  size_t needle_length, size_t *end, int64_t *out);
+    mf_searcher *find;
+    mf_searcher *rfind;
+    mf_searcher *count;
+    int (*advise)(char *base, size_t length, int kind);
+    int (*lock)(char *base, size_t length);
+    int (*unlock)(char *base, size_t length);
+    int (*allow_locked)(size_t more);
+    int (*process)(void);
+    int64_t (*milliseconds)(void);
+} mf_table;
+
+void mf_fill_table(mf_table *out);

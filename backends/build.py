@@ -8,7 +8,7 @@ from cffi import FFI
 
 HERE = os.path.relpath(Path(__file__).parent)
 WINDOWS = sysconfig.get_platform().startswith("win")
-HEADERS = ("backend.h", "search.h")
+HEADERS = ("search.h", "backend.h")
 
 ffibuilder = FFI()
 ffibuilder.cdef(f"typedef {'wchar_t' if WINDOWS else 'char'} mf_char; typedef uintptr_t mf_word;")
@@ -17,7 +17,7 @@ for header in HEADERS:
 ffibuilder.set_source(
     "mappedfile._native",
     '#include "native.h"',
-    sources=[f"{HERE}/{'windows' if WINDOWS else 'posix'}.c", f"{HERE}/search.c"],
+    sources=[f"{HERE}/{'windows' if WINDOWS else 'posix'}.c", f"{HERE}/search.c", f"{HERE}/table.c"],
     depends=[f"{HERE}/{name}" for name in (*HEADERS, "native.h")],
     include_dirs=[HERE],
     py_limited_api=True,

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #ifdef __linux__
 #include <linux/magic.h>
 #include <sys/vfs.h>
@@ -35,6 +36,11 @@ void mf_query_system(mf_system *out)
 {
     out->page_size = (size_t)sysconf(_SC_PAGESIZE);
     out->granularity = out->page_size;
+    out->interrupted = EINTR;
+    out->not_supported = ENOTSUP;
+    out->too_large = ENOMEM;
+    out->over_quota = -1;
+    out->bad_address = EFAULT;
     out->can_reserve = 1;
     out->has_sections = 0;
     out->guard_covers_all = 1;
@@ -90,7 +96,7 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     return error;
 }
 
-int mf_adopt(intptr_t handle, int access, int found, mf_file *out)
+int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
 {
     int flags = fcntl((int)handle, F_GETFL);
     int mode = flags & O_ACCMODE;
@@ -137,22 +143,37 @@ int mf_set_size(const mf_file *file, int64_t size)
     return ftruncate(fd_of(file), (off_t)size) == 0 ? 0 : errno;
 }
 
-/* For file systems that cannot allocate (fallocate says EOPNOTSUPP): zeros, past the end of the file alone, so that
- * nothing of anybody's is written over. */
-static int write_zeros(int fd, int64_t offset, int64_t length)
+int mf_remove(const mf_char *path)
+{
+    return unlink(path) == 0 ? 0 : errno;
+}
+
+int mf_process(void)
+{
+    return (int)getpid();
+}
+
+int64_t mf_milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Writes zeros at the end of a file, where nothing of anybody's is written over; reached moves on with it. */
+static int write_zeros(int fd, int64_t *reached, int64_t stop)
 {
     static const char zeros[1 << 16];
 
-    while (length > 0) {
-        size_t step = length < (int64_t)sizeof zeros ? (size_t)length : sizeof zeros;
-        ssize_t done = pwrite(fd, zeros, step, (off_t)offset);
-        if (done < 0) {
-            if (errno == EINTR)
-                continue;
+    while (*reached < stop) {
+        int64_t left = stop - *reached;
+        size_t piece = left < (int64_t)sizeof zeros ? (size_t)left : sizeof zeros;
+        ssize_t done = pwrite(fd, zeros, piece, (off_t)*reached);
+
+        if (done < 0)
             return errno;
-        }
-        offset += done;
-        length -= done;
+        *reached += done;
     }
     return 0;
 }
@@ -172,33 +193,59 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
 #else
     error = posix_fallocate(fd, (off_t)offset, (off_t)length);
 #endif
-    if (error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS)
-        return write_zeros(fd, offset, length);
     return error;
 }
 
-int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out)
+/* Tmpfs starts a fallocate anew that a signal came to, and gives up what it had: so each piece that is interrupted is followed by
+ * a smaller one. */
+enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, ZEROS = 1 << 24 };
+
+static int allocate_piece(int fd, mf_growth *growth)
+{
+    int64_t left = growth->grown - growth->reached;
+    int64_t piece = growth->step == 0 ? LARGEST_PIECE : growth->step;
+    int error;
+
+    if (piece > left)
+        piece = left;
+    error = allocate_blocks(fd, growth->reached, piece);
+    if (error == 0) {
+        growth->reached += piece;
+    } else if (error == EINTR) {
+        growth->step = piece / 2 > SMALLEST_PIECE ? piece / 2 : SMALLEST_PIECE;
+    } else if (error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS) {
+        /* The file system cannot: zeros have their blocks too. */
+        error = write_zeros(fd, &growth->reached, growth->reached + (left < ZEROS ? left : ZEROS));
+    }
+    return error;
+}
+
+int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 {
     int fd = fd_of(file);
     int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
-    int64_t tail = (page - size % page) % page;
+    int64_t tail = growth->size + (page - growth->size % page) % page;
     int error = 0;
 
-    if (tail > grown - size)
-        tail = grown - size;
+    if (tail > growth->grown)
+        tail = growth->grown;
     /* What a map wrote behind the end of the file, in its last page, shows once the file is longer: tmpfs keeps it. */
-    if (tail > 0)
-        error = write_zeros(fd, size, tail);
-    if (error == 0 && grown > size + tail) {
-        if (allocate)
-            error = allocate_blocks(fd, size + tail, grown - size - tail);
-        else
-            error = ftruncate(fd, (off_t)grown) == 0 ? 0 : errno;
+    if (growth->reached < tail)
+        error = write_zeros(fd, &growth->reached, tail);
+    if (error == 0 && growth->reached < growth->grown) {
+        if (growth->allocate) {
+            error = allocate_piece(fd, growth);
+        } else {
+            error = ftruncate(fd, (off_t)growth->grown) == 0 ? 0 : errno;
+            growth->reached = error == 0 ? growth->grown : growth->reached;
+        }
     }
+    if (error == 0 && growth->reached < growth->grown)
+        return EINTR;
     if (error == 0) {
         out->handle = -1;
-        out->size = grown;
-    } else if (ftruncate(fd, (off_t)size) != 0) {
+        out->size = growth->grown;
+    } else if (error != EINTR && ftruncate(fd, (off_t)growth->size) != 0) {
         return error; /* of two errors, the first is the one to tell */
     }
     return error;
@@ -331,7 +378,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     out->lost_from = UINTPTR_MAX;
     out->lost_to = 0;
     put_on_list(out);
-    file->maps++;
+    mf_add(&file->maps, 1);
     return 0;
 }
 
@@ -374,7 +421,7 @@ int mf_unmap(mf_mapping *map)
     map->error = munmap(map->base, extent(map->length, map)) == 0 ? 0 : errno;
     map->base = NULL;
     if (map->file != NULL)
-        map->file->maps--;
+        mf_add(&map->file->maps, -1);
     return map->error;
 }
 
@@ -433,7 +480,7 @@ static void raise_bound(mf_word *bound, uintptr_t value)
 {
     uintptr_t old = *bound;
 
-    while (old < value && !atomic_compare_exchange_weak(bound, &old, value))
+    while (old < value && !mf_replace(bound, &old, value))
         ;
 }
 
@@ -441,7 +488,7 @@ static void lower_bound(mf_word *bound, uintptr_t value)
 {
     uintptr_t old = *bound;
 
-    while (old > value && !atomic_compare_exchange_weak(bound, &old, value))
+    while (old > value && !mf_replace(bound, &old, value))
         ;
 }
 
@@ -651,10 +698,10 @@ int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrd
 }
 
 int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
-              size_t needle_length, int64_t *out)
+              size_t needle_length, size_t *end, int64_t *out)
 {
     (void)map;
-    *out = search(haystack, length, needle, needle_length);
+    *out = search(haystack, length, needle, needle_length, end);
     return 0;
 }
 

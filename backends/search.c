@@ -170,10 +170,11 @@ static ptrdiff_t next(const plan *p, const byte *haystack, ptrdiff_t length, ptr
     return -1;
 }
 
-int64_t mf_find(const void *haystack, size_t length, const void *needle, size_t needle_length)
+int64_t mf_find(const void *haystack, size_t length, const void *needle, size_t needle_length, size_t *end)
 {
     plan p;
 
+    (void)end;
     if (needle_length > length)
         return -1;
     if (needle_length == 0)
@@ -187,11 +188,12 @@ int64_t mf_find(const void *haystack, size_t length, const void *needle, size_t 
     return next(&p, haystack, (ptrdiff_t)length, 0);
 }
 
-int64_t mf_rfind(const void *haystack, size_t length, const void *needle, size_t needle_length)
+int64_t mf_rfind(const void *haystack, size_t length, const void *needle, size_t needle_length, size_t *end)
 {
     ptrdiff_t match;
     plan p;
 
+    (void)end;
     if (needle_length > length)
         return -1;
     if (needle_length == 0)
@@ -201,28 +203,31 @@ int64_t mf_rfind(const void *haystack, size_t length, const void *needle, size_t
     return match < 0 ? -1 : (int64_t)(length - needle_length) - match;
 }
 
-int64_t mf_count(const void *haystack, size_t length, const void *needle, size_t needle_length)
+int64_t mf_count(const void *haystack, size_t length, const void *needle, size_t needle_length, size_t *end)
 {
     ptrdiff_t match = 0;
     int64_t count = 0;
+    size_t i, stop = 0;
     plan p;
 
-    if (needle_length == 0)
-        return (int64_t)length + 1;
-    if (needle_length > length)
-        return 0;
-    if (needle_length == 1) {
+    if (needle_length == 0) {
+        count = (int64_t)length + 1;
+        stop = length;
+    } else if (needle_length == 1) {
         const byte *h = haystack, wanted = *(const byte *)needle;
-        size_t i;
 
         for (i = 0; i < length; i++)
             count += h[i] == wanted;
-        return count;
+        stop = length;
+    } else if (needle_length <= length) {
+        prepare(&p, needle, (ptrdiff_t)needle_length, 1);
+        while ((match = next(&p, haystack, (ptrdiff_t)length, match)) >= 0) {
+            count++;
+            match += p.length;
+            stop = (size_t)match;
+        }
     }
-    prepare(&p, needle, (ptrdiff_t)needle_length, 1);
-    while ((match = next(&p, haystack, (ptrdiff_t)length, match)) >= 0) {
-        count++;
-        match += p.length;
-    }
+    if (end != NULL)
+        *end = stop;
     return count;
 }

@@ -149,6 +149,11 @@ void mf_query_system(mf_system *out)
     GetSystemInfo(&info);
     out->page_size = info.dwPageSize;
     out->granularity = info.dwAllocationGranularity;
+    out->interrupted = -1;
+    out->not_supported = ERROR_NOT_SUPPORTED;
+    out->too_large = ERROR_NOT_ENOUGH_MEMORY;
+    out->over_quota = ERROR_WORKING_SET_QUOTA;
+    out->bad_address = -1;
     out->can_reserve = can_reserve();
     out->has_sections = 1;
     out->guard_covers_all = 0;
@@ -256,20 +261,36 @@ static int make_sparse(const mf_file *file)
     return 0;
 }
 
-int mf_grow(const mf_file *file, int64_t size, int64_t grown, int allocate, mf_section *out)
+int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 {
     HANDLE section;
-    int error = clear_behind(file, size); /* first: once the file has grown it may be too late for an error */
+    int error = clear_behind(file, growth->size); /* first: once the file has grown it may be too late for an error */
 
-    if (error == 0 && !allocate)
+    if (error == 0 && !growth->allocate)
         error = make_sparse(file);
     if (error == 0)
-        error = make_section(file, PAGE_READWRITE, grown, &section);
+        error = make_section(file, PAGE_READWRITE, growth->grown, &section);
     if (error == 0) {
+        growth->reached = growth->grown;
         out->handle = (intptr_t)section;
-        out->size = grown;
+        out->size = growth->grown;
     }
     return error;
+}
+
+int mf_remove(const mf_char *path)
+{
+    return DeleteFileW(path) ? 0 : last_error();
+}
+
+int mf_process(void)
+{
+    return (int)GetCurrentProcessId();
+}
+
+int64_t mf_milliseconds(void)
+{
+    return (int64_t)GetTickCount64();
 }
 
 /* Fills in out from a handle of ours, after cutting the file to no bytes if found says so; or closes it. */
@@ -311,7 +332,7 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     return error;
 }
 
-int mf_adopt(intptr_t handle, int access, int found, mf_file *out)
+int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
 {
     HANDLE process = GetCurrentProcess();
     HANDLE copy;
@@ -350,16 +371,6 @@ int mf_set_size(const mf_file *file, int64_t size)
     return 0;
 }
 
-static void add(mf_word *number, int by)
-{
-    uintptr_t old;
-
-    do
-        old = *number;
-    while (InterlockedCompareExchangePointer((void *volatile *)number, (void *)(old + (uintptr_t)by), (void *)old) !=
-           (void *)old);
-}
-
 static int map_reserving(const mf_section *section, int access, int64_t offset, size_t length, size_t reserved, char **out)
 {
     size_t room = round_up(reserved);
@@ -396,7 +407,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     out->access = access;
     out->lost_from = UINTPTR_MAX;
     out->lost_to = 0;
-    add(&file->maps, 1);
+    mf_add(&file->maps, 1);
     return 0;
 }
 
@@ -429,7 +440,7 @@ int mf_unmap(mf_mapping *map)
         map->error = UnmapViewOfFile(map->base) ? 0 : last_error();
     map->base = NULL;
     if (map->file != NULL)
-        add(&map->file->maps, -1);
+        mf_add(&map->file->maps, -1);
     return map->error;
 }
 
@@ -548,18 +559,14 @@ int mf_guard(void)
 
 static void move_bound(mf_word *bound, uintptr_t value, int up)
 {
-    uintptr_t old = *bound, seen;
+    uintptr_t old = *bound;
 
-    while (up ? old < value : old > value) {
-        seen = (uintptr_t)InterlockedCompareExchangePointer((void *volatile *)bound, (void *)value, (void *)old);
-        if (seen == old)
-            return;
-        old = seen;
-    }
+    while ((up ? old < value : old > value) && !mf_replace(bound, &old, value))
+        ;
 }
 
 /* What an attempt comes to: 0, or what the system calls a failure to read a page in. */
-static int end(attempt *now)
+static int finish(attempt *now)
 {
     mf_mapping *map = now->map;
     uintptr_t start;
@@ -570,7 +577,7 @@ static int end(attempt *now)
         return 0;
     GetSystemInfo(&info);
     start = (now->fault - (uintptr_t)map->base) / info.dwPageSize * info.dwPageSize;
-    add(&map->file->faults, 1);
+    mf_add(&map->file->faults, 1);
     move_bound(&map->lost_from, start, 0);
     move_bound(&map->lost_to, start + info.dwPageSize, 1);
     return ERROR_SWAPERROR;
@@ -590,16 +597,16 @@ int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrd
     RtlCaptureContext(&now.back); /* comes here again after a fault */
     if (now.fault == 0)
         mf_move(to, to_step, from, from_step, count);
-    return end(&now);
+    return finish(&now);
 }
 
 int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
-              size_t needle_length, int64_t *out)
+              size_t needle_length, size_t *end, int64_t *out)
 {
     attempt now;
 
     if (!mf_guarded()) {
-        *out = search(haystack, length, needle, needle_length);
+        *out = search(haystack, length, needle, needle_length, end);
         return 0;
     }
     now.map = map;
@@ -607,8 +614,8 @@ int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t
     TlsSetValue((DWORD)attempts, &now);
     RtlCaptureContext(&now.back);
     if (now.fault == 0)
-        *out = search(haystack, length, needle, needle_length);
-    return end(&now);
+        *out = search(haystack, length, needle, needle_length, end);
+    return finish(&now);
 }
 
 /* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older one. */

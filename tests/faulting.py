@@ -30,9 +30,6 @@ from typing import Any
 import numpy as np
 import sigbus
 
-if os.environ.get("FAULTING_WITHOUT_ACCESS"):
-    sys.modules["mappedfile._access"] = None  # type: ignore[assignment] # as where access.c is not built
-
 import mappedfile
 from mappedfile import PAGE_SIZE, MappedFile, MappingFault
 from mappedfile.contract import _probe

@@ -195,13 +195,15 @@ static void reasons_count(void)
 int main(int argc, char **argv)
 {
     struct sigaction before = {0};
+    mf_growth growth = {0};
     volatile char *byte;
     int i;
 
     CHECK(argc == 2);
     CHECK(mf_open(argv[1], MF_WRITE, MF_NEW, &file) == 0);
     page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
-    CHECK(mf_grow(&file, 0, (int64_t)(4 * page_size), 0, &section) == 0);
+    growth.grown = (int64_t)(4 * page_size);
+    CHECK(mf_grow(&file, &growth, &section) == 0);
     before.sa_sigaction = predecessor;
     before.sa_flags = SA_SIGINFO;
     CHECK(sigaction(SIGBUS, &before, NULL) == 0);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -14,8 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+
+from mappedfile._native import ffi
 
 LINUX = sys.platform == "linux"
 #: MAPPEDFILE_STRICT=1, where everything is to be had: what is missing is a failure.
@@ -138,3 +143,19 @@ def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
         finally:
             process.send_signal(signal.SIGINT)
             process.stderr.read()
+
+
+def import_on(backend: object) -> Any:
+    """Import the package once more, on a backend of its own."""
+    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "mappedfile"}
+    for name in ours:
+        del sys.modules[name]
+    native = ModuleType("mappedfile._native")
+    native.ffi, native.lib = ffi, backend  # type: ignore[attr-defined]
+    sys.modules["mappedfile._native"] = native
+    try:
+        return importlib.import_module("mappedfile")
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mappedfile"]:
+            del sys.modules[name]
+        sys.modules.update(ours)

@@ -1,8 +1,6 @@
 """A window is bytes: everything it shares with bytes means what it means there. The model is a bytearray."""
 
-import importlib
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,28 +41,12 @@ class Model(bytearray):
         return f"<Model of {len(self)} bytes>"
 
 
-def import_without_access() -> Any:
-    """Import the package once more, as it is where backends/access.c is not built."""
-    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "mappedfile"}
-    for name in ours:
-        del sys.modules[name]
-    sys.modules.update({"mappedfile._native": ours["mappedfile._native"], "mappedfile._access": None})
-    try:
-        return importlib.import_module("mappedfile")
-    finally:
-        sys.modules.update(ours)
-
-
-#: MappedFile, where everything takes the long way.
-LONG_WAY = import_without_access().MappedFile
-
-
 @contextmanager
-def window_on(folder: Path, place: Any, mode: str = "r+", kind: Any = MappedFile) -> Iterator[tuple[Any, Model]]:
+def window_on(folder: Path, place: Any, mode: Any = "r+") -> Iterator[tuple[Any, Model]]:
     """Open the file, or a view of a part of it, with its model."""
     path = folder / "bytes"
     path.write_bytes(CONTENT)
-    with kind(path, mode) as file:
+    with MappedFile(path, mode) as file:
         if place == "file":
             yield file, Model(CONTENT)
         else:
@@ -73,28 +55,11 @@ def window_on(folder: Path, place: Any, mode: str = "r+", kind: Any = MappedFile
                 yield view, Model(CONTENT[offset : offset + length])
 
 
-CASES = [(MappedFile, place) for place in ("file", *PLACES)] + [(LONG_WAY, place) for place in ("file", (3, PAGE_SIZE))]
-
-
-def label(case: Any) -> str:
-    """Name a case."""
-    kind, place = case
-    return f"{place}{', the long way' if kind is LONG_WAY else ''}"
-
-
-@pytest.fixture(scope="module", params=CASES, ids=label)
+@pytest.fixture(scope="module", params=("file", *PLACES), ids=str)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Model]]:
     """A window and its model, which tests change together."""
-    kind, place = request.param
-    with window_on(tmp_path_factory.mktemp("bytes"), place, kind=kind) as both:
+    with window_on(tmp_path_factory.mktemp("bytes"), request.param) as both:
         yield both
-
-
-def test_access() -> None:
-    """CPython takes the quick way."""
-    assert "mappedfile._access" in sys.modules
-    assert "mappedfile._access" == MappedFile.__mro__[2].__module__
-    assert "mappedfile._window" == LONG_WAY.__mro__[2].__module__
 
 
 limits = (
@@ -320,11 +285,10 @@ def test_values_of_other_shapes(folder: Path) -> None:
             assert model.find(bytes(model[100:140])) == window.find(value)
 
 
-@pytest.mark.parametrize("kind", [MappedFile, LONG_WAY], ids=["", "long way"])
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
-def test_closed(folder: Path, place: Any, kind: Any) -> None:
+def test_closed(folder: Path, place: Any) -> None:
     """Every use of a closed window is a ValueError that names the file, also with arguments that would be wrong otherwise."""
-    with window_on(folder, place, kind=kind) as (window, _):
+    with window_on(folder, place) as (window, _):
         iterator = iter(window)
         next(iterator)
         window.close()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support import mounts, needs, small_file_system, strace, traced
+from support import import_on, mounts, needs, small_file_system, strace, traced
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
-from mappedfile._native import lib
+from mappedfile._native import ffi, lib
 from mappedfile.contract import CLAUSES, NATIVE
 from mappedfile.contract._flush import counts_dirty_pages
 from mappedfile.contract._probe import address_of
@@ -261,34 +261,36 @@ def test_write_back_on_overlay(tmp_path: Path) -> None:
 class Recorder:
     """The backend, and which of its functions flush when."""
 
-    def __init__(self) -> None:
+    def __init__(self, like: str) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.code = 0
+        self._like = like
+        self._flush = ffi.callback("int(mf_file *, char *, size_t, int64_t, int)", self.flush)
+        self._sync = ffi.callback("int(mf_file *, int)", self.sync)
 
     def __getattr__(self, name: str) -> object:
         return getattr(lib, name)
 
-    def mf_flush(self, file: object, base: object, length: int, offset: int, wait: bool) -> int:
-        self.calls.append(("flush", offset, length, wait))
+    def mf_fill_table(self, table: Any) -> None:
+        lib.mf_fill_table(table)
+        table.flush, table.sync = self._flush, self._sync
+        table.system.flush_reaches_device = table.system.sync_covers_maps = self._like == "linux"
+
+    def flush(self, file: object, base: object, length: int, offset: int, wait: int) -> int:
+        self.calls.append(("flush", offset, length, bool(wait)))
         return self.code
 
-    def mf_sync(self, file: object, wait: bool) -> int:
-        self.calls.append(("sync", wait))
+    def sync(self, file: object, wait: int) -> int:
+        self.calls.append(("sync", bool(wait)))
         return self.code
 
 
 @pytest.mark.parametrize("like", ["linux", "windows"])
-def test_calls_of_the_backend(folder: Path, monkeypatch: pytest.MonkeyPatch, like: str) -> None:
+def test_calls_of_the_backend(folder: Path, like: str) -> None:
     """Where a flush does not reach the device a sync follows it, and where a sync does not cover maps they are flushed
     before it: the order on Windows and macOS, seen on every system. F1, F6."""
-    from mappedfile import _file, _pages, _window
-
-    recorder = Recorder()
-    for module in (_file, _pages, _window):
-        monkeypatch.setattr(module, "lib", recorder)
-    for module, name in ((_window, "FLUSH_REACHES_DEVICE"), (_file, "SYNC_COVERS_MAPS"), (_window, "SYNC_COVERS_MAPS"),
-                         (_pages, "SYNC_COVERS_MAPS")):  # fmt: skip
-        monkeypatch.setattr(module, name, like == "linux", raising=False)
+    recorder = Recorder(like)
+    MappedFile = import_on(recorder).MappedFile  # noqa: N806
     path = folder / "file"
     path.write_bytes(bytes(GRANULARITY + 5 * PAGE_SIZE))
     with MappedFile(path, "r+") as file, file.view(GRANULARITY + 100, 3 * PAGE_SIZE) as view:

@@ -79,6 +79,10 @@ class Model(RuleBasedStateMachine):
 
     @rule(size=SIZES)
     def resize(self, size: int) -> None:
+        if self.size < len(self.disk) > size:
+            with pytest.raises(ValueError, match=r"refresh\(\) first"):
+                self.file.resize(size)
+            return
         if size < len(self.disk) and self.alive:
             with pytest.raises(BufferError):
                 self.file.resize(size)
@@ -352,21 +356,38 @@ def test_shrinking_under_a_search(place: Path) -> None:
     assert refused or STRESS is False, "the search was over before it began"
 
 
-def test_shrinking_between_two_looks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A range that was inside the file when it was checked, and is not any more when it is flushed, is a ValueError: S6."""
+class Shrinks:
+    """An offset: when it is asked for, the file has become shorter."""
+
+    def __init__(self, file: MappedFile, offset: int) -> None:
+        self.file, self.offset = file, offset
+
+    def __index__(self) -> int:
+        self.file.resize(5)
+        return self.offset
+
+
+def test_shrinking_between_two_looks(place: Path) -> None:
+    """What is asked for is looked at once nothing of the caller's can run any more: S6."""
     with MappedFile(place / "file", "x+", size=10 * PAGE_SIZE) as file:
-        file[0]
-        check = _window.check_range
-
-        def and_then(*arguments: Any) -> tuple[int, int]:
-            span = check(*arguments)
-            if len(file) > 5:
-                file.resize(5)
-            return span
-
-        monkeypatch.setattr(_window, "check_range", and_then)
-        with pytest.raises(ValueError, match=r"past the end of the mapped file, which has 5 bytes"):
-            file.flush(9 * PAGE_SIZE, 10)
+        for use in (file.flush, file.view, file.residency, lambda *range_: file.advise("willneed", *range_)):
+            file.resize(10 * PAGE_SIZE)
+            file[0]
+            with pytest.raises(ValueError, match=r"past the end of the mapped file, which has 5 bytes"):
+                use(Shrinks(file, 9 * PAGE_SIZE), 10)
+            file.resize(10 * PAGE_SIZE)
+            with pytest.raises(ValueError, match=r"past the end of the mapped file, which has 5 bytes"):
+                use(9 * PAGE_SIZE, Shrinks(file, 10))
+        file.resize(10 * PAGE_SIZE)
+        assert b"" == file[Shrinks(file, 9 * PAGE_SIZE) :]
+        file.resize(10 * PAGE_SIZE)
+        with pytest.raises(IndexError):
+            file[Shrinks(file, 9 * PAGE_SIZE)]
+        file.resize(10 * PAGE_SIZE)
+        with pytest.raises(IndexError):
+            file[9 * PAGE_SIZE] = Shrinks(file, 1)
+        file.resize(10 * PAGE_SIZE)
+        assert -1 == file.find(b"\0", Shrinks(file, 9 * PAGE_SIZE))
 
 
 OTHER = """

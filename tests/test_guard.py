@@ -72,11 +72,9 @@ def compiler() -> str:
 # Any moment
 
 
-@pytest.mark.parametrize("way", ["quick", "long"])
-def test_rounds(folder: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds(folder: Path) -> None:
     """Another process cuts the file at any moment while this one reads, writes, searches, sums an array, flushes, resizes, opens and
-    closes: every answer is right or a MappingFault, and nothing is left behind. With access.c, and the long way without it."""
-    monkeypatch.setenv("FAULTING_WITHOUT_ACCESS", "1" if way == "long" else "")
+    closes: every answer is right or a MappingFault, and nothing is left behind."""
     number = 1000 if STRESS else 30
     seed = os.environ.get("MAPPEDFILE_SEED", time.time_ns())
     met = int(said("rounds", folder, seed, number, timeout=600 if STRESS else 60))

@@ -1,11 +1,17 @@
 """What the library alone can be asked about lifetimes: mmap, the contract's other subject, has no such thing."""
 
 import copy
+import ctypes
 import gc
+import hashlib
 import pickle
+import re
+import struct
 import subprocess
 import sys
 import weakref
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +22,6 @@ from hypothesis import strategies as st
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 from mappedfile.contract import _probe
-from mappedfile.contract._lifetime import EXPORTS
 
 CONTENT = bytes(range(256)) * ((3 * GRANULARITY) // 256)
 
@@ -146,7 +151,6 @@ def test_exception_keeps_nothing(path: Path) -> None:
     assert before == _probe.file_maps()
 
 
-@pytest.mark.skipif(not EXPORTS, reason="objects export buffers from Python 3.12 on: PEP 688")
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_object_as_buffer(path: Path, mode: str) -> None:
     """From Python 3.12 on the object itself is a buffer: of the same memory, as readonly as it, and counted while it lives."""
@@ -164,18 +168,70 @@ def test_object_as_buffer(path: Path, mode: str) -> None:
         file.close(strict=True)
 
 
-@pytest.mark.skipif(EXPORTS, reason="the limit is gone: objects export buffers themselves, PEP 688")
-def test_limit_of_obj(path: Path) -> None:
-    """A documented limit before Python 3.12: behind a read-only buffer, .obj (of .obj) leads to cffi's, which can be written."""
+def doors(window: Any) -> Iterator[Any]:
+    """Everything by which the memory of a window can be had."""
+    for view in (window.data, memoryview(window)):
+        yield view
+        yield view[1:]
+        yield view.cast("H" if len(view) % 2 == 0 else "B")
+        while isinstance(view, memoryview):
+            view = view.obj
+        yield view
+        yield memoryview(view)
+        yield memoryview(view).obj
+
+
+def test_no_door_to_write(path: Path) -> None:
+    """What is read-only cannot be written: through .obj, NumPy's flag, ctypes, the buffer protocol or a file's readinto. C5."""
     path.write_bytes(CONTENT)
-    with MappedFile(path, "r") as file:
-        data = file.data
-        assert data.readonly
-        owner: Any = data
-        while isinstance(owner, memoryview):
-            owner = owner.obj
-        assert not memoryview(owner).readonly
-        del owner, data
+    with MappedFile(path, "r") as file, file.view(3, 1000) as view:
+        for window in (file, view):
+            for door in doors(window):
+                with pytest.raises((TypeError, BufferError)):
+                    (ctypes.c_char * 4).from_buffer(door)
+                with pytest.raises((TypeError, BufferError)), open(path, "rb") as other:
+                    other.readinto(door)
+                for array in (
+                    np.ndarray((4,), "u1", door),
+                    np.frombuffer(door, "u1"),
+                    np.asarray(memoryview(door)),
+                ):
+                    with pytest.raises(ValueError, match="WRITEABLE|read-only|writeable"):
+                        array.flags.writeable = True
+                    with pytest.raises(ValueError, match="read-only"):
+                        array[0] = 1
+                if isinstance(door, memoryview):
+                    with pytest.raises(TypeError, match="read-only"):
+                        door[0] = 1
+            with pytest.raises((TypeError, BufferError)):
+                struct.pack_into("<I", window, 0, 1)
+            del door, array
+    assert CONTENT == path.read_bytes()
+
+
+def test_what_takes_bytes_takes_a_window(path: Path, tmp_path: Path) -> None:
+    """What takes a buffer takes a window, on every Python."""
+    path.write_bytes(CONTENT)
+    for mode in ("r", "r+", "c"):
+        with MappedFile(path, mode) as file, file.view(5, 10_000) as view:
+            for window, content in ((file, CONTENT), (view, CONTENT[5:10_005])):
+                assert content == bytes(window) == bytearray(window) == memoryview(window).tobytes()
+                assert struct.unpack_from("<I", content, 8) == struct.unpack_from("<I", window, 8)
+                assert re.search(rb"\x07.", content, re.DOTALL).span() == re.search(rb"\x07.", window, re.DOTALL).span()
+                assert hashlib.sha256(content).digest() == hashlib.sha256(window).digest()
+                assert zlib.crc32(content) == zlib.crc32(window)
+                assert content == np.frombuffer(window, "u1").tobytes()
+                assert content == b"".join([window]) and b"x" + content == b"x" + window
+                target = tmp_path / "copy"
+                with open(target, "wb") as copy:
+                    assert len(content) == copy.write(window)
+                assert content == target.read_bytes()
+                if mode != "r":
+                    struct.pack_into("<I", window, 8, *struct.unpack_from("<I", content, 8))
+                    (ctypes.c_char * 4).from_buffer(window)
+            gc.collect()  # ctypes makes cycles
+            view.close(strict=True)
+            file.close(strict=True)
 
 
 def test_limit_of_ndarray(path: Path) -> None:

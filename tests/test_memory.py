@@ -22,9 +22,8 @@ from support import LINUX, need, only, strace, traced, unmount
 
 import mappedfile
 from mappedfile import GRANULARITY, PAGE_SIZE, Advice, MappedFile, MappingFault, Residency, View, capabilities
-from mappedfile._memory import _cached, evict
+from mappedfile._advice import _cached, evict
 from mappedfile._native import ffi
-from mappedfile._ranges import align_inwards
 from mappedfile.contract._memory import CAPABILITY
 
 MIB = 1 << 20
@@ -253,7 +252,7 @@ def test_page_by_page(path: Path) -> None:
 def test_past_what_one_call_looks_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A range is looked at in steps, and populated in steps; where a step ends does not show: M4, M5."""
     only(capabilities().file_residency, "tells of the working set alone")
-    monkeypatch.setattr("mappedfile._memory._STEP", 16 * PAGE_SIZE)
+    monkeypatch.setattr("mappedfile._advice._STEP", 16 * PAGE_SIZE)
     with MappedFile(path, "x+", size=100 * PAGE_SIZE + 1, sparse=True) as file:
         written(file, 0, 15, 16, 17, 31, 32, 95, 96, 100)
         assert {0, 15, 16, 17, 31, 32, 95, 96, 100} == {page for page, there in enumerate(file.residency()) if there}
@@ -270,9 +269,9 @@ def test_without_cachestat(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written(file, 0, 7, 63)
         expected = file.residency()
         assert expected.resident >= 3
-        monkeypatch.setattr("mappedfile._memory._cached", lambda *_: True)
+        monkeypatch.setattr("mappedfile._advice._cached", lambda *_: True)
         assert expected == file.residency()
-        monkeypatch.setattr("mappedfile._memory._cached", lambda *_: False)
+        monkeypatch.setattr("mappedfile._advice._cached", lambda *_: False)
         assert bytes(64) == file.residency()
     monkeypatch.undo()
     assert _cached(ffi.new("mf_file *", [-1, 0]), 0, PAGE_SIZE), "a count that fails is no count"
@@ -371,7 +370,7 @@ def test_evict_writes_back_first(path: Path, folder: Path) -> None:
     program = """
     import sys
     from mappedfile import MappedFile
-    from mappedfile._memory import evict
+    from mappedfile._advice import evict
     with MappedFile(sys.argv[1], "x+", size=10 << 20) as file:
         file[:] = b"x" * len(file)
         other = MappedFile(sys.argv[1])
@@ -723,10 +722,10 @@ def test_names() -> None:
     import sys
     sys.path[:] = eval(sys.argv[1])
     import mappedfile
-    print([name for name in ("enum", "dataclasses", "mappedfile._memory") if name in sys.modules])
+    print([name for name in ("enum", "dataclasses", "mappedfile._advice") if name in sys.modules])
     with mappedfile.MappedFile(sys.argv[0] if len(sys.argv) < 3 else sys.argv[2]) as file:
         file.residency()
-    print("mappedfile._memory" in sys.modules)
+    print("mappedfile._advice" in sys.modules)
     """
     command = [sys.executable, "-S", "-c", textwrap.dedent(program), repr(sys.path), __file__]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -768,27 +767,37 @@ def test_of_every_kind_while_threads_close(path: Path, kind: Advice) -> None:
         closer.join()
 
 
-@given(st.integers(0, 100), st.integers(0, 60), st.integers(1, 16), st.integers(0, 40), st.integers(1, 60))
-def test_align_inwards(start: int, length: int, granularity: int, first: int, size: int) -> None:
-    """Rounded inwards are the pages that have a byte of the range, and between first and last no other."""
-    last = first + size
-    start = min(max(start, first), last)
-    stop = min(start + length, last)
-    place, count = align_inwards(start, stop - start, granularity, first, last)
-    window = range(first, last)
-    expected = [
-        page
-        for page in range(0, last + granularity, granularity)
-        if (inside := [byte for byte in range(page, page + granularity) if byte in window])
-        and all(start <= byte < stop for byte in inside)
-    ]
-    found = [
-        page
-        for page in range(0, last + granularity, granularity)
-        if place < page + granularity and page < place + count
-    ]
-    assert (place % granularity, count) == (0, count) if count else True
-    assert expected == found
+@given(st.integers(0, 4), st.integers(0, 3), st.data())
+def test_pages_of_a_range(sixteen_pages: MappedFile, pages: int, more: int, data: st.DataObject) -> None:
+    """Rounded outwards are the pages that have a byte of the range; rounded inwards those that have no other byte of the
+    window."""
+    length = pages * PAGE_SIZE + data.draw(st.integers(1, PAGE_SIZE))
+    offset = data.draw(st.integers(0, 16 * PAGE_SIZE - length))
+    near = st.sampled_from([0, 1, PAGE_SIZE - offset % PAGE_SIZE, length - 1, length]) | st.integers(0, length)
+    first, stop = sorted(min(data.draw(near), length) for _ in range(2))
+    window = range(offset, offset + length)
+    with sixteen_pages.view(offset, length) as view:
+        for inwards in (False, True):
+            with view._use(first, stop - first, inwards) as use:
+                assert stop == first or use.offset % PAGE_SIZE == 0
+                found = (
+                    list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE))) if use.size else []
+                )
+            expected = []
+            for page in range(16):
+                inside = range(max(page * PAGE_SIZE, window.start), min((page + 1) * PAGE_SIZE, window.stop))
+                asked = [offset + first <= byte < offset + stop for byte in (inside[0], inside[-1])] if inside else []
+                if inwards and all(asked) and asked:
+                    expected.append(page)
+                elif not inwards and range(max(inside.start, offset + first), min(inside.stop, offset + stop)):
+                    expected.append(page)
+            assert expected == found
+
+
+@pytest.fixture(scope="module")
+def sixteen_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MappedFile]:
+    with MappedFile(tmp_path_factory.mktemp("pages") / "file", "w+", size=16 * PAGE_SIZE) as file:
+        yield file
 
 
 # Windows

@@ -159,16 +159,30 @@ def test_fork_during_a_resize(path: Path) -> None:
     path.write_bytes(CONTENT)
     program = """
 import os, signal, sys, threading
-from mappedfile import MappedFile, _file
-file = MappedFile(sys.argv[1], "r+")
+sys.path.insert(0, sys.argv[2])
+from mappedfile._native import ffi, lib
+from support import import_on
 begun, ended = threading.Event(), threading.Event()
-def resize():
-    with _file._making_locks, file._size_lock():
+@ffi.callback("int(mf_file *, mf_growth *, mf_section *)")
+def grow(*arguments):
+    if not begun.is_set():
         begun.set()
         ended.wait()
-thread = threading.Thread(target=resize)
+    return lib.mf_grow(*arguments)
+class Slow:
+    def __getattr__(self, name):
+        return getattr(lib, name)
+    def mf_fill_table(self, table):
+        lib.mf_fill_table(table)
+        table.grow = grow
+file = import_on(Slow()).MappedFile(sys.argv[1], "r+")
+thread = threading.Thread(target=file.resize, args=(5000,))
 thread.start()
 begun.wait()
+waiting = threading.Thread(target=lambda: file[5])  # for that resize: the file is not mapped yet
+waiting.start()
+waiting.join(0.1)
+assert waiting.is_alive()
 pid = os.fork()
 if not pid:
     signal.alarm(20)
@@ -177,12 +191,14 @@ if not pid:
     file.close()
     os._exit(0)
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert status == 0, status
 ended.set()
 thread.join()
+waiting.join()
 file.refresh()
-assert (status, len(file)) == (0, 1000), status
+assert len(file) == 5000, len(file)
 file.close()
 """
-    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
+    command = [sys.executable, "-W", "ignore", "-c", program, str(path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (0, "") == (done.returncode, done.stderr)

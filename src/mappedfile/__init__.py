@@ -1,15 +1,16 @@
-"""One memory-mapped file, the same on Linux, macOS and Windows."""
+"""One memory-mapped file for Python, the same on Linux, macOS and Windows."""
 
 from mappedfile._errors import MappingFault
 from mappedfile._file import MappedFile
-from mappedfile._guard import fault_guard
 from mappedfile._system import GRANULARITY, PAGE_SIZE
 from mappedfile._view import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from mappedfile._advice import Advice, Residency
     from mappedfile._capabilities import Capabilities, capabilities
-    from mappedfile._memory import Advice, Residency
+    from mappedfile._guard import fault_guard
+    from mappedfile._types import Mode
 
 __version__ = "0.1.0"
 
@@ -20,21 +21,32 @@ __all__ = [
     "Capabilities",
     "MappedFile",
     "MappingFault",
+    "Mode",
     "Residency",
     "View",
     "capabilities",
     "fault_guard",
 ]
 
+#: Where the names are that few programs ask for: importing mappedfile is to cost next to nothing.
+_LATER = {
+    "Advice": "_advice",
+    "Capabilities": "_capabilities",
+    "Mode": "_types",
+    "Residency": "_advice",
+    "capabilities": "_capabilities",
+    "fault_guard": "_guard",
+}
+
 
 def __getattr__(name: str) -> object:
-    """Import what few programs ask for when one does: importing mappedfile is to cost next to nothing."""
-    if name in ("Capabilities", "capabilities"):
-        from mappedfile import _capabilities
+    if name in _LATER:
+        from importlib import import_module
 
-        return getattr(_capabilities, name)
-    if name in ("Advice", "Residency"):
-        from mappedfile import _memory
-
-        return getattr(_memory, name)
+        value = globals()[name] = getattr(import_module(f"mappedfile.{_LATER[name]}"), name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

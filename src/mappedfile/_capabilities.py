@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from mappedfile._memory import EVICT, FILE_RESIDENCY, Advice
+from mappedfile._advice import EVICT, FILE_RESIDENCY, Advice
 from mappedfile._system import CAN_RESERVE, GUARD_COVERS_ALL
 
 

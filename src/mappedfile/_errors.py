@@ -1,4 +1,4 @@
-"""Every error of the system is built here."""
+"""Every error of the system is built here. The C types call these functions, and raise what they return."""
 
 from __future__ import annotations
 
@@ -6,43 +6,34 @@ import errno
 import os
 import sys
 
-from mappedfile._native import ffi
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, TypeAlias
+    from typing import TypeAlias
 
     #: What a file was opened by, as errors name it: a path, or a descriptor.
     Name: TypeAlias = str | bytes | int
 
-# ENODEV means two things, and its text ("No such device") neither. ERROR_NOT_SUPPORTED is windows.c's for the first.
-_NOT_SUPPORTED = 50 if sys.platform == "win32" else errno.ENODEV
-NO_NOTES: Mapping[int, str] = {}
-NOT_A_FILE = {_NOT_SUPPORTED: "not a regular file, and nothing else can be mapped"}
-NOT_MAPPABLE = {_NOT_SUPPORTED: "its file system cannot map it like this"}
+# ENODEV means two things, and its text ("No such device") neither. On Windows the code is ERROR_NOT_SUPPORTED.
+_CANNOT_MAP = 50 if sys.platform == "win32" else errno.ENODEV
+_NOTES = {
+    (_CANNOT_MAP, "open"): "not a regular file, and nothing else can be mapped",
+    (_CANNOT_MAP, "map"): "its file system cannot map it like this",
+}
 
 
-#: A signal came in between: the call is to be made again (PEP 475). The same number means something else to Windows.
-INTERRUPTED = -1 if sys.platform == "win32" else errno.EINTR
-
-
-def call(function: Callable[..., int], *arguments: Any) -> int:
-    """Call the backend, again after a signal: Python's handlers run meanwhile (PEP 475). Return its code."""
-    code = function(*arguments)
-    while code == INTERRUPTED:
-        code = function(*arguments)
-    return code
-
-
-def os_error(code: int, name: Name | None, notes: Mapping[int, str] = NO_NOTES) -> OSError:
+def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> OSError:
     """Build the ``OSError`` subclass that fits *code*, errno's or (on Windows) ``GetLastError``'s, about file *name*.
 
-    *notes* has better words for some codes than the system's.
+    *doing* is what the system refused to do; *text* is there when better words are known than the system's.
     """
+    text = text or _NOTES.get((code, doing), "")
     if sys.platform == "win32":
-        return OSError(0, notes.get(code) or ffi.getwinerror(code)[1], name, code)
-    return OSError(code, notes.get(code) or os.strerror(code), name)
+        if not text:
+            from mappedfile._native import ffi
+
+            text = ffi.getwinerror(code)[1]
+        return OSError(0, text, name, code)
+    return OSError(code, text or os.strerror(code), name)
 
 
 class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
@@ -55,6 +46,9 @@ class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
     offset: int | None = None
 
 
+MappingFault.__module__ = "mappedfile"
+
+
 def mapping_fault(name: Name, offset: int | None = None) -> MappingFault:
     """Build the error for bytes of file *name* that are gone."""
     where = "" if offset is None else f" at offset {offset}"
@@ -64,13 +58,20 @@ def mapping_fault(name: Name, offset: int | None = None) -> MappingFault:
     return fault
 
 
-def refuse_alive(views: int, buffers: int, what: str) -> None:
-    """Raise ``BufferError`` if anything is alive, saying what and how many."""
+def lock_error(code: int, name: Name, size: int) -> OSError | None:
+    """Build the error for *size* bytes that a limit keeps from being locked; None if it was no limit."""
+    from mappedfile import _advice
+
+    limit = _advice.lock_limit(code, size)
+    return os_error(code, name, text=limit) if limit else None
+
+
+def alive_error(views: int, buffers: int, what: str) -> BufferError:
+    """Build the error that says what and how many are alive."""
     parts = [
         f"{number} {kind}{'s'[: number != 1]}" for number, kind in ((views, "view"), (buffers, "buffer")) if number
     ]
-    if parts:
-        raise BufferError(
-            f"cannot {what}: {' and '.join(parts)} of it alive; close the views, and drop the memoryviews and arrays"
-            " made from them"
-        )
+    return BufferError(
+        f"cannot {what}: {' and '.join(parts)} of it alive; close the views, and drop the memoryviews and arrays made"
+        " from them"
+    )

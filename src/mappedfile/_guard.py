@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
+from mappedfile import _memory
 from mappedfile._errors import os_error
 from mappedfile._native import lib
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from mappedfile._errors import Name
-
-#: Whether it is to be put in place before the next map is made.
-pending = True
-_wanted = True
 
 
 def fault_guard(wanted: bool | None = None, /) -> bool:
@@ -28,28 +21,17 @@ def fault_guard(wanted: bool | None = None, /) -> bool:
     Raises ``RuntimeError`` when it was put in place and is not wanted: it stays, since others may rely on it.
     ``OSError`` when the system refuses. ``TypeError`` for what is neither a bool nor None.
     """
-    global pending, _wanted
     if wanted is not None and not isinstance(wanted, bool):
         raise TypeError(f"fault_guard() takes True, False or None, not {wanted!r}")
     if wanted is False:
-        if lib.mf_guarded() or (_wanted and not pending):
+        if lib.mf_guarded() or _memory.guard_policy() == _memory.GUARD_WANTED:
             raise RuntimeError("the fault guard is in place and stays: say fault_guard(False) before the first map")
-        pending = _wanted = False
+        _memory.guard_policy(_memory.GUARD_REFUSED)
     elif wanted:
-        _wanted = True
-        put_in_place()
+        if code := lib.mf_guard():
+            raise os_error(code, None)
+        _memory.guard_policy(_memory.GUARD_WANTED)
     return bool(lib.mf_guarded())
 
 
-def put_in_place(name: Name | None = None) -> None:
-    """Put the guard in place, because a map of file *name* is to be made, or the user says so."""
-    global pending
-    if code := lib.mf_guard():
-        raise os_error(code, name)
-    pending = False
-
-
-def renew() -> None:
-    """Put the guard on top again if somebody has taken its place, and it can be: ``fault_guard()`` tells."""
-    if _wanted and not pending:
-        lib.mf_guard()
+fault_guard.__module__ = "mappedfile"

@@ -1,22 +1,24 @@
-"""What this system is like, as far as maps are concerned."""
+"""What this system is like, as far as maps are concerned; and the C types, connected with the backend."""
 
+from mappedfile import _errors, _memory
 from mappedfile._native import ffi, lib
 
-_system = ffi.new("mf_system *")
-lib.mf_query_system(_system)
+_table = ffi.new("mf_table *")
+lib.mf_fill_table(_table)
+_memory.connect(ffi.buffer(_table), _errors.os_error, _errors.mapping_fault, _errors.lock_error, _errors.alive_error)
+_system = _table.system
 
 #: Bytes in a page: memory is mapped and flushed in whole ones.
 PAGE_SIZE: int = _system.page_size
 #: What the offset of a map is a multiple of, in bytes: a page on POSIX, 64 KiB on Windows. Views hide it.
 GRANULARITY: int = _system.granularity
 
-#: A flush that waits is durable by itself: Linux. Elsewhere the file must be synced after it.
-FLUSH_REACHES_DEVICE: bool = bool(_system.flush_reaches_device)
+#: The system's code for what it cannot do; and for pages that cannot be had, or -1.
+NOT_SUPPORTED: int = _system.not_supported
+BAD_ADDRESS: int = _system.bad_address
+#: The code for a call that a signal came to, which is to be made again (PEP 475); -1 where no call says so.
+INTERRUPTED: int = _system.interrupted
 #: Maps can have address space behind them, to be made longer where they are: POSIX, Windows from 10 version 1803 on.
 CAN_RESERVE: bool = bool(_system.can_reserve)
-#: Maps are made from a section of the file, which must be made first: Windows' "file mapping object".
-HAS_SECTIONS: bool = bool(_system.has_sections)
-#: Syncing the file writes what is dirty in maps of it too: Linux. Elsewhere they must be flushed before.
-SYNC_COVERS_MAPS: bool = bool(_system.sync_covers_maps)
 #: Who meets a page that is gone through a buffer reads zeros; elsewhere the process ends: Windows.
 GUARD_COVERS_ALL: bool = bool(_system.guard_covers_all)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from mappedfile import PAGE_SIZE, MappedFile
-from mappedfile._memory import evict
+from mappedfile._advice import evict
 from mappedfile.cli._files import FilesCommand, files, pages_of, part, resident
 from mappedfile.cli._numbers import count
 from mappedfile.cli._terminal import printable

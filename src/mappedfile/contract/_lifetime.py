@@ -39,7 +39,7 @@ CYCLE_SECONDS = 600 if STRESS else 1.5
 #: For how many seconds L6 lets threads close what others use.
 SECONDS = 20 if STRESS else 0.4
 
-#: Whether objects can export buffers themselves: PEP 688.
+#: Whether classes of Python can export buffers: PEP 688.
 EXPORTS = sys.version_info >= (3, 12)
 
 
@@ -50,7 +50,11 @@ def pattern(length: int) -> bytes:
 
 def own_buffers(window: Any) -> bool:
     """Whether the object itself has the buffer protocol."""
-    return EXPORTS and hasattr(type(window), "__buffer__")
+    try:
+        memoryview(window).release()
+    except TypeError:
+        return False
+    return True
 
 
 def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:

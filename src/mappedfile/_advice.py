@@ -7,18 +7,18 @@ import io
 import sys
 from enum import Enum
 
-from mappedfile._errors import NO_NOTES, call, mapping_fault, os_error
+from mappedfile._errors import mapping_fault, os_error
+from mappedfile._memory import MF_COPY
 from mappedfile._native import ffi, lib
-from mappedfile._system import PAGE_SIZE
-from mappedfile._window import COPY, READ
+from mappedfile._system import INTERRUPTED, NOT_SUPPORTED, PAGE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, Literal, SupportsIndex, TypeAlias
 
     from mappedfile._file import MappedFile
-    from mappedfile._pages import Pages
+    from mappedfile._memory import Use
     from mappedfile._window import Window
 
     AdviceName: TypeAlias = Literal[
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 #: Whether residency() tells what the system has in memory, not the process alone; and whether that can be evicted.
 FILE_RESIDENCY = EVICT = sys.platform != "win32"
 
-_NOT_SUPPORTED = 50 if sys.platform == "win32" else errno.ENOTSUP
 _WORKING_SET_QUOTA = 1453
 #: Bytes for one call that takes a time in proportion: between calls Ctrl-C is heard.
 _STEP = 1 << 30
@@ -83,7 +82,7 @@ class Advice(Enum):
     @property
     def known(self) -> bool:
         """Whether this system knows it."""
-        return bool(_mf_advise(ffi.NULL, 0, self) == 0)
+        return bool(_mf_advise(0, 0, self) == 0)
 
 
 #: These do away with pages, and so only with those that are in the range as a whole.
@@ -134,31 +133,26 @@ class Residency(bytes):
 def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsIndex | None) -> bool:
     """See ``Window.advise``."""
     advice = advice_of(kind)
-    first, count = window._range(offset, length)
-    if advice is Advice.DONTNEED and window._access == COPY:
-        raise io.UnsupportedOperation(
-            f"advise('dontneed') of a private {window._what} would lose what was written to it: use 'cold' or 'pageout'"
-        )
-    if advice is Advice.POPULATE_WRITE and window._access == READ:
-        raise io.UnsupportedOperation(f"the {window._what} on {window._name!r} is read-only: use 'populate_read'")
-    pin, pages = window._pin_range(first, count)
-    try:
-        if count == 0:
-            code = 0 if advice.known else _NOT_SUPPORTED
-        elif advice in POPULATES:
-            code = _populate(pages, *pages.around(first, count), advice)
+    with window._use(offset, length, advice in DROPS) as pages:
+        if advice is Advice.DONTNEED and window._access == MF_COPY:
+            raise io.UnsupportedOperation(
+                f"advise('dontneed') of a private {window._what} would lose what was written to it: use 'cold' or"
+                " 'pageout'"
+            )
+        if advice is Advice.POPULATE_WRITE and window.readonly:
+            raise io.UnsupportedOperation(f"the {window._what} on {window.name!r} is read-only: use 'populate_read'")
+        if advice in POPULATES and pages.size:
+            code = _populate(pages, advice)
         else:
-            place, size = pages.within(first, count, window._length) if advice in DROPS else pages.around(first, count)
-            code = _mf_advise(pages.at(place), size, advice)
-    finally:
-        del pin  # or an error's traceback would keep the map
-    window._settle(pages)
-    if code == _NOT_SUPPORTED:
+            code = _mf_advise(pages.address, pages.size, advice)
+        if code == 0 and advice in POPULATES:
+            pages.check()
+    if code == NOT_SUPPORTED:
         return advice is Advice.POPULATE_READ  # the pages were touched
     if code == errno.EFAULT and advice in POPULATES:
-        raise mapping_fault(window._name)
+        raise mapping_fault(window.name)
     if code:
-        raise os_error(code, window._name, _LOCKED if advice in DROPS else NO_NOTES)
+        raise os_error(code, window.name, text=_LOCKED.get(code, "") if advice in DROPS else "")
     return True
 
 
@@ -177,126 +171,90 @@ def advice_of(kind: Advice | str) -> Advice:
         raise ValueError(f"kind must be one of {', '.join(each.value for each in Advice)}, not {kind!r}") from None
 
 
-def _mf_advise(address: Any, size: int, advice: Advice) -> int:
-    return call(lib.mf_advise, address, size, getattr(lib, f"MF_{advice.name}"))
+def _mf_advise(address: int, size: int, advice: Advice) -> int:
+    return call(lib.mf_advise, ffi.cast("char *", address), size, getattr(lib, f"MF_{advice.name}"))
 
 
-def _populate(pages: Pages, first: int, count: int, advice: Advice) -> int:
+def call(function: Callable[..., int], *arguments: Any) -> int:
+    """Call the backend, again after a signal: Python's handlers run meanwhile (PEP 475). Return its code."""
+    code = function(*arguments)
+    while code == INTERRUPTED:
+        code = function(*arguments)
+    return code
+
+
+def _populate(pages: Use, advice: Advice) -> int:
     """Have pages in the map, whatever the system can do for that; return its code."""
     code = 0
-    for place, size in _steps(first, count):
-        code = _mf_advise(pages.at(place), size, advice)
-        if code == _NOT_SUPPORTED:
-            _mf_advise(pages.at(place), size, Advice.WILLNEED)  # to read larger pieces, where it is known
+    for place, size in _steps(pages.size):
+        address = pages.address + place
+        code = _mf_advise(address, size, advice)
+        if code == NOT_SUPPORTED:
+            _mf_advise(address, size, Advice.WILLNEED)  # to read larger pieces, where it is known
             pages.touch(place, size)
         elif code:
             break
     return code
 
 
-def _steps(first: int, count: int) -> Iterator[tuple[int, int]]:
-    for place in range(first, first + count, _STEP):
-        yield place, min(_STEP, first + count - place)
+def _steps(count: int) -> Iterator[tuple[int, int]]:
+    for place in range(0, count, _STEP):
+        yield place, min(_STEP, count - place)
 
 
 def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | None) -> Residency:
     """See ``Window.residency``."""
-    first, count = window._range(offset, length)
-    if count == 0:
-        return Residency()
-    pin, pages = window._pin_range(first, count)
-    first, count = pages.around(first, count)
-    raw = window._raw()
-    found = Residency(-(-count // PAGE_SIZE))  # zeros, which are filled in below, before anybody else has them
-    out, told = ffi.from_buffer(found), ffi.new("int *", 1)
-    shared = raw is not None and window._access != COPY  # private maps have pages of their own
-    for place, size in _steps(first, count):
-        if shared and not _cached(raw, pages.offset + place, size):
-            continue
-        code = lib.mf_residency(pages.at(place), size, out + (place - first) // PAGE_SIZE)
-        if code:
-            break
-    else:
-        code = 0
-        if raw is not None and found.count(1) == len(found):
-            code = lib.mf_tells_residency(raw, told)
-    del pin, raw  # or an error's traceback would keep map and file
-    window._settle(pages)
+    told = ffi.new("int *", 1)
+    code = 0
+    with window._use(offset, length, False) as pages:
+        found = Residency(-(-pages.size // PAGE_SIZE))  # zeros: filled in below, before anybody else has them
+        out, file = ffi.from_buffer(found), ffi.cast("mf_file *", pages.handle)
+        shared = pages.handle and window._access != MF_COPY  # private maps have pages of their own
+        for place, size in _steps(pages.size):
+            if shared and not _cached(file, pages.offset + place, size):
+                continue
+            code = lib.mf_residency(ffi.cast("char *", pages.address + place), size, out + place // PAGE_SIZE)
+            if code:
+                break
+        else:
+            if pages.handle and found and found.count(1) == len(found):
+                code = lib.mf_tells_residency(file, told)
     if code:
-        raise os_error(code, window._name)
+        raise os_error(code, window.name)
     if not told[0]:
-        raise os_error(errno.EPERM, window._name, _NOT_TOLD)
+        raise os_error(errno.EPERM, window.name, text=_NOT_TOLD)
     return found
 
 
-_NOT_TOLD = {
-    errno.EPERM: "the system tells what of a file is in memory only to its owner, and to those who may write it"
-}
+_NOT_TOLD = "the system tells what of a file is in memory only to its owner, and to those who may write it"
 
 
-def _cached(raw: Any, offset: int, size: int) -> bool:
+def _cached(file: Any, offset: int, size: int) -> bool:
     """Whether a page of a range of the file may be in memory. Where none is, this is quick to tell."""
     number = ffi.new("int64_t *")
-    return lib.mf_count_cached(raw, offset, size, number) != 0 or number[0] != 0
+    return lib.mf_count_cached(file, offset, size, number) != 0 or number[0] != 0
 
 
 def evict(file: MappedFile) -> None:
     """Write a file back, and have the system forget what it has of it in memory, but for pages that are mapped."""
-    pin, pages, length = file._pin()
-    code = call(lib.mf_sync, file._open_raw(), True)
-    if length and not code:
-        code = call(lib.mf_evict, file._open_raw(), pages.at(0), length)
-    del pin
+    with file._use(0, None, False) as pages:
+        handle = ffi.cast("mf_file *", pages.handle)
+        code = call(lib.mf_sync, handle, True)
+        if pages.size and not code:
+            code = call(lib.mf_evict, handle, ffi.cast("char *", pages.address), pages.size)
     if code:
-        raise os_error(code, file._name)
+        raise os_error(code, file.name)
 
 
 def lock(window: Window) -> None:
-    """See ``Window.lock``."""
-    window._refuse_if_closed()
-    pin, pages, length = window._pin()
-    try:
-        if length:
-            lock_pages(pages, length)
-    finally:
-        del pin  # or the error's traceback would keep the map
-        window._settle(pages)
-
-
-def lock_pages(pages: Pages, length: int) -> None:
-    """Lock the first *length* bytes of a map; or raise ``OSError``, with nothing locked."""
-    first, size = pages.around(0, length)
-    code = call(lib.mf_lock, pages.at(first), size)
-    if code == _WORKING_SET_QUOTA and lib.mf_allow_locked(size) == 0:
-        code = call(lib.mf_lock, pages.at(first), size)
-    if not code:
-        return
-    call(lib.mf_unlock, pages.at(first), size)  # what was locked before a page came that could not be read
-    limit = _limit(code, size)
-    if not limit and _mf_advise(pages.at(first), size, Advice.POPULATE_READ) == errno.EFAULT:
-        raise mapping_fault(pages.file.name)
-    raise os_error(code, pages.file.name, {code: limit})
-
-
-def unlock(window: Window) -> None:
-    """See ``Window.unlock``."""
-    window._refuse_if_closed()
-    held = window._held
-    code = unlock_pages(held[1], window._length) if held is not None and window._length else 0
-    del held  # or the error's traceback would keep the map
-    if code:
-        raise os_error(code, window._name)
-
-
-def unlock_pages(pages: Pages, length: int) -> int:
-    """Unlock the first *length* bytes of a map; return the system's code."""
-    first, size = pages.around(0, length)
-    return call(lib.mf_unlock, pages.at(first), size)
+    """See ``Window.lock``. It is here so that what tells of a limit is imported before one is met."""
+    window._lock()
 
 
 if sys.platform == "win32":
 
-    def _limit(code: int, size: int) -> str:
+    def lock_limit(code: int, size: int) -> str:
+        """Say so if it was the limit: VirtualLock, Remarks."""
         if code != _WORKING_SET_QUOTA:
             return ""
         return (
@@ -305,11 +263,10 @@ if sys.platform == "win32":
         )
 
 else:
+    import resource
 
-    def _limit(code: int, size: int) -> str:
+    def lock_limit(code: int, size: int) -> str:
         """Say so if it was the limit: mlock(2), ERRORS."""
-        import resource
-
         most, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         if most == resource.RLIM_INFINITY or code not in (errno.ENOMEM, errno.EPERM, errno.EAGAIN):
             return ""

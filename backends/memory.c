@@ -1,0 +1,661 @@
+/* mappedfile._memory: files and maps as objects that count who uses them. memory.h has the structs. */
+#include "memory.h"
+
+#define LONG_MAP (16 << 20) /* bytes: to unmap more takes its time */
+
+/* Errors */
+
+static PyObject *raise(PyObject *error)
+{
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+    return NULL;
+}
+
+PyObject *raise_os_error(File *file, int code, const char *doing)
+{
+    if (PyErr_Occurred())
+        return NULL;
+    if (file->state->os_error == NULL) /* the interpreter ends */
+        return PyErr_Format(PyExc_OSError, "the system refused to %s %R: error %d", doing, file->name, code);
+    return raise(PyObject_CallFunction(file->state->os_error, "iOs", code, file->name, doing));
+}
+
+PyObject *raise_fault(File *file, int64_t offset)
+{
+    if (offset < 0)
+        return raise(PyObject_CallFunction(file->state->mapping_fault, "O", file->name));
+    return raise(PyObject_CallFunction(file->state->mapping_fault, "OL", file->name, (long long)offset));
+}
+
+PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *what)
+{
+    return raise(PyObject_CallFunction(file->state->alive_error, "nnO", (Py_ssize_t)views, (Py_ssize_t)buffers, what));
+}
+
+/* Reports an error that nobody is there to catch. */
+static void report(File *file, int code, const char *doing, PyObject *where)
+{
+    PyObject *kind, *value, *trace;
+
+    PyErr_Fetch(&kind, &value, &trace);
+    raise_os_error(file, code, doing);
+    PyErr_WriteUnraisable(where);
+    PyErr_Restore(kind, value, trace);
+}
+
+/* File */
+
+File *file_new(State *state, PyObject *name)
+{
+    File *file = PyObject_New(File, state->file_type);
+
+    if (file == NULL)
+        return NULL;
+    memset((char *)file + sizeof(PyObject), 0, sizeof *file - sizeof(PyObject));
+    file->state = state;
+    file->name = Py_NewRef(name);
+    file->file.handle = file->section.handle = -1;
+    return file;
+}
+
+static void file_dealloc(PyObject *object)
+{
+    File *file = (File *)object;
+    PyTypeObject *type = Py_TYPE(object);
+
+    Py_XDECREF(file->name);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+int file_use(File *file)
+{
+    uintptr_t users = file->users;
+
+    while (users != 0)
+        if (mf_replace(&file->users, &users, users + 1))
+            return 1;
+    return 0;
+}
+
+int file_release(File *file)
+{
+    int error;
+
+    if (tally(&file->users, -1) != 0)
+        return 0;
+    error = file->state->call.close_section(&file->section);
+    if (file->file.handle != -1) {
+        int closing;
+
+        WITHOUT_GIL(closing = file->state->call.close(&file->file));
+        error = error != 0 ? error : closing;
+    }
+    return error;
+}
+
+static PyType_Slot file_slots[] = {{Py_tp_dealloc, file_dealloc}, {0, NULL}};
+
+PyType_Spec file_spec = {
+    "mappedfile._memory.File", sizeof(File), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, file_slots,
+};
+
+/* Map */
+
+static void put_on_list(Map *map)
+{
+    File *file = map->file;
+
+    map->previous = NULL;
+    map->next = file->maps;
+    if (map->next != NULL)
+        map->next->previous = map;
+    file->maps = map;
+}
+
+static void take_off_list(Map *map)
+{
+    if (map->next != NULL)
+        map->next->previous = map->previous;
+    if (map->previous != NULL)
+        map->previous->next = map->next;
+    else
+        map->file->maps = map->next;
+}
+
+Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t length, size_t reserve, int *error)
+{
+    const mf_system *system = &file->state->call.system;
+    size_t slack = (size_t)(offset % (int64_t)system->granularity);
+    Map *map;
+
+    if ((uint64_t)length > (uint64_t)PTRDIFF_MAX - slack) {
+        *error = system->too_large;
+        return NULL;
+    }
+    *error = 0;
+    map = PyObject_New(Map, file->state->map_type);
+    if (map == NULL)
+        return NULL;
+    memset((char *)map + sizeof(PyObject), 0, sizeof *map - sizeof(PyObject));
+    map->file = (File *)Py_NewRef((PyObject *)file);
+    map->offset = offset - (int64_t)slack;
+    map->slack = slack;
+    map->map.reserved = reserve;
+    *error = file->state->call.map(&file->file, section, file->access, map->offset, slack + (size_t)length, &map->map);
+    if (*error != 0) {
+        Py_DECREF((PyObject *)map);
+        return NULL;
+    }
+    map->users = 1;
+    put_on_list(map);
+    return map;
+}
+
+uintptr_t file_buffers(File *file)
+{
+    uintptr_t sum = 0;
+    Map *map;
+
+    LOCK(file);
+    for (map = file->maps; map != NULL; map = map->next)
+        sum += map->buffers;
+    UNLOCK(file);
+    return sum;
+}
+
+int64_t map_length(const Map *map)
+{
+    return (int64_t)(map->map.length - map->slack);
+}
+
+int64_t map_room(const Map *map)
+{
+    return (int64_t)((map->map.reserved > map->map.length ? map->map.reserved : map->map.length) - map->slack);
+}
+
+int map_release(Map *map)
+{
+    int error;
+
+    if (tally(&map->users, -1) != 0)
+        return 0;
+    LOCK(map->file);
+    take_off_list(map);
+    UNLOCK(map->file);
+    if (map->map.length < LONG_MAP)
+        error = map->file->state->call.unmap(&map->map);
+    else
+        WITHOUT_GIL(error = map->file->state->call.unmap(&map->map));
+    return error;
+}
+
+static void map_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+
+    Py_DECREF((PyObject *)((Map *)object)->file);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+static PyType_Slot map_slots[] = {{Py_tp_dealloc, map_dealloc}, {0, NULL}};
+
+PyType_Spec map_spec = {
+    "mappedfile._memory.Map", sizeof(Map), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, map_slots,
+};
+
+char *pages_around(const Map *map, int64_t first, int64_t count, size_t *size)
+{
+    size_t page = map->file->state->call.system.page_size;
+    size_t start = map->slack + (size_t)first, stop = start + (size_t)count;
+
+    start -= start % page;
+    stop += (page - stop % page) % page;
+    if (stop > map->map.length)
+        stop = map->map.length;
+    *size = stop - start;
+    return map->map.base + start;
+}
+
+/* Rounds a range inwards, to the pages that have no byte of the first window bytes beside it: maybe to none. */
+static char *pages_within(const Map *map, int64_t first, int64_t count, int64_t window, size_t *size)
+{
+    size_t page = map->file->state->call.system.page_size;
+    size_t start = map->slack + (size_t)first, stop = start + (size_t)count;
+
+    if (first > 0)
+        start += (page - start % page) % page;
+    else
+        start -= start % page;
+    if (stop < map->slack + (size_t)window)
+        stop -= stop % page;
+    *size = stop > start ? stop - start : 0;
+    return map->map.base + start;
+}
+
+int is_lost(const Map *map, int64_t first, int64_t count, int64_t *at)
+{
+    uintptr_t from, to, start = map->slack + (uintptr_t)first;
+
+#ifndef _WIN32
+    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler put the zeros there */
+#endif
+    to = map->map.lost_to; /* it is set last, so it is read first */
+    if (WITHOUT_GUARD || to == 0)
+        return 0;
+    from = map->map.lost_from;
+    if (from >= start + (uintptr_t)count || start >= to)
+        return 0;
+    *at = map->offset + (int64_t)(from > start ? from : start);
+    return 1;
+}
+
+int guard(State *state, int whole)
+{
+    int error;
+
+    if (state->guard == GUARD_REFUSED || (state->guard == GUARD_WANTED && !whole))
+        return 0;
+    error = state->call.guard();
+    if (state->guard == GUARD_WANTED)
+        return 0; /* somebody else is on top of it for now: fault_guard() tells */
+    if (error == 0)
+        state->guard = GUARD_WANTED;
+    return error;
+}
+
+/* Flushes every map that is there. */
+int flush_maps(File *file, int wait)
+{
+    State *state = file->state;
+    Map **maps = NULL, *map;
+    size_t n = 0, i, room = 0;
+    int error = 0, flushing;
+
+    LOCK(file);
+    for (map = file->maps; map != NULL; map = map->next)
+        room++;
+    if (room > 0)
+        maps = PyMem_Malloc(room * sizeof *maps);
+    for (map = maps == NULL ? NULL : file->maps; map != NULL; map = map->next) {
+        uintptr_t users = map->users;
+
+        while (users != 0 && !mf_replace(&map->users, &users, users + 1))
+            ;
+        if (users != 0) /* otherwise somebody is giving it back */
+            maps[n++] = (Map *)Py_NewRef((PyObject *)map);
+    }
+    UNLOCK(file);
+    if (room > 0 && maps == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (i = 0; i < n; i++) {
+        if (error == 0)
+            CALL_AGAIN(state, error, state->call.flush(&file->file, maps[i]->map.base, maps[i]->map.length, maps[i]->offset, wait));
+        flushing = map_release(maps[i]);
+        error = error != 0 ? error : flushing;
+        Py_DECREF((PyObject *)maps[i]);
+    }
+    PyMem_Free(maps);
+    return error;
+}
+
+/* Buffer: what a memoryview has as its obj, and so does whatever was made from that. These are counted, not the Py_buffers:
+ * np.ndarray(shape, dtype, memoryview) gives its Py_buffer back at once, and keeps the obj. */
+typedef struct {
+    PyObject_HEAD
+    Map *map; /* NULL: of an empty window */
+    char *start;
+    Py_ssize_t length;
+    int readonly;
+} Buffer;
+
+int export(State *state, Map *map, char *start, int64_t length, int readonly, Py_buffer *view, int flags)
+{
+    static char nothing[1];
+    Buffer *buffer = PyObject_New(Buffer, state->buffer_type);
+    int failed;
+
+    if (buffer == NULL)
+        return -1;
+    buffer->map = map;
+    buffer->start = map == NULL ? nothing : start;
+    buffer->length = (Py_ssize_t)length;
+    buffer->readonly = readonly;
+    if (map != NULL) {
+        Py_INCREF((PyObject *)map);
+        tally(&map->users, 1);
+        tally(&map->buffers, 1);
+    }
+    failed = PyBuffer_FillInfo(view, (PyObject *)buffer, buffer->start, buffer->length, readonly, flags);
+    Py_DECREF((PyObject *)buffer);
+    return failed;
+}
+
+static int buffer_get(PyObject *object, Py_buffer *view, int flags)
+{
+    Buffer *buffer = (Buffer *)object;
+
+    return PyBuffer_FillInfo(view, object, buffer->start, buffer->length, buffer->readonly, flags);
+}
+
+static void buffer_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    Map *map = ((Buffer *)object)->map;
+    int error;
+
+    if (map != NULL) {
+        tally(&map->buffers, -1);
+        error = map_release(map);
+        if (error != 0)
+            report(map->file, error, "unmap", (PyObject *)type);
+        Py_DECREF((PyObject *)map);
+    }
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+static PyType_Slot buffer_slots[] = {
+    {Py_tp_dealloc, buffer_dealloc},
+    {Py_bf_getbuffer, buffer_get},
+    {Py_tp_doc, "What keeps the memory that a buffer is on: the obj of a memoryview."},
+    {0, NULL},
+};
+
+PyType_Spec buffer_spec = {
+    "mappedfile._memory.Buffer", sizeof(Buffer), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, buffer_slots,
+};
+
+/* Use: a call under way, for the calls that Python makes through cffi. Leaving the with statement ends it; if an interrupt comes
+ * before that, its deallocation does. */
+typedef struct {
+    PyObject_HEAD
+    Map *map;      /* NULL once it has ended, and for an empty range */
+    File *file;    /* NULL if that was closed already */
+    int64_t first; /* the range, from the map's start on */
+    int64_t count;
+    unsigned long long address; /* of the pages of the range */
+    unsigned long long size;    /* bytes in them */
+    long long offset;           /* in the file */
+    unsigned long long handle;  /* the address of the mf_file while the use lasts; 0: the file is closed */
+} Use;
+
+PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inwards, int64_t window)
+{
+    State *state = file->state;
+    Use *use = PyObject_New(Use, state->use_type);
+    size_t size = 0;
+
+    if (use == NULL)
+        return NULL;
+    memset((char *)use + sizeof(PyObject), 0, sizeof *use - sizeof(PyObject));
+    use->first = first;
+    use->count = count;
+    if (map != NULL) {
+        use->map = (Map *)Py_NewRef((PyObject *)map);
+        tally(&map->users, 1);
+        if (count != 0) {
+            char *start = inwards ? pages_within(map, first, count, window, &size) : pages_around(map, first, count, &size);
+
+            use->address = (uintptr_t)start;
+            use->size = size;
+            use->offset = map->offset + (start - map->map.base);
+        }
+    }
+    if (file_use(file)) {
+        use->file = (File *)Py_NewRef((PyObject *)file);
+        use->handle = (uintptr_t)&file->file;
+    }
+    return (PyObject *)use;
+}
+
+/* Ends it. Returns the system's code; *about is the file that it is about, for the caller to let go. */
+static int use_end(Use *use, File **about)
+{
+    Map *map = use->map;
+    File *file = use->file;
+    int error = 0, closing;
+
+    *about = NULL;
+    use->map = NULL;
+    use->file = NULL;
+    use->handle = 0;
+    if (map != NULL) {
+        error = map_release(map);
+        *about = (File *)Py_NewRef((PyObject *)map->file);
+        Py_DECREF((PyObject *)map);
+    }
+    if (file != NULL) {
+        closing = file_release(file);
+        error = error != 0 ? error : closing;
+        Py_XDECREF((PyObject *)*about);
+        *about = file;
+    }
+    return error;
+}
+
+static PyObject *use_exit(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+    File *file;
+    int error = use_end((Use *)object, &file);
+
+    (void)args;
+    (void)n;
+    if (error != 0)
+        raise_os_error(file, error, "unmap");
+    Py_XDECREF((PyObject *)file);
+    return error != 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *use_enter(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return Py_NewRef(object);
+}
+
+/* Raises if bytes of the range are gone. */
+static PyObject *use_check(PyObject *object, PyObject *unused)
+{
+    Use *use = (Use *)object;
+    int64_t at;
+
+    (void)unused;
+    if (use->map != NULL && is_lost(use->map, use->first, use->count, &at))
+        return raise_fault(use->map->file, at);
+    return Py_NewRef(Py_None);
+}
+
+/* touch(place, size): reads a byte of every page there, from address on. */
+static PyObject *use_touch(PyObject *object, PyObject *args)
+{
+    Use *use = (Use *)object;
+    unsigned long long place, size;
+    size_t page;
+    char byte;
+    int failed;
+    int64_t at;
+
+    if (!PyArg_ParseTuple(args, "KK", &place, &size))
+        return NULL;
+    if (use->map == NULL || place > use->size || size > use->size - place) {
+        PyErr_SetString(PyExc_ValueError, "the use has ended, or the range is not in it");
+        return NULL;
+    }
+    page = use->map->file->state->call.system.page_size;
+    WITHOUT_GIL(failed = use->map->file->state->call.copy(&use->map->map, &byte, 0, (char *)(uintptr_t)(use->address + place),
+                                                          (ptrdiff_t)page, (size_t)((size + page - 1) / page)));
+    at = use->offset + (int64_t)place - use->map->offset - (int64_t)use->map->slack;
+    if (is_lost(use->map, at, (int64_t)size, &at) || failed)
+        return raise_fault(use->map->file, at);
+    return Py_NewRef(Py_None);
+}
+
+static void use_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    File *file;
+    int error = use_end((Use *)object, &file);
+
+    if (error != 0)
+        report(file, error, "unmap", (PyObject *)type);
+    Py_XDECREF((PyObject *)file);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef use_methods[] = {
+    {"__enter__", use_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))use_exit, METH_FASTCALL, NULL},
+    {"touch", use_touch, METH_VARARGS, NULL},
+    {"check", use_check, METH_NOARGS, "Raise MappingFault if bytes of the range are gone."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef use_members[] = {
+    {"address", T_ULONGLONG, offsetof(Use, address), READONLY, "of the pages that have a byte of the range"},
+    {"size", T_ULONGLONG, offsetof(Use, size), READONLY, "of these pages, in bytes"},
+    {"offset", T_LONGLONG, offsetof(Use, offset), READONLY, "of these pages in the file, in bytes"},
+    {"handle", T_ULONGLONG, offsetof(Use, handle), READONLY, "the address of the mf_file, or 0 when that is closed"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot use_slots[] = {
+    {Py_tp_dealloc, use_dealloc}, {Py_tp_methods, use_methods}, {Py_tp_members, use_members}, {0, NULL},
+};
+
+PyType_Spec use_spec = {
+    "mappedfile._memory.Use", sizeof(Use), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, use_slots,
+};
+
+/* The module */
+
+static State *state_of(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+/* connect(table, os_error, mapping_fault, lock_error, alive_error): called once, by _system.py. */
+static PyObject *connect(PyObject *module, PyObject *args)
+{
+    State *state = state_of(module);
+    PyObject *os_error, *mapping_fault, *lock_error, *alive_error;
+    Py_buffer table;
+
+    if (!PyArg_ParseTuple(args, "y*OOOO", &table, &os_error, &mapping_fault, &lock_error, &alive_error))
+        return NULL;
+    if (state->os_error != NULL || table.len != sizeof state->call) {
+        PyBuffer_Release(&table);
+        PyErr_SetString(PyExc_RuntimeError, "the backend is connected already, or is of another version");
+        return NULL;
+    }
+    memcpy(&state->call, table.buf, sizeof state->call);
+    PyBuffer_Release(&table);
+    state->os_error = Py_NewRef(os_error);
+    state->mapping_fault = Py_NewRef(mapping_fault);
+    state->lock_error = Py_NewRef(lock_error);
+    state->alive_error = Py_NewRef(alive_error);
+    return Py_NewRef(Py_None);
+}
+
+/* guard_policy(policy=None): returns what it was, and sets it. */
+static PyObject *guard_policy(PyObject *module, PyObject *args)
+{
+    State *state = state_of(module);
+    int before = state->guard, policy = before;
+
+    if (!PyArg_ParseTuple(args, "|i", &policy))
+        return NULL;
+    state->guard = policy;
+    return PyLong_FromLong(before);
+}
+
+static int execute(PyObject *module)
+{
+    State *state = state_of(module);
+    struct {
+        PyTypeObject **type;
+        PyType_Spec *spec;
+    } all[] = {
+        {&state->file_type, &file_spec}, {&state->map_type, &map_spec},       {&state->buffer_type, &buffer_spec},
+        {&state->use_type, &use_spec},   {&state->window_type, &window_spec}, {&state->iterator_type, &iterator_spec},
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof all / sizeof all[0]; i++) {
+        *all[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, all[i].spec, NULL);
+        if (*all[i].type == NULL)
+            return -1;
+    }
+    if (PyModule_AddType(module, state->window_type) < 0 || PyModule_AddType(module, state->buffer_type) < 0 ||
+        PyModule_AddIntMacro(module, GUARD_PENDING) < 0 || PyModule_AddIntMacro(module, GUARD_WANTED) < 0 ||
+        PyModule_AddIntMacro(module, GUARD_REFUSED) < 0 || PyModule_AddIntMacro(module, MF_READ) < 0 ||
+        PyModule_AddIntMacro(module, MF_WRITE) < 0 || PyModule_AddIntMacro(module, MF_COPY) < 0 ||
+        PyModule_AddIntMacro(module, MF_EXISTING) < 0 || PyModule_AddIntMacro(module, MF_EMPTIED) < 0 ||
+        PyModule_AddIntMacro(module, MF_NEW) < 0)
+        return -1;
+    return 0;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = state_of(module);
+
+    Py_VISIT(state->file_type);
+    Py_VISIT(state->map_type);
+    Py_VISIT(state->buffer_type);
+    Py_VISIT(state->use_type);
+    Py_VISIT(state->window_type);
+    Py_VISIT(state->iterator_type);
+    Py_VISIT(state->os_error);
+    Py_VISIT(state->mapping_fault);
+    Py_VISIT(state->lock_error);
+    Py_VISIT(state->alive_error);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    State *state = state_of(module);
+
+    Py_CLEAR(state->file_type);
+    Py_CLEAR(state->map_type);
+    Py_CLEAR(state->buffer_type);
+    Py_CLEAR(state->use_type);
+    Py_CLEAR(state->window_type);
+    Py_CLEAR(state->iterator_type);
+    Py_CLEAR(state->os_error);
+    Py_CLEAR(state->mapping_fault);
+    Py_CLEAR(state->lock_error);
+    Py_CLEAR(state->alive_error);
+    return 0;
+}
+
+static PyMethodDef functions[] = {
+    {"connect", connect, METH_VARARGS, NULL},
+    {"guard_policy", guard_policy, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, execute},
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "mappedfile._memory", NULL,         sizeof(State), functions,
+    module_slots,          module_traverse,      module_clear, NULL,
+};
+
+PyMODINIT_FUNC PyInit__memory(void)
+{
+    return PyModuleDef_Init(&definition);
+}

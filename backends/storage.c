@@ -1,0 +1,1002 @@
+/* A file's size, and the map of the whole file that goes with it: open, view, grow, shrink, refresh, lock, close.
+ *
+ * One thread at a time changes the size. What it prepares (a longer file, a section, a map) is put in place in one step, with
+ * the lock: until then every other thread sees the old state, and a failure leaves it. No Python code runs in between but the
+ * handlers of signals, and these find the old state too. */
+#include "memory.h"
+
+static int is_too_late(Window *self)
+{
+    if (self->open)
+        return 0;
+    raise_closed(self);
+    return 1;
+}
+
+/* Taking turns */
+
+static void end_change(Window *self)
+{
+    File *file = self->file;
+    PyThread_type_lock unused = NULL;
+    int error;
+
+    LOCK(file);
+    file->changer = 0;
+    if (file->waiting > 0) {
+        PyThread_acquire_lock(file->turn, NOWAIT_LOCK); /* it may have been given to somebody who has not woken up yet */
+        PyThread_release_lock(file->turn);
+    } else {
+        unused = file->turn;
+        file->turn = NULL;
+    }
+    UNLOCK(file);
+    if (unused != NULL)
+        PyThread_free_lock(unused);
+    error = file_release(file);
+    if (error != 0)
+        raise_os_error(file, error, "close");
+}
+
+static PyThread_type_lock new_turn(void)
+{
+    PyThread_type_lock turn = PyThread_allocate_lock();
+
+    if (turn != NULL)
+        PyThread_acquire_lock(turn, NOWAIT_LOCK);
+    return turn;
+}
+
+/* Waits until nobody else changes the size, and keeps others from it; the file stays open meanwhile. Or raises, and returns -1. */
+static int begin_change(Window *self)
+{
+    File *file = self->file;
+    unsigned long me = PyThread_get_thread_ident();
+    int process;
+
+    if (file == NULL || !self->open || !file_use(file)) {
+        raise_closed(self);
+        return -1;
+    }
+    process = file->state->call.process();
+    for (;;) {
+        PyThread_type_lock turn;
+        PyLockStatus status;
+
+        LOCK(file);
+        if (file->changer != 0 && file->changing_process != process) { /* its thread is in the parent */
+            file->changer = 0;
+            file->waiting = 0;
+            file->turn = NULL;
+        }
+        if (file->changer == 0) {
+            file->changer = me;
+            file->changing_process = process;
+            UNLOCK(file);
+            return 0;
+        }
+        if (file->changer == me) {
+            UNLOCK(file);
+            PyErr_Format(PyExc_BufferError, "the size of %R is being changed: a signal handler cannot change it, or map it, too",
+                         file->name);
+            break;
+        }
+        if (file->turn == NULL)
+            file->turn = new_turn();
+        turn = file->turn;
+        if (turn == NULL) {
+            UNLOCK(file);
+            PyErr_NoMemory();
+            break;
+        }
+        file->waiting++;
+        UNLOCK(file);
+        WITHOUT_GIL(status = PyThread_acquire_lock_timed(turn, -1, 1));
+        LOCK(file);
+        file->waiting--;
+        UNLOCK(file);
+        if (status == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
+            break;
+    }
+    file_release(file);
+    return -1;
+}
+
+/* Whether another thread may be changing the size. */
+static int is_changing(File *file)
+{
+    return file->changer != 0;
+}
+
+/* Paths */
+
+/* A path as the system takes it; *keep is to be let go after use. NULL: an exception is set. */
+static const mf_char *native_path(PyObject *path, PyObject **keep)
+{
+#ifdef _WIN32
+    wchar_t *wide = NULL;
+    PyObject *text = NULL;
+
+    *keep = NULL;
+    if (PyUnicode_FSDecoder(path, &text)) {
+        wide = PyUnicode_AsWideCharString(text, NULL);
+        Py_DECREF(text);
+        if (wide != NULL) {
+            *keep = PyBytes_FromStringAndSize((char *)wide, (Py_ssize_t)((wcslen(wide) + 1) * sizeof(wchar_t)));
+            PyMem_Free(wide);
+        }
+    }
+    return *keep == NULL ? NULL : (const wchar_t *)(void *)PyBytes_AsString(*keep);
+#else
+    *keep = NULL;
+    return PyUnicode_FSConverter(path, keep) ? PyBytes_AsString(*keep) : NULL;
+#endif
+}
+
+static void remove_path(State *state, PyObject *path)
+{
+    PyObject *kind, *value, *trace, *keep = NULL;
+    const mf_char *native;
+
+    PyErr_Fetch(&kind, &value, &trace);
+    native = native_path(path, &keep);
+    if (native != NULL)
+        state->call.remove(native); /* of two errors, the one that led here is told */
+    Py_XDECREF(keep);
+    PyErr_Clear();
+    PyErr_Restore(kind, value, trace);
+}
+
+/* Growing the file */
+
+/* Moves the end of the file. Returns the system's code, or -1 when an exception is set; the file is as it was then. */
+static int grow_file(File *file, int64_t size, int64_t grown, mf_section *out)
+{
+    const mf_table *call = &file->state->call;
+    mf_growth growth = {size, grown, size, 0, !file->sparse};
+    int error;
+
+    CALL_AGAIN(file->state, error, call->grow(&file->file, &growth, out));
+    if (error != call->system.interrupted || !PyErr_Occurred())
+        return error;
+    call->set_size(&file->file, size);
+    return -1;
+}
+
+/* The same for the size that the file has already. */
+static int open_section(File *file, mf_section *out)
+{
+    int error;
+
+    CALL_AGAIN(file->state, error, file->state->call.open_section(&file->file, file->access, out));
+    return error;
+}
+
+/* Locking */
+
+/* Locks the first length bytes of a map; or leaves nothing locked. Returns the system's code. The caller uses the map. */
+static int lock_pages(Map *map, int64_t length)
+{
+    State *state = map->file->state;
+    size_t size;
+    char *base = pages_around(map, 0, length, &size);
+    int error;
+
+    CALL_AGAIN(state, error, state->call.lock(base, size));
+    if (error == state->call.system.over_quota && state->call.allow_locked(size) == 0)
+        CALL_AGAIN(state, error, state->call.lock(base, size));
+    if (error != 0) /* what was locked before a page came that could not be read */
+        state->call.unlock(base, size);
+    return error;
+}
+
+static int unlock_pages(Map *map, int64_t length)
+{
+    size_t size;
+    char *base = pages_around(map, 0, length, &size);
+    int error;
+
+    CALL_AGAIN(map->file->state, error, map->file->state->call.unlock(base, size));
+    return error;
+}
+
+/* Raises what locking so much of a map failed with. */
+static void raise_lock_error(Map *map, int64_t length, int code)
+{
+    State *state = map->file->state;
+    PyObject *error;
+    size_t size;
+    char *base = pages_around(map, 0, length, &size);
+
+    if (PyErr_Occurred())
+        return;
+    error = PyObject_CallFunction(state->lock_error, "iOn", code, map->file->name, (Py_ssize_t)size);
+    if (error == Py_None) { /* no limit says no: so a page cannot be read, perhaps */
+        Py_DECREF(error);
+        WITHOUT_GIL(size = (size_t)state->call.advise(base, size, MF_POPULATE_READ));
+        if ((int)size == state->call.system.bad_address)
+            raise_fault(map->file, -1);
+        else
+            raise_os_error(map->file, code, "lock");
+    } else if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+}
+
+static int is_locked(File *file)
+{
+    return file->locked != 0 && file->locked == file->state->call.process();
+}
+
+/* The map of the whole file */
+
+/* Ends the window's use of its map; returns the system's code. */
+static int let_go(Window *self)
+{
+    Map *map;
+
+    LOCK(self->file);
+    map = self->owns ? self->map : NULL;
+    self->owns = 0;
+    self->start = NULL;
+    UNLOCK(self->file);
+    return map == NULL ? 0 : map_release(map);
+}
+
+static void put_in_place(Window *self, Map *map)
+{
+    PyObject *before = (PyObject *)self->map;
+
+    self->map = map;
+    self->owns = 1;
+    self->start = map->map.base + map->slack;
+    Py_XDECREF((PyObject *)before);
+}
+
+/* Makes a section anew where a shrink, or a file without bytes, left none. */
+static int remake_section(Window *self)
+{
+    File *file = self->file;
+    mf_section section = {-1, 0};
+    int error = 0;
+
+    if (begin_change(self) < 0)
+        return -1;
+    if (file->section.handle == -1) {
+        error = open_section(file, &section);
+        if (error == 0) {
+            LOCK(file);
+            file->section = section;
+            if (section.size < self->length)
+                self->length = section.size; /* what others did shows after refresh(); but what is gone is gone */
+            UNLOCK(file);
+        }
+    }
+    if (error != 0)
+        raise_os_error(file, error, "map");
+    end_change(self);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int needs_section(File *file)
+{
+    return file->state->call.system.has_sections && file->section.handle == -1;
+}
+
+/* Maps the whole file, which nobody is changing; locked if it is to be. */
+static int map_whole(Window *self)
+{
+    File *file = self->file;
+    int error = guard(file->state, 1);
+    Map *map = NULL;
+
+    if (error == 0) {
+        LOCK(file);
+        if (self->open && self->start == NULL && self->length > 0) {
+            map = map_new(file, &file->section, 0, self->length, file->reserve, &error);
+            if (map != NULL && !file->locked)
+                put_in_place(self, map);
+        }
+        UNLOCK(file);
+    }
+    if (error != 0) {
+        raise_os_error(file, error, "map");
+        return -1;
+    }
+    if (map == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    if (!file->locked || self->map == map)
+        return 0;
+    /* The caller has seen to it that no other thread changes the size. */
+    if (is_locked(file)) {
+        error = lock_pages(map, map_length(map));
+        if (error != 0)
+            raise_lock_error(map, map_length(map), error);
+    }
+    LOCK(file);
+    if (error == 0 && self->open)
+        put_in_place(self, map);
+    UNLOCK(file);
+    if (self->map != map) {
+        map_release(map);
+        Py_DECREF((PyObject *)map);
+        return error != 0 || is_too_late(self) ? -1 : 0;
+    }
+    return 0;
+}
+
+int window_map(Window *self)
+{
+    File *file = self->file;
+    int failed = 0;
+
+    for (;;) {
+        if (file == NULL || !self->open) {
+            raise_closed(self);
+            return -1;
+        }
+        if (self->start != NULL || self->length == 0)
+            return 0;
+        if (needs_section(file)) {
+            failed = remake_section(self);
+        } else if (is_changing(file) || file->locked) {
+            failed = begin_change(self);
+            if (failed == 0) {
+                failed = needs_section(file) ? 0 : map_whole(self);
+                end_change(self);
+            }
+        } else {
+            failed = map_whole(self);
+        }
+        if (failed || PyErr_Occurred())
+            return -1;
+    }
+}
+
+/* Opening and closing */
+
+static void raise_unsupported(PyObject *why)
+{
+    PyObject *io = why == NULL ? NULL : PyImport_ImportModule("io");
+    PyObject *kind = io == NULL ? NULL : PyObject_GetAttrString(io, "UnsupportedOperation");
+
+    if (kind != NULL)
+        PyErr_SetObject(kind, why);
+    Py_XDECREF(kind);
+    Py_XDECREF(io);
+    Py_XDECREF(why);
+}
+
+PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    Window *self = (Window *)object;
+    State *state = PyType_GetModuleState(type);
+    const mf_table *call = &state->call;
+    PyObject *path, *name, *mode, *keep = NULL;
+    const mf_char *native = NULL;
+    int64_t size = 0, reserve;
+    intptr_t handle;
+    int error, access, found, sparse;
+    File *file;
+
+    if (n != 9 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "_open takes path, handle, name, mode, access, found, size, sparse, reserve");
+        return NULL;
+    }
+    path = args[0];
+    handle = (intptr_t)PyLong_AsSsize_t(args[1]);
+    name = args[2];
+    mode = args[3];
+    access = (int)PyLong_AsLong(args[4]);
+    found = (int)PyLong_AsLong(args[5]);
+    sparse = PyObject_IsTrue(args[7]);
+    if (PyErr_Occurred() || (args[6] != Py_None && to_size(args[6], "size", &size) < 0) ||
+        to_size(args[8], "reserve", &reserve) < 0)
+        return NULL;
+    if (reserve != 0 && !call->system.can_reserve) {
+        raise_unsupported(
+            PyUnicode_FromString("this system cannot reserve address space: capabilities().reserve is false"));
+        return NULL;
+    }
+    if (self->file != NULL) {
+        PyErr_Format(PyExc_ValueError, "this object has opened %R already: make another MappedFile", self->file->name);
+        return NULL;
+    }
+    file = file_new(state, name);
+    if (file == NULL)
+        return NULL;
+    file->access = access;
+    file->sparse = sparse;
+    file->reserve = (uint64_t)reserve > PTRDIFF_MAX ? PTRDIFF_MAX : (size_t)reserve;
+    if (path != Py_None) {
+        native = native_path(path, &keep);
+        if (native == NULL)
+            goto failed;
+        CALL_AGAIN(state, error, call->open(native, access, found, &file->file));
+        Py_DECREF(keep);
+    } else {
+        CALL_AGAIN(state, error, call->duplicate(handle, access, found, &file->file));
+    }
+    if (error != 0) {
+        raise_os_error(file, error, "open");
+        goto failed;
+    }
+    file->users = 1;
+    if (size > 0) {
+        error = grow_file(file, 0, size, &file->section);
+    } else if (call->system.has_sections) {
+        error = open_section(file, &file->section);
+    } else {
+        file->section.size = file->file.size;
+    }
+    if (error == 0 && self->file != NULL) {
+        PyErr_SetString(PyExc_ValueError, "another thread has opened this object");
+        error = -1;
+    }
+    if (error != 0) {
+        raise_os_error(file, error, "open");
+        file_release(file);
+        if (found == MF_NEW && path != Py_None)
+            remove_path(state, path);
+        goto failed;
+    }
+    self->file = file;
+    self->mode = Py_NewRef(mode);
+    self->whole = 1;
+    self->length = file->section.size;
+    self->open = 1;
+    return Py_NewRef(Py_None);
+
+failed:
+    Py_DECREF((PyObject *)file);
+    return NULL;
+}
+
+PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+    Window *self = (Window *)object, *view;
+    File *file = self->file;
+    int64_t offset, length = -1;
+    int error;
+    Map *map = NULL;
+
+    if (n != 3 || !PyType_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "_view takes a type, an offset and a length");
+        return NULL;
+    }
+    if (to_size(args[1], "offset", &offset) < 0 || (args[2] != Py_None && to_size(args[2], "length", &length) < 0))
+        return NULL;
+    /* It may run finalizers, so it comes before anything is looked at. */
+    view = (Window *)PyType_GenericAlloc((PyTypeObject *)args[0], 0);
+    if (view == NULL)
+        return NULL;
+    if (file == NULL || !self->open)
+        goto closed;
+    error = guard(file->state, 0);
+    if (error != 0) {
+        raise_os_error(file, error, "map");
+        goto failed;
+    }
+    while (self->open && length != 0 && offset < self->length && needs_section(file))
+        if (remake_section(self) < 0)
+            goto failed;
+    LOCK(file);
+    if (!self->open) {
+        UNLOCK(file);
+        goto closed;
+    }
+    if (to_range(self, offset, self->length, &length) < 0) {
+        UNLOCK(file);
+        goto failed;
+    }
+    if (length > 0)
+        map = map_new(file, &file->section, offset, length, 0, &error);
+    if (map != NULL || length == 0) {
+        view->file = (File *)Py_NewRef((PyObject *)file);
+        view->offset = offset;
+        view->length = length;
+        view->open = 1;
+        tally(&file->views, 1);
+        if (map != NULL)
+            put_in_place(view, map);
+    }
+    UNLOCK(file);
+    if (view->open)
+        return (PyObject *)view;
+    raise_os_error(file, error, "map");
+failed:
+    Py_DECREF(view);
+    return NULL;
+closed:
+    Py_DECREF(view);
+    return raise_closed(self);
+}
+
+/* Closes a window that is open; returns the system's code. */
+static int shut(Window *self)
+{
+    File *file = self->file;
+    int error, closing = 0;
+
+    LOCK(file);
+    if (!self->open) {
+        UNLOCK(file);
+        return 0;
+    }
+    self->open = 0;
+    if (!self->whole)
+        tally(&file->views, -1);
+    UNLOCK(file);
+    error = let_go(self);
+    if (self->whole)
+        closing = file_release(file);
+    return error != 0 ? error : closing;
+}
+
+/* Raises BufferError if anything of a window is alive. */
+static int refuse_if_alive(Window *self, PyObject *(*what)(Window *, int64_t), int64_t size)
+{
+    uintptr_t views = 0, buffers = 0;
+    PyObject *text;
+
+    if (self->whole) {
+        views = self->file->views;
+        buffers = file_buffers(self->file);
+    } else if (self->map != NULL) {
+        buffers = self->map->buffers;
+    }
+    if (views == 0 && buffers == 0)
+        return 0;
+    text = what(self, size);
+    if (text != NULL) {
+        raise_alive(self->file, views, buffers, text);
+        Py_DECREF(text);
+    }
+    return -1;
+}
+
+static PyObject *to_close(Window *self, int64_t unused)
+{
+    (void)unused;
+    return PyUnicode_FromFormat("close %R", self);
+}
+
+static PyObject *to_shrink(Window *self, int64_t size)
+{
+    return PyUnicode_FromFormat("shrink %R to %lld bytes", self, (long long)size);
+}
+
+PyObject *window_close(PyObject *object, PyObject *strict)
+{
+    Window *self = (Window *)object;
+    int error, is_strict = PyObject_IsTrue(strict);
+
+    if (is_strict < 0)
+        return NULL;
+    if (self->file == NULL || !self->open)
+        return Py_NewRef(Py_None);
+    if (is_strict && refuse_if_alive(self, to_close, 0) < 0)
+        return NULL;
+    error = shut(self);
+    if (error != 0)
+        return raise_os_error(self->file, error, "close");
+    return Py_NewRef(Py_None);
+}
+
+void window_drop(Window *self)
+{
+    int error = self->file == NULL ? 0 : shut(self);
+
+    if (error != 0) {
+        raise_os_error(self->file, error, "close");
+        PyErr_WriteUnraisable((PyObject *)Py_TYPE((PyObject *)self));
+    }
+}
+
+PyObject *window_abandon(PyObject *object, PyObject *created)
+{
+    Window *self = (Window *)object;
+
+    if (self->file != NULL && self->open) {
+        shut(self); /* the error that led here is told */
+        if (PyObject_IsTrue(created) == 1)
+            remove_path(self->file->state, self->file->name);
+    }
+    return Py_NewRef(Py_None);
+}
+
+/* Another size */
+
+/* Copies bytes unless they are there already: a private page that is not written to stays the file's. What is gone on either side
+ * is left out: its map has its mark. */
+static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_t count, char *room)
+{
+    const mf_table *call = &from->file->state->call;
+    char *source = from->map.base + from->slack + first, *target = to->map.base + to->slack + place;
+    int64_t at;
+
+    if (call->copy(&from->map, room, 1, source, 1, count) != 0 || is_lost(from, first, (int64_t)count, &at) ||
+        call->copy(&to->map, room + count, 1, target, 1, count) != 0 || is_lost(to, place, (int64_t)count, &at))
+        return;
+    if (memcmp(room, room + count, count) != 0)
+        call->copy(&to->map, target, 1, room, 1, count);
+}
+
+/* Has a private map show what it would not by itself: what was written into the map before it, and is nowhere else; or, when it
+ * is the same map, what others appended in the page where the file ended, and it has a copy of. */
+static int keep_private(Window *self, Map *present, Map *next, const mf_section *section)
+{
+    int64_t page = (int64_t)self->file->state->call.system.page_size, size = self->length, at, count;
+    char *room = PyMem_Malloc(2 * (size_t)page);
+    int error = 0;
+
+    if (room == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (next == present) {
+        count = (page - size % page) % page;
+        if (count > section->size - size)
+            count = section->size - size;
+        if (count > 0) {
+            Map *tail = map_new(self->file, section, size, count, 0, &error);
+
+            if (tail != NULL) {
+                copy_changed(tail, 0, present, size, (size_t)count, room);
+                error = map_release(tail);
+                Py_DECREF((PyObject *)tail);
+            } else if (error == 0) {
+                error = -1;
+            }
+        }
+    } else {
+        if (size > section->size)
+            size = section->size;
+        for (at = 0; at < size; at += page)
+            copy_changed(present, at, next, at, (size_t)(size - at < page ? size - at : page), room);
+    }
+    PyMem_Free(room);
+    return error;
+}
+
+/* Locks the next map instead of the present one, or more of that; or fails and leaves the lock as it is. */
+static int lock_next(Window *self, Map *present, Map *next, int64_t length)
+{
+    int error;
+
+    if (present != NULL) {
+        tally(&present->users, 1); /* another thread may close the file meanwhile */
+        unlock_pages(present, self->length); /* there may be no room for two locked maps */
+    }
+    tally(&next->users, 1);
+    error = lock_pages(next, length);
+    if (error != 0) {
+        if (present != NULL)
+            lock_pages(present, self->length < map_length(present) ? self->length : map_length(present));
+        raise_lock_error(next, length, error);
+    }
+    map_release(next);
+    if (present != NULL)
+        map_release(present);
+    return error == 0 ? 0 : -1;
+}
+
+/* Has a map made longer, wherever it is then, if the system can and nobody else uses it. */
+static int move(Window *self, Map *map, int64_t length)
+{
+    if (map->users != 1 || self->file->state->call.remap(&map->map, map->slack + (size_t)length) != 0)
+        return 0;
+    self->start = map->map.base + map->slack;
+    return 1;
+}
+
+/* Finds the map that the window is to have for a section: spare, if there is one; the present one, longer perhaps; or another.
+ * NULL: none is needed, or *error says why there is none. Called with the lock. */
+static Map *next_map(Window *self, Map *present, const mf_section *section, Map *spare, int *error)
+{
+    File *file = self->file;
+    int64_t length = section->size;
+    Map *next;
+
+    *error = 0;
+    if (length == 0 || (present == NULL && !is_locked(file)))
+        return NULL;
+    if (spare != NULL)
+        next = (Map *)Py_NewRef((PyObject *)spare);
+    else if (present != NULL && present->map.lost_to == 0 && (length <= map_room(present) || move(self, present, length)))
+        next = (Map *)Py_NewRef((PyObject *)present);
+    else
+        next = map_new(file, section, 0, length, file->reserve, error);
+    if (next == NULL) {
+        *error = *error != 0 ? *error : -1;
+        return NULL;
+    }
+    if (next == present || next == spare)
+        tally(&next->users, 1);
+    if (length > map_length(next))
+        *error = file->state->call.extend(&next->map, section, next->offset, next->slack + (size_t)length);
+    return next;
+}
+
+/* Puts a section in place, and a map of what it covers if the file is mapped now. Or fails, and nothing has changed. Returns the
+ * system's code, or -1 when an exception is set. */
+static int adopt(Window *self, const mf_section *section, Map *spare)
+{
+    File *file = self->file;
+    Map *present, *next;
+    mf_section old;
+    int error, closing;
+
+    LOCK(file);
+    present = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
+    next = next_map(self, present, section, spare, &error);
+    if (error == 0 && next != NULL && present != NULL && file->access == MF_COPY)
+        error = keep_private(self, present, next, section);
+    UNLOCK(file);
+    if (error == 0 && next != NULL && is_locked(file))
+        error = lock_next(self, present, next, section->size);
+    LOCK(file);
+    if (error == 0 && is_too_late(self))
+        error = -1;
+    if (error == 0) {
+        old = file->section;
+        file->section = *section;
+        self->length = section->size;
+        if (next != NULL && next != present) {
+            put_in_place(self, (Map *)Py_NewRef((PyObject *)next));
+            tally(&next->users, 1);
+        } else if (next == NULL) {
+            self->owns = 0;
+            self->start = NULL;
+        }
+    }
+    UNLOCK(file);
+    if (next != NULL) {
+        closing = map_release(next); /* what it was used for here */
+        if (error == 0)
+            error = closing;
+    }
+    if (error == 0) { /* from here on it is done, whatever the system says of what it is given back */
+        error = file->state->call.close_section(&old);
+        if (present != NULL && next != present) {
+            closing = map_release(present);
+            error = error != 0 ? error : closing;
+        }
+        if (error != 0)
+            raise_os_error(file, error, "unmap");
+        error = 0;
+    }
+    Py_XDECREF((PyObject *)next);
+    Py_XDECREF((PyObject *)present);
+    return error;
+}
+
+static void close_section(File *file, mf_section *section)
+{
+    file->state->call.close_section(section); /* of two errors, the first is told */
+}
+
+static int grow(Window *self, int64_t old, int64_t new)
+{
+    File *file = self->file;
+    const mf_system *system = &file->state->call.system;
+    mf_section section = {-1, 0};
+    Map *spare = NULL;
+    int error = 0;
+
+    /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room comes first. */
+    if (system->has_sections && system->can_reserve) {
+        LOCK(file);
+        if (self->owns && new > map_room(self->map) && !needs_section(file) && (uint64_t)new <= PTRDIFF_MAX) {
+            size_t room = (size_t)new > file->reserve ? (size_t)new : file->reserve;
+
+            spare = map_new(file, &file->section, 0, self->length, room, &error);
+            error = spare == NULL && error == 0 ? -1 : error;
+        }
+        UNLOCK(file);
+    }
+    if (error == 0)
+        error = grow_file(file, old, new, &section);
+    if (error == 0) {
+        error = adopt(self, &section, spare);
+        if (error != 0 && (file->state->call.set_size(&file->file, old) == 0 || !self->open)) {
+            close_section(file, &section);
+        } else if (error != 0) {
+            /* There was no way back: it has grown, and the map of the whole is made when it is used. */
+            mf_section before;
+
+            LOCK(file);
+            before = file->section;
+            file->section = section;
+            self->length = section.size;
+            UNLOCK(file);
+            let_go(self);
+            close_section(file, &before);
+            error = PyErr_Occurred() ? -1 : 0;
+        }
+    }
+    if (spare != NULL) {
+        map_release(spare);
+        Py_DECREF((PyObject *)spare);
+    }
+    return error;
+}
+
+static int shrink(Window *self, int64_t new)
+{
+    File *file = self->file;
+    int64_t before = self->length;
+    int error, closing, busy;
+
+    if (refuse_if_alive(self, to_shrink, new) < 0)
+        return -1;
+    LOCK(file);
+    /* A call under way uses the map of the whole, or of a view that is closed. */
+    busy = self->owns ? self->map->users != 1 || file->file.maps != 1 : file->file.maps != 0;
+    if (!busy && new < before)
+        self->length = new; /* from here on no view is made of what goes */
+    UNLOCK(file);
+    if (busy) {
+        PyErr_Format(PyExc_BufferError, "cannot shrink %R to %lld bytes: a call in another thread is using its memory", file->name,
+                     (long long)new);
+        return -1;
+    }
+    error = let_go(self);
+    closing = file->state->call.close_section(&file->section); /* Windows cuts no file that has one */
+    error = error != 0 ? error : closing;
+    if (error == 0)
+        CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
+    LOCK(file);
+    if (error != 0)
+        self->length = before;
+    else
+        self->length = file->section.size = new;
+    UNLOCK(file);
+    return error;
+}
+
+/* Looks up the size that the file has. */
+static int size_now(File *file, int64_t *size)
+{
+    int error;
+
+    CALL_AGAIN(file->state, error, file->state->call.get_size(&file->file, size));
+    return error;
+}
+
+/* Takes note of the size that the file has. */
+static int take_note(Window *self)
+{
+    mf_section section = {-1, 0};
+    int error = open_section(self->file, &section);
+
+    if (error == 0) {
+        error = adopt(self, &section, NULL);
+        if (error != 0)
+            close_section(self->file, &section);
+    }
+    return error;
+}
+
+PyObject *window_resize(PyObject *object, PyObject *number)
+{
+    Window *self = (Window *)object;
+    File *file = self->file;
+    int64_t new, now;
+    int error;
+
+    if (to_size(number, "size", &new) < 0)
+        return NULL;
+    if (self->open && file->access != MF_WRITE) {
+        raise_unsupported(PyUnicode_FromFormat(
+            "a file opened in mode %R cannot be resized: open it in mode 'r+', 'w+' or 'x+'", self->mode));
+        return NULL;
+    }
+    if (begin_change(self) < 0)
+        return NULL;
+    if (file->file.faults != 0) {
+        raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);
+        error = -1;
+    } else {
+        error = size_now(file, &now);
+        if (error == 0 && new < now && now > self->length) {
+            PyErr_Format(PyExc_ValueError,
+                         "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to %lld, and that would cut off "
+                         "what they wrote: refresh() first",
+                         file->name, (long long)new, (long long)self->length, (long long)now);
+            error = -1;
+        } else if (error == 0 && new < now) {
+            error = shrink(self, new);
+        } else if (error == 0 && new > now) {
+            error = grow(self, now, new);
+        } else if (error == 0 && new != self->length) {
+            error = take_note(self);
+        }
+    }
+    if (error != 0)
+        raise_os_error(file, error, "resize");
+    end_change(self);
+    if (error == 0 && !PyErr_Occurred() && is_locked(file))
+        window_map(self); /* which locks it */
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+PyObject *window_refresh(PyObject *object, PyObject *unused)
+{
+    Window *self = (Window *)object;
+    File *file = self->file;
+    uintptr_t faults;
+    int64_t now;
+    int error, differs = 0;
+
+    (void)unused;
+    if (begin_change(self) < 0)
+        return NULL;
+    faults = file->file.faults;
+    mf_add(&file->file.faults, -(intptr_t)faults);
+    error = size_now(file, &now);
+    if (error == 0) {
+        differs = now != self->length || (self->owns && self->map->map.lost_to != 0);
+        if (differs)
+            error = take_note(self);
+    }
+    if (error != 0) {
+        mf_add(&file->file.faults, (intptr_t)faults);
+        raise_os_error(file, error, "refresh");
+    }
+    end_change(self);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(differs || faults != 0);
+}
+
+PyObject *window_lock(PyObject *object, PyObject *unused)
+{
+    Window *self = (Window *)object;
+    int64_t length;
+    Map *map;
+    int error;
+
+    (void)unused;
+    if (self->file == NULL || !self->open)
+        return raise_closed(self);
+    if (self->whole)
+        self->file->locked = self->file->state->call.process(); /* first: a map that is made meanwhile is locked too */
+    map = window_use(self, &length);
+    if (map != NULL) {
+        error = lock_pages(map, length);
+        if (error != 0)
+            raise_lock_error(map, length, error);
+        window_release(self, map);
+    }
+    if (!PyErr_Occurred())
+        return Py_NewRef(Py_None);
+    if (self->whole)
+        self->file->locked = 0;
+    return NULL;
+}
+
+PyObject *window_unlock(PyObject *object, PyObject *unused)
+{
+    Window *self = (Window *)object;
+    int error = 0;
+    Map *map = NULL;
+
+    (void)unused;
+    if (self->file == NULL || !self->open)
+        return raise_closed(self);
+    if (self->whole)
+        self->file->locked = 0;
+    LOCK(self->file);
+    if (self->start != NULL) {
+        map = (Map *)Py_NewRef((PyObject *)self->map);
+        tally(&map->users, 1);
+    }
+    UNLOCK(self->file);
+    if (map != NULL) {
+        error = unlock_pages(map, self->length < map_length(map) ? self->length : map_length(map));
+        window_release(self, map);
+    }
+    if (error != 0)
+        raise_os_error(self->file, error, "unlock");
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}

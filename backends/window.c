@@ -1,0 +1,1101 @@
+/* Window: bytes of a file in memory, as Python sees them. MappedFile and View are Python classes on top of it.
+ *
+ * The caller's objects are converted first, since that may run code of his; then the window is looked at, and used without any
+ * Python code in between. What takes longer is a use of the map (memory.h), and the window may be closed meanwhile. */
+#include "memory.h"
+
+#define SHORT_SEARCH (64 << 10) /* bytes */
+#define SEARCH_PIECE (1 << 20)
+#define LOOK_EVERY 50 /* milliseconds, for signals */
+
+const char *kind_of(const Window *self)
+{
+    return self->whole || self->file == NULL ? "mapped file" : "view";
+}
+
+PyObject *raise_closed(Window *self)
+{
+    if (self->file == NULL)
+        PyErr_Format(PyExc_ValueError, "the %s was never opened", kind_of(self));
+    else
+        PyErr_Format(PyExc_ValueError, "the %s on %R is closed", kind_of(self), self->file->name);
+    return NULL;
+}
+
+static PyObject *raise_readonly(Window *self, PyObject *kind)
+{
+    PyErr_Format(kind, "the %s on %R is read-only: open the file in mode 'r+' or 'c'", kind_of(self), self->file->name);
+    return NULL;
+}
+
+/* Numbers of the caller's */
+
+int to_size(PyObject *number, const char *what, int64_t *out)
+{
+    PyObject *index = PyNumber_Index(number);
+    int overflow;
+
+    if (index == NULL)
+        return -1;
+    *out = PyLong_AsLongLongAndOverflow(index, &overflow);
+    if (overflow > 0)
+        PyErr_Format(PyExc_OverflowError, "%s must be at most 9223372036854775807 bytes, not %R", what, index);
+    else if (overflow < 0 || (*out < 0 && !PyErr_Occurred()))
+        PyErr_Format(PyExc_ValueError, "%s must be 0 or more bytes, not %R", what, index);
+    Py_DECREF(index);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+int to_range(Window *self, int64_t first, int64_t size, int64_t *count)
+{
+    if (first > size) {
+        PyErr_Format(PyExc_ValueError, "offset %lld is past the end of the %s, which has %lld bytes", (long long)first, kind_of(self),
+                     (long long)size);
+        return -1;
+    }
+    if (*count < 0)
+        *count = size - first;
+    if (*count > size - first) {
+        PyErr_Format(PyExc_ValueError, "offset %lld and length %lld reach past the end of the %s, which has %lld bytes",
+                     (long long)first, (long long)*count, kind_of(self), (long long)size);
+        return -1;
+    }
+    return 0;
+}
+
+/* Two of the caller's: where a range begins and, unless that is None, how long it is; -1: to the end. */
+static int to_numbers(PyObject *offset, PyObject *length, int64_t *first, int64_t *count)
+{
+    *count = -1;
+    if (to_size(offset, "offset", first) < 0)
+        return -1;
+    return length == Py_None ? 0 : to_size(length, "length", count);
+}
+
+/* Sorts the arguments of a fast call by name: known names them, and so many can be given by place. What was not given is NULL. */
+static int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place, PyObject **out,
+                        PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    Py_ssize_t i, named = names == NULL ? 0 : PyTuple_Size(names);
+    int at;
+
+    if (n > by_place) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd positional arguments, not %zd", function, by_place, n);
+        return -1;
+    }
+    for (i = 0; i < n; i++)
+        out[i] = args[i];
+    for (i = 0; i < named; i++) {
+        PyObject *name = PyTuple_GetItem(names, i);
+
+        for (at = 0; at < number && PyUnicode_CompareWithASCIIString(name, known[at]) != 0; at++)
+            ;
+        if (at == number || out[at] != NULL) {
+            PyErr_Format(PyExc_TypeError, at == number ? "%s() takes no argument %R" : "%s() was given %R twice", function, name);
+            return -1;
+        }
+        out[at] = args[n + i];
+    }
+    return 0;
+}
+
+/* Bytes of the caller's, one after the other. */
+static int to_bytes(PyObject *value, Py_buffer *out)
+{
+    PyObject *view, *bytes;
+    int failed;
+
+    if (PyObject_GetBuffer(value, out, PyBUF_FULL_RO) < 0)
+        return -1;
+    if (PyBuffer_IsContiguous(out, 'C'))
+        return 0;
+    PyBuffer_Release(out);
+    view = PyMemoryView_FromObject(value);
+    bytes = view == NULL ? NULL : PyObject_CallMethod(view, "tobytes", NULL);
+    failed = bytes == NULL ? -1 : PyObject_GetBuffer(bytes, out, PyBUF_SIMPLE);
+    Py_XDECREF(view);
+    Py_XDECREF(bytes);
+    return failed;
+}
+
+/* A byte of the caller's. */
+static int to_byte(PyObject *value, char *out)
+{
+    Py_ssize_t number = PyNumber_AsSsize_t(value, NULL);
+
+    if (number == -1 && PyErr_Occurred())
+        return -1;
+    if (number < 0 || number > 255) {
+        PyErr_Format(PyExc_ValueError, "a byte must be in range(0, 256), not %R", value);
+        return -1;
+    }
+    *out = (char)number;
+    return 0;
+}
+
+/* The memory */
+
+Map *window_use(Window *self, int64_t *length)
+{
+    Map *map = NULL;
+
+    *length = 0;
+    while (map == NULL) {
+        if (window_map(self) < 0)
+            return NULL;
+        LOCK(self->file);
+        if (self->start != NULL) {
+            map = (Map *)Py_NewRef((PyObject *)self->map);
+            tally(&map->users, 1);
+            *length = self->length;
+        }
+        UNLOCK(self->file);
+        if (map == NULL && self->open && self->length == 0)
+            break;
+    }
+    return map;
+}
+
+int window_release(Window *self, Map *map)
+{
+    int error = map_release(map);
+
+    if (error != 0)
+        raise_os_error(self->file, error, "unmap");
+    Py_DECREF((PyObject *)map);
+    return error;
+}
+
+/* Raises MappingFault if what was just done with a range met bytes that are gone: failed is the backend's code. */
+static int judge(const Map *map, int failed, int64_t first, int64_t count)
+{
+    int64_t at = map->offset + (int64_t)map->slack + first;
+
+    if (failed == 0 && map->map.lost_to == 0)
+        return 0;
+    if (!is_lost(map, first, count, &at) && failed == 0)
+        return 0;
+    raise_fault(map->file, at);
+    return -1;
+}
+
+/* Copies out of the map, or into it: the window is mapped, the range lies in it, and the caller has the lock. */
+static int copy(const Map *map, char *to, const char *from, Py_ssize_t count)
+{
+#ifdef _WIN32
+    return map->file->state->call.copy((mf_mapping *)&map->map, to, 1, from, 1, (size_t)count);
+#else
+    (void)map; /* the guard lets nothing fail here */
+    memmove(to, from, (size_t)count);
+    return 0;
+#endif
+}
+
+static int is_whole(const Map *map)
+{
+#ifndef _WIN32
+    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler put zeros there */
+#endif
+    return WITHOUT_GUARD || map->map.lost_to == 0;
+}
+
+/* Has the window ready for a look at its bytes, and takes the lock; or raises and returns -1. */
+static int look(Window *self)
+{
+    for (;;) {
+        if (self->file != NULL) {
+            LOCK(self->file);
+            if (self->start != NULL || (self->open && self->length == 0))
+                return 0;
+            UNLOCK(self->file);
+        }
+        if (window_map(self) < 0)
+            return -1;
+    }
+}
+
+static PyObject *raise_index(PyObject *key, int64_t length)
+{
+    if (key != NULL) /* NULL: of an iterator, which ends there */
+        PyErr_Format(PyExc_IndexError, "index %R is out of range for %lld bytes", key, (long long)length);
+    return NULL;
+}
+
+static PyObject *get_byte(Window *self, Py_ssize_t place, PyObject *key)
+{
+    Py_ssize_t at = place;
+    int64_t length;
+    char byte;
+    Map *map;
+    int failed;
+
+    if (look(self) < 0)
+        return NULL;
+    length = self->length;
+    if (at < 0)
+        at += (Py_ssize_t)length;
+    if (at < 0 || at >= length) {
+        UNLOCK(self->file);
+        return raise_index(key, length);
+    }
+    map = self->map;
+    failed = copy(map, &byte, self->start + at, 1);
+    if (failed == 0 && is_whole(map)) {
+        UNLOCK(self->file);
+        return PyLong_FromLong((unsigned char)byte);
+    }
+    Py_INCREF((PyObject *)map);
+    UNLOCK(self->file);
+    failed = judge(map, failed, at, 1);
+    Py_DECREF((PyObject *)map);
+    return failed ? NULL : PyLong_FromLong((unsigned char)byte);
+}
+
+static PyObject *get_slice(Window *self, PyObject *key)
+{
+    Py_ssize_t start, stop, step, count;
+    PyObject *bytes;
+    int64_t first;
+    Map *map;
+    int failed;
+
+    if (PySlice_Unpack(key, &start, &stop, &step) < 0 || look(self) < 0)
+        return NULL;
+    count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
+    bytes = PyBytes_FromStringAndSize(NULL, count);
+    if (bytes == NULL || count == 0) {
+        UNLOCK(self->file);
+        return bytes;
+    }
+    map = self->map;
+    if (step == 1)
+        failed = copy(map, PyBytes_AsString(bytes), self->start + start, count);
+    else
+        failed = self->file->state->call.copy(&map->map, PyBytes_AsString(bytes), 1, self->start + start, step, (size_t)count);
+    if (failed == 0 && is_whole(map)) {
+        UNLOCK(self->file);
+        return bytes;
+    }
+    Py_INCREF((PyObject *)map);
+    UNLOCK(self->file);
+    first = step > 0 ? start : start + (count - 1) * step;
+    failed = judge(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
+    Py_DECREF((PyObject *)map);
+    if (failed)
+        Py_CLEAR(bytes);
+    return bytes;
+}
+
+static PyObject *raise_key(PyObject *key)
+{
+    PyErr_Format(PyExc_TypeError, "indices must be integers or slices, not %R", Py_TYPE(key));
+    return NULL;
+}
+
+static PyObject *subscript(PyObject *object, PyObject *key)
+{
+    Window *self = (Window *)object;
+    Py_ssize_t place;
+
+    if (PyLong_CheckExact(key)) {
+        place = PyLong_AsSsize_t(key);
+        if (place != -1 || !PyErr_Occurred())
+            return get_byte(self, place, key);
+        PyErr_Clear(); /* it is told below */
+    }
+    if (Py_IS_TYPE(key, &PySlice_Type))
+        return get_slice(self, key);
+    if (!PyIndex_Check(key))
+        return raise_key(key);
+    place = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    if (place == -1 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_IndexError) && self->open) {
+            PyErr_Clear();
+            raise_index(key, self->length);
+        }
+        return NULL;
+    }
+    return get_byte(self, place, key);
+}
+
+/* For reversed(). */
+static PyObject *item(PyObject *object, Py_ssize_t place)
+{
+    PyObject *key = PyLong_FromSsize_t(place);
+    PyObject *byte = key == NULL ? NULL : get_byte((Window *)object, place, key);
+
+    Py_XDECREF(key);
+    return byte;
+}
+
+static Py_ssize_t length_of(PyObject *object)
+{
+    Window *self = (Window *)object;
+
+    if (!self->open) {
+        raise_closed(self);
+        return -1;
+    }
+    if (self->length > PY_SSIZE_T_MAX) {
+        PyErr_Format(PyExc_OverflowError, "the %s has %lld bytes, which this Python cannot count", kind_of(self),
+                     (long long)self->length);
+        return -1;
+    }
+    return (Py_ssize_t)self->length;
+}
+
+/* Writes what it is given, and sees to the lock; the window can be written. */
+static int put(Window *self, Py_ssize_t first, Py_ssize_t step, const char *from, Py_ssize_t count)
+{
+    Map *map = self->map;
+    int failed;
+
+    if (step == 1)
+        failed = copy(map, self->start + first, from, count);
+    else
+        failed = self->file->state->call.copy(&map->map, self->start + first, step, from, 1, (size_t)count);
+    if (failed == 0 && is_whole(map)) {
+        UNLOCK(self->file);
+        return 0;
+    }
+    Py_INCREF((PyObject *)map);
+    UNLOCK(self->file);
+    if (step < 0)
+        first += (count - 1) * step;
+    failed = judge(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
+    Py_DECREF((PyObject *)map);
+    return failed;
+}
+
+static int set_byte(Window *self, PyObject *key, PyObject *value)
+{
+    Py_ssize_t place;
+    int64_t length;
+    char byte;
+
+    if (!PyIndex_Check(key)) {
+        raise_key(key);
+        return -1;
+    }
+    place = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    if (place == -1 && PyErr_Occurred())
+        return -1;
+    if (!PyIndex_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "a byte is set to an int from 0 to 255, not to %R; to set bytes, write w[%zd:%zd] = ...",
+                     Py_TYPE(value), place, place + 1);
+        return -1;
+    }
+    if (to_byte(value, &byte) < 0 || look(self) < 0)
+        return -1;
+    length = self->length;
+    if (place < 0)
+        place += (Py_ssize_t)length;
+    if (place < 0 || place >= length) {
+        UNLOCK(self->file);
+        raise_index(key, length);
+        return -1;
+    }
+    return put(self, place, 1, &byte, 1);
+}
+
+static int set_slice(Window *self, PyObject *key, PyObject *value)
+{
+    Py_ssize_t start, stop, step, count;
+    Py_buffer data;
+    char *apart = NULL;
+    int failed = -1;
+
+    if (PySlice_Unpack(key, &start, &stop, &step) < 0)
+        return -1;
+    if (!PyObject_CheckBuffer(value)) {
+        PyErr_Format(PyExc_TypeError, "a slice is set to a bytes-like object, not to %R", Py_TYPE(value));
+        return -1;
+    }
+    if (to_bytes(value, &data) < 0)
+        return -1;
+    /* Bytes that are in a map themselves, this one perhaps, are copied in one go as memmove does, or beforehand. */
+    if (step != 1 && !PyBytes_CheckExact(value)) {
+        apart = PyMem_Malloc((size_t)data.len + 1);
+        if (apart == NULL) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        memcpy(apart, data.buf, (size_t)data.len);
+    }
+    if (look(self) < 0)
+        goto done;
+    count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
+    if (data.len != count) {
+        UNLOCK(self->file);
+        PyErr_Format(PyExc_ValueError, "a slice of %zd bytes cannot be set to %zd bytes", count, data.len);
+    } else if (count == 0) {
+        UNLOCK(self->file);
+        failed = 0;
+    } else {
+        failed = put(self, start, step, apart != NULL ? apart : data.buf, count);
+    }
+done:
+    PyMem_Free(apart);
+    PyBuffer_Release(&data);
+    return failed;
+}
+
+static int assign(PyObject *object, PyObject *key, PyObject *value)
+{
+    Window *self = (Window *)object;
+
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "the bytes of a file cannot be deleted: set them, or resize() the file");
+        return -1;
+    }
+    if (!self->open || self->file->access == MF_READ) {
+        if (!self->open)
+            raise_closed(self);
+        else
+            raise_readonly(self, PyExc_TypeError);
+        return -1;
+    }
+    return Py_IS_TYPE(key, &PySlice_Type) ? set_slice(self, key, value) : set_byte(self, key, value);
+}
+
+/* Iteration */
+
+typedef struct {
+    PyObject_HEAD
+    Window *window; /* NULL at the end */
+    Py_ssize_t place;
+} Iterator;
+
+static PyObject *iterate(PyObject *object)
+{
+    Window *self = (Window *)object;
+    Iterator *iterator;
+
+    if (!self->open)
+        return raise_closed(self);
+    iterator = PyObject_New(Iterator, self->file->state->iterator_type);
+    if (iterator != NULL) {
+        iterator->window = (Window *)Py_NewRef(object);
+        iterator->place = 0;
+    }
+    return (PyObject *)iterator;
+}
+
+static PyObject *iterator_next(PyObject *object)
+{
+    Iterator *self = (Iterator *)object;
+    PyObject *byte;
+
+    if (self->window == NULL)
+        return NULL;
+    byte = get_byte(self->window, self->place++, NULL);
+    if (byte == NULL && !PyErr_Occurred()) {
+        Py_DECREF((PyObject *)self->window);
+        self->window = NULL;
+    }
+    return byte;
+}
+
+static void iterator_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+
+    Py_XDECREF((PyObject *)((Iterator *)object)->window);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+static PyType_Slot iterator_slots[] = {
+    {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, iterator_next}, {Py_tp_dealloc, iterator_dealloc}, {0, NULL},
+};
+
+PyType_Spec iterator_spec = {
+    "mappedfile._memory.Iterator", sizeof(Iterator), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, iterator_slots,
+};
+
+/* Searching */
+
+typedef enum { FIND, RFIND, COUNT } Search;
+
+typedef struct {
+    Search kind;
+    const char *needle;
+    int64_t needle_length;
+    int64_t first; /* the range, which moves on */
+    int64_t last;
+    int64_t result;
+    int done;
+} Task;
+
+/* Looks through a piece of the window. Returns the backend's code. */
+static int search_piece(const mf_table *call, Map *map, const char *start, Task *task, int64_t piece)
+{
+    mf_searcher *const how[] = {call->find, call->rfind, call->count};
+    int64_t first = task->first, last = task->last, found = -1;
+    size_t end = 0;
+    int error;
+
+    /* A match that begins in the piece ends in it. */
+    if (piece < last - first - (task->needle_length - 1)) {
+        if (task->kind == RFIND)
+            first = last - piece - (task->needle_length - 1);
+        else
+            last = first + piece + (task->needle_length - 1);
+    }
+    error = call->search(&map->map, how[task->kind], start + first, (size_t)(last - first), task->needle,
+                         (size_t)task->needle_length, &end, &found);
+    if (error != 0)
+        return error;
+    task->done = first == task->first && last == task->last;
+    if (task->kind == COUNT) {
+        task->result += found;
+        task->first += (int64_t)end > piece ? (int64_t)end : piece;
+    } else if (found >= 0) {
+        task->result = first + found;
+        task->done = 1;
+    } else if (task->kind == RFIND) {
+        task->last -= piece;
+    } else {
+        task->first += piece;
+    }
+    task->done = task->done || task->last - task->first < task->needle_length;
+    return 0;
+}
+
+/* The same until it is through. Signals are looked at from time to time: returns -1 if a handler raised. */
+static int search_long(const mf_table *call, Map *map, const char *start, Task *task)
+{
+    int64_t piece = SEARCH_PIECE > 16 * task->needle_length ? SEARCH_PIECE : 16 * task->needle_length;
+    int64_t then = call->milliseconds();
+    int error = 0;
+    PyThreadState *thread = PyEval_SaveThread();
+
+    while (error == 0 && !task->done) {
+        error = search_piece(call, map, start, task, piece);
+        if (error == 0 && !task->done && call->milliseconds() - then >= LOOK_EVERY) {
+            PyEval_RestoreThread(thread);
+            error = PyErr_CheckSignals();
+            thread = PyEval_SaveThread();
+            then = call->milliseconds();
+        }
+    }
+    PyEval_RestoreThread(thread);
+    return error;
+}
+
+/* Resolves what begins and ends a search, as bytes.find does; the first may lie past the end. */
+static void clamp(int64_t length, int64_t *first, int64_t *last)
+{
+    if (*first < 0)
+        *first = *first + length > 0 ? *first + length : 0;
+    if (*last < 0)
+        *last = *last + length > 0 ? *last + length : 0;
+    if (*last > length)
+        *last = length;
+}
+
+/* Whether there is anything to look for; otherwise the result is there. */
+static int begin_search(Task *task, int64_t length)
+{
+    clamp(length, &task->first, &task->last);
+    task->result = task->kind == COUNT ? 0 : -1;
+    task->done = 0;
+    if (task->last - task->first < task->needle_length)
+        return 0;
+    if (task->needle_length != 0)
+        return 1;
+    task->result = task->kind == COUNT ? task->last - task->first + 1 : task->kind == FIND ? task->first : task->last;
+    return 0;
+}
+
+static int search_window(Window *self, Task *task)
+{
+    const mf_table *call;
+    int64_t first, last;
+    Map *map = NULL;
+    int error = 0;
+
+    if (look(self) < 0)
+        return -1;
+    if (!begin_search(task, self->length)) {
+        UNLOCK(self->file);
+        return 0;
+    }
+    call = &self->file->state->call;
+    first = task->first;
+    last = task->last;
+    /* What is near is found while nothing else can run: to let it costs more than to look through this much. */
+    error = search_piece(call, self->map, self->start, task, SHORT_SEARCH);
+    map = self->map;
+    if (error == 0 && task->done && is_whole(map)) {
+        UNLOCK(self->file);
+        return 0;
+    }
+    Py_INCREF((PyObject *)map);
+    tally(&map->users, 1);
+    UNLOCK(self->file);
+    if (error == 0 && !task->done)
+        error = search_long(call, map, map->map.base + map->slack, task);
+    if (error >= 0)
+        error = judge(map, error, first, last - first);
+    return window_release(self, map) != 0 ? -1 : error;
+}
+
+static int to_limit(PyObject *limit, int64_t *out)
+{
+    if (limit == Py_None)
+        return 0;
+    *out = PyNumber_AsSsize_t(limit, NULL); /* to the nearest that there is */
+    return *out == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *search(Window *self, Search kind, const char *name, PyObject *const *args, Py_ssize_t n)
+{
+    Task task = {kind, NULL, 0, 0, PY_SSIZE_T_MAX, 0, 0};
+    Py_buffer data = {0};
+    char byte;
+    int error;
+
+    if (n < 1 || n > 3) {
+        PyErr_Format(PyExc_TypeError, "%s() takes what to search for, and where to start and end: 1 to 3 arguments, not %zd", name, n);
+        return NULL;
+    }
+    if ((n > 1 && to_limit(args[1], &task.first) < 0) || (n > 2 && to_limit(args[2], &task.last) < 0))
+        return NULL;
+    if (PyBytes_CheckExact(args[0])) {
+        task.needle = PyBytes_AsString(args[0]);
+        task.needle_length = PyBytes_Size(args[0]);
+    } else if (PyObject_CheckBuffer(args[0])) {
+        if (to_bytes(args[0], &data) < 0)
+            return NULL;
+        task.needle = data.buf;
+        task.needle_length = data.len;
+    } else if (PyIndex_Check(args[0])) {
+        if (to_byte(args[0], &byte) < 0)
+            return NULL;
+        task.needle = &byte;
+        task.needle_length = 1;
+    } else {
+        return PyErr_Format(PyExc_TypeError, "what to search for must be bytes-like, or an int for one byte, not %R",
+                            Py_TYPE(args[0]));
+    }
+    error = search_window(self, &task);
+    if (data.obj != NULL)
+        PyBuffer_Release(&data);
+    return error != 0 ? NULL : PyLong_FromLongLong(task.result);
+}
+
+static PyObject *window_find(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return search((Window *)self, FIND, "find", args, n);
+}
+
+static PyObject *window_rfind(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return search((Window *)self, RFIND, "rfind", args, n);
+}
+
+static PyObject *window_count(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return search((Window *)self, COUNT, "count", args, n);
+}
+
+/* A number first, as in bytes: np.int64(65) is a byte here, though it is bytes-like too. */
+static int contains(PyObject *object, PyObject *sub)
+{
+    PyObject *number = NULL, *place;
+    long long found;
+
+    if (PyIndex_Check(sub) && !PyBytes_Check(sub)) {
+        number = PyNumber_Index(sub);
+        if (number == NULL)
+            return -1;
+    }
+    place = search((Window *)object, FIND, "find", number != NULL ? &number : &sub, 1);
+    Py_XDECREF(number);
+    if (place == NULL)
+        return -1;
+    found = PyLong_AsLongLong(place);
+    Py_DECREF(place);
+    return found >= 0;
+}
+
+/* Buffers */
+
+static int get_buffer(PyObject *object, Py_buffer *view, int flags)
+{
+    Window *self = (Window *)object;
+    int failed, readonly;
+
+    if (view == NULL) {
+        PyErr_SetString(PyExc_BufferError, "a buffer needs a view");
+        return -1;
+    }
+    view->obj = NULL;
+    if (look(self) < 0)
+        return -1;
+    readonly = self->file->access == MF_READ;
+    if (readonly && (flags & PyBUF_WRITABLE) == PyBUF_WRITABLE) {
+        UNLOCK(self->file);
+        raise_readonly(self, PyExc_BufferError);
+        return -1;
+    }
+    failed = export(self->file->state, self->length == 0 ? NULL : self->map, self->start, self->length, readonly, view, flags);
+    UNLOCK(self->file);
+    return failed;
+}
+
+/* Nothing is to be done, since buffers count when they come and go. But NumPy keeps a buffer of an object that can release one,
+ * and of any other a bare address. */
+static void release_buffer(PyObject *object, Py_buffer *view)
+{
+    (void)object;
+    (void)view;
+}
+
+static PyObject *window_data(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyMemoryView_FromObject(self);
+}
+
+/* Flushing and other calls of the system */
+
+static PyObject *sync_file(Window *self, int durable)
+{
+    File *file = self->file;
+    State *state = file->state;
+    int error = 0, closing;
+
+    if (!file_use(file))
+        return raise_closed(self);
+    if (!state->call.system.sync_covers_maps)
+        error = flush_maps(file, durable);
+    if (error == 0)
+        CALL_AGAIN(state, error, state->call.sync(&file->file, durable));
+    closing = file_release(file);
+    if (error != 0 || closing != 0)
+        return raise_os_error(file, error != 0 ? error : closing, "flush");
+    if (file->file.faults != 0)
+        return raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
+{
+    File *file = self->file;
+    State *state = file->state;
+    const mf_table *call = &state->call;
+    int64_t length, at;
+    int error, used, closing = 0;
+    size_t size;
+    char *base;
+    Map *map;
+
+    used = file_use(file);
+    if (durable && !used)
+        return PyErr_Format(PyExc_ValueError,
+                            "the file %R is closed, and a durable flush needs it: flush before closing it, or use "
+                            "flush(durable=False)",
+                            file->name);
+    map = window_use(self, &length);
+    if (map != NULL && to_range(self, first, length, &count) < 0) { /* another thread has cut the file short */
+        window_release(self, map);
+        map = NULL;
+    }
+    if (map == NULL) {
+        if (used)
+            file_release(file);
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    base = pages_around(map, first, count, &size);
+    at = map->offset + (base - map->map.base);
+    CALL_AGAIN(state, error, call->flush(used ? &file->file : NULL, base, size, at, durable));
+    if (error == 0 && durable && !call->system.flush_reaches_device)
+        CALL_AGAIN(state, error, call->sync(&file->file, 1));
+    if (error == 0 && is_lost(map, first, count, &at)) {
+        raise_fault(file, at);
+        error = -1;
+    }
+    if (error != 0)
+        raise_os_error(file, error, "flush");
+    window_release(self, map);
+    if (used)
+        closing = file_release(file);
+    if (closing != 0)
+        raise_os_error(file, closing, "close");
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+/* flush(offset=0, length=None, *, durable=True) */
+static PyObject *window_flush(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    static const char *const known[] = {"offset", "length", "durable"};
+    Window *self = (Window *)object;
+    PyObject *given[3] = {NULL, NULL, NULL};
+    int64_t first = 0, count = -1;
+    int durable;
+
+    if (to_arguments("flush", known, 3, 2, given, args, n, names) < 0)
+        return NULL;
+    durable = given[2] == NULL ? 1 : PyObject_IsTrue(given[2]);
+    if (durable < 0 || (given[0] != NULL && to_size(given[0], "offset", &first) < 0) ||
+        (given[1] != NULL && given[1] != Py_None && to_size(given[1], "length", &count) < 0))
+        return NULL;
+    if (!self->open)
+        return raise_closed(self);
+    if (self->whole && first == 0 && count < 0 && self->file->access == MF_WRITE)
+        return sync_file(self, durable);
+    if (to_range(self, first, self->length, &count) < 0)
+        return NULL;
+    if (count == 0 || self->file->access != MF_WRITE)
+        return Py_NewRef(Py_None);
+    return flush_range(self, first, count, durable);
+}
+
+static PyObject *window_use_range(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+    Window *self = (Window *)object;
+    int64_t first, count, length;
+    PyObject *use = NULL;
+    Map *map;
+
+    if (n != 3) {
+        PyErr_SetString(PyExc_TypeError, "_use takes offset, length and inwards");
+        return NULL;
+    }
+    if (to_numbers(args[0], args[1], &first, &count) < 0)
+        return NULL;
+    if (!self->open)
+        return raise_closed(self);
+    if (to_range(self, first, self->length, &count) < 0)
+        return NULL;
+    map = window_use(self, &length);
+    if (map == NULL && PyErr_Occurred())
+        return NULL;
+    if (to_range(self, first, length, &count) == 0)
+        use = use_new(map, self->file, first, count, PyObject_IsTrue(args[2]), length);
+    if (map != NULL && window_release(self, map) != 0)
+        Py_CLEAR(use);
+    return use;
+}
+
+/* State */
+
+static PyObject *get_closed(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(!((Window *)self)->open);
+}
+
+static PyObject *get_mapped(PyObject *object, void *unused)
+{
+    Window *self = (Window *)object;
+
+    (void)unused;
+    return PyBool_FromLong(self->map != NULL && (self->open ? self->start != NULL : self->map->users != 0));
+}
+
+static PyObject *get_faulted(PyObject *object, void *unused)
+{
+    Window *self = (Window *)object;
+
+    (void)unused;
+    if (self->whole)
+        return PyBool_FromLong(self->file->file.faults != 0);
+    return PyBool_FromLong(self->map != NULL && self->map->map.lost_to != 0);
+}
+
+static PyObject *get_readonly(PyObject *object, void *unused)
+{
+    Window *self = (Window *)object;
+
+    (void)unused;
+    return PyBool_FromLong(self->file != NULL && self->file->access == MF_READ);
+}
+
+static PyObject *get_name(PyObject *object, void *unused)
+{
+    Window *self = (Window *)object;
+
+    (void)unused;
+    return self->file == NULL ? raise_closed(self) : Py_NewRef(self->file->name);
+}
+
+static PyObject *get_mode(PyObject *object, void *unused)
+{
+    Window *self = (Window *)object;
+
+    (void)unused;
+    return self->mode == NULL ? raise_closed(self) : Py_NewRef(self->mode);
+}
+
+static PyObject *get_access(PyObject *object, void *unused)
+{
+    Window *self = (Window *)object;
+
+    (void)unused;
+    return self->file == NULL ? raise_closed(self) : PyLong_FromLong(self->file->access);
+}
+
+static PyObject *get_offset(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLongLong(((Window *)self)->offset);
+}
+
+static PyObject *get_length(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLongLong(((Window *)self)->length);
+}
+
+static PyObject *get_handle(PyObject *object, void *unused)
+{
+    Window *self = (Window *)object;
+
+    (void)unused;
+    if (!self->open)
+        return raise_closed(self);
+    return PyLong_FromSsize_t((Py_ssize_t)self->file->file.handle);
+}
+
+static int refuse_init(PyObject *self, PyObject *args, PyObject *names)
+{
+    (void)args;
+    (void)names;
+    PyErr_Format(PyExc_TypeError, "%R is made by MappedFile.view(), and not by itself", Py_TYPE(self));
+    return -1;
+}
+
+/* Was forgotten while open: it is given back first, by C alone, and then told. */
+static void finalize(PyObject *object)
+{
+    Window *self = (Window *)object;
+    PyObject *kind, *value, *trace, *told, *source, *name;
+
+    if (!self->open)
+        return;
+    PyErr_Fetch(&kind, &value, &trace);
+    told = PyObject_Repr(object);
+    window_drop(self);
+    if (told == NULL) {
+        PyErr_WriteUnraisable((PyObject *)Py_TYPE(object));
+    } else {
+        /* Given a source, warnings imports tracemalloc, which fails while the interpreter ends. */
+        name = PyUnicode_FromString("tracemalloc");
+        source = name == NULL ? NULL : PyImport_GetModule(name);
+        if (PyErr_ResourceWarning(source != NULL && PyObject_HasAttrString(source, "is_tracing") ? object : NULL, 1, "unclosed %U",
+                                  told) < 0)
+            PyErr_WriteUnraisable((PyObject *)Py_TYPE(object));
+        Py_XDECREF(source);
+        Py_XDECREF(name);
+        Py_DECREF(told);
+    }
+    PyErr_Restore(kind, value, trace);
+}
+
+static void dealloc(PyObject *object)
+{
+    Window *self = (Window *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+
+    if (self->open)
+        window_drop(self);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs(object);
+    Py_XDECREF((PyObject *)self->map);
+    Py_XDECREF((PyObject *)self->file);
+    Py_XDECREF(self->mode);
+    release(object);
+    Py_DECREF(type);
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function)
+
+static PyMethodDef methods[] = {
+    {"find", FAST(window_find), METH_FASTCALL,
+     "find($self, sub, start=None, end=None, /)\n--\n\n"
+     "Return the lowest index where *sub* (bytes-like, or an int for one byte) begins, or -1: ``bytes.find``.\n\n"
+     "A long search runs without the GIL, in time linear in the length."},
+    {"rfind", FAST(window_rfind), METH_FASTCALL,
+     "rfind($self, sub, start=None, end=None, /)\n--\n\n"
+     "Return the highest index where *sub* begins, or -1: ``bytes.rfind``."},
+    {"count", FAST(window_count), METH_FASTCALL,
+     "count($self, sub, start=None, end=None, /)\n--\n\n"
+     "Return how often *sub* occurs without overlaps: ``bytes.count``."},
+    {"_open", FAST(window_open), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_view", FAST(window_view), METH_FASTCALL, NULL},
+    {"_close", window_close, METH_O, NULL},
+    {"_abandon", window_abandon, METH_O, NULL},
+    {"flush", FAST(window_flush), METH_FASTCALL | METH_KEYWORDS,
+     "flush($self, offset=0, length=None, *, durable=True)\n--\n\n"
+     "Write what was changed back to the file.\n\n"
+     "*offset* and *length* are bytes in the window; no *length* reaches to its end. When it returns the range is on\n"
+     "stable storage; with ``durable=False`` write-back is only started. Without a range a mapped file writes back\n"
+     "everything that was written through it and its views, closed ones too, and its size. Read-only and private windows\n"
+     "have nothing to write.\n\n"
+     "Raises ``ValueError`` for a range outside the window, on a closed window, and for a durable flush of a view whose\n"
+     "file is closed; ``OSError`` when the system could not write; ``MappingFault`` when bytes of the range are gone.\n\n"
+     "Linux: ``msync(MS_SYNC)``, or ``sync_file_range``; macOS adds ``F_FULLFSYNC`` (fsync(2)); Windows:\n"
+     "``FlushViewOfFile``, then ``FlushFileBuffers`` (FlushViewOfFile, Remarks)."},
+    {"_use", FAST(window_use_range), METH_FASTCALL, NULL},
+    {"_resize", window_resize, METH_O, NULL},
+    {"_refresh", window_refresh, METH_NOARGS, NULL},
+    {"_lock", window_lock, METH_NOARGS, NULL},
+    {"_unlock", window_unlock, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef properties[] = {
+    {"data", window_data, NULL,
+     "A new memoryview of the memory, without a copy; read-only if the window is.\n\n"
+     "It keeps the memory: closing its owner, or resizing the file, leaves it as it is. The memory is unmapped when\n"
+     "the last buffer, and whatever was made from it, has gone.",
+     NULL},
+    {"closed", get_closed, NULL, "Whether ``close()`` was called.", NULL},
+    {"mapped", get_mapped, NULL,
+     "Whether the memory is mapped now. After ``close()``: whether a buffer still keeps it.", NULL},
+    {"faulted", get_faulted, NULL,
+     "Whether bytes of the map are gone: the file was cut short under it, or its device failed.\n\n"
+     "Buffers read zeros there; access through this object raises ``MappingFault``. ``refresh()`` maps a file anew.",
+     NULL},
+    {"readonly", get_readonly, NULL, "Whether the bytes cannot be written (mode ``\"r\"``).", NULL},
+    {"name", get_name, NULL,
+     "What the file was opened by: the path as it was given, the name of the file object, or the descriptor.", NULL},
+    {"_mode", get_mode, NULL, NULL, NULL},
+    {"_access", get_access, NULL, NULL, NULL},
+    {"_offset", get_offset, NULL, NULL, NULL},
+    {"_length", get_length, NULL, NULL, NULL},
+    {"_handle", get_handle, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Window, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_mp_subscript, subscript},
+    {Py_mp_ass_subscript, assign},
+    {Py_sq_length, length_of},
+    {Py_sq_item, item},
+    {Py_sq_contains, contains},
+    {Py_tp_iter, iterate},
+    {Py_bf_getbuffer, get_buffer},
+    {Py_bf_releasebuffer, release_buffer},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {Py_tp_members, members},
+    {Py_tp_init, refuse_init},
+    {Py_tp_finalize, finalize},
+    {Py_tp_dealloc, dealloc},
+    {Py_tp_doc, "Bytes of a file in memory."},
+    {0, NULL},
+};
+
+PyType_Spec window_spec = {
+    "mappedfile._memory.Window", sizeof(Window), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots,
+};

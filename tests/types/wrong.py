@@ -1,0 +1,51 @@
+"""A user's mistakes: every line that ends in "error" is one to each type checker, and no other is."""
+
+from __future__ import annotations
+
+from mappedfile import Advice, MappedFile, Mode, View
+
+MappedFile()  # error
+MappedFile("x", "bogus")  # error
+MappedFile("x", "rb")  # error
+MappedFile("x", "w+")  # error
+MappedFile("x", "x+", sparse=True)  # error
+MappedFile("x", "r", size=10)  # error
+MappedFile("x", size="10")  # error
+MappedFile(1.5)  # error
+MappedFile(None)  # error
+MappedFile("x", "r", True)  # error
+MappedFile("x", reserve=1.5)  # error
+mode: Mode = "a"  # error
+
+
+def use(w: MappedFile, view: View) -> None:
+    w[0] = b"x"  # error
+    w[0] = "x"  # error
+    w[0:2] = 7  # error
+    w[0:2] = "ab"  # error
+    w["0"]  # error
+    w[1.5]  # error
+    c: str = w[0]  # error
+    d: int = w[0:1]  # error
+    del w[0]  # error
+    w.view("1")  # error
+    w.view(0, 10, True)  # error
+    w.find("text")  # error
+    w.find(b"x", "0")  # error
+    w.rfind("text")  # error
+    w.count()  # error
+    "text" in w  # error
+    w.flush(0, 10, False)  # error
+    w.advise("someday")  # error
+    w.advise(Advice.SOMEDAY)  # error
+    w.resize("1")  # error
+    w.resize()  # error
+    w.closed = True  # error
+    w.name = "y"  # error
+    w.nope()  # error
+    w.nope  # error
+    w.close(True)  # error
+    view.resize(10)  # error
+    view.nope()  # error
+    number: str = view.offset  # error
+    what: bytes = view.data  # error
