@@ -780,9 +780,7 @@ def test_pages_of_a_range(sixteen_pages: MappedFile, pages: int, more: int, data
         for inwards in (False, True):
             with view._use(first, stop - first, inwards) as use:
                 assert stop == first or use.offset % PAGE_SIZE == 0
-                found = (
-                    list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE))) if use.size else []
-                )
+                found = list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE))) if use.size else []
             expected = []
             for page in range(16):
                 inside = range(max(page * PAGE_SIZE, window.start), min((page + 1) * PAGE_SIZE, window.stop))

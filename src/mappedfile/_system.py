@@ -5,7 +5,9 @@ from mappedfile._native import ffi, lib
 
 _table = ffi.new("mf_table *")
 lib.mf_fill_table(_table)
-_memory.connect(ffi.buffer(_table), _errors.os_error, _errors.mapping_fault, _errors.lock_error, _errors.alive_error)
+_memory.connect(
+    ffi.buffer(_table), _errors.os_error, _errors.mapping_fault, _errors.lock_error, _errors.alive_error
+)
 _system = _table.system
 
 #: Bytes in a page: memory is mapped and flushed in whole ones.

@@ -28,7 +28,7 @@ class ResidencyCommand(FilesCommand):
 
     name = "residency"
     help = "show which pages of files are in memory"
-    description = "Show which pages of files are in memory, as a bar from the beginning of the file to its end."
+    description = "Show which pages of files are in memory: a bar from beginning to end for each."
 
     #: The parts of the picture's cells that are in memory, a list for each file.
     strips: list[list[float]]
