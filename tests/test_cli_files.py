@@ -188,14 +188,15 @@ class TestRanges:
         content = os.urandom(8 * MIB + 1)
         path.write_bytes(content)
         # What the system has in one piece is smaller than 4 MiB, and begins at a multiple of its size.
-        with kept(path, (0, MIB)):
-            (file,) = told("evict", path, "--range", "4M-")
-            assert (4 * MIB // PAGE_SIZE + 1, 0) == (file["pages"], file["resident"])
-            (file,) = told("residency", path)
-            assert MIB // PAGE_SIZE <= file["resident"] <= 4 * MIB // PAGE_SIZE
-            run(REAL, "warm", path, "--range", "4M-8M", expect=0)
-            (file,) = told("evict", path, "--range", f"{4 * MIB + 1}-{8 * MIB - 1}")
-            assert (4 * MIB // PAGE_SIZE, 0) == (file["pages"], file["resident"])
+        for wanted in ("4M-", f"{4 * MIB + 1}-"):
+            for _ in range(10):  # the system may take pages away at any time
+                run(REAL, "warm", path, expect=0)
+                (file,) = told("evict", path, "--range", wanted)
+                assert (4 * MIB // PAGE_SIZE + 1, 0) == (file["pages"], file["resident"])
+                (file,) = told("residency", path)
+                if file["resident"] == 4 * MIB // PAGE_SIZE:
+                    break
+            assert [[0, 4 * MIB // PAGE_SIZE]] == file["runs"]
         assert content == path.read_bytes()
 
     @needs_evict
@@ -224,9 +225,10 @@ class TestHoles:
                 file.write(os.urandom(2 * MIB))
             file.truncate(1 << 30)
         run(REAL, "evict", path, expect=0)
+        need(path.stat().st_blocks * 512 < 6 * MIB, "a file system with holes")
         with MappedFile(path) as mapped:
             data = data_in(mapped, 0, len(mapped))
-            need(sum(size for _, size in data) < 6 * MIB, "a file system with holes")
+            assert sum(size for _, size in data) < 6 * MIB
             assert 0 == mapped.residency().resident
         pages = sum(size for _, size in data) // PAGE_SIZE
         for _ in range(10):  # the system may take pages away at any time
