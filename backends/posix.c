@@ -315,11 +315,6 @@ int mf_remove(const mf_char *path)
     return unlink(path) == 0 ? 0 : errno;
 }
 
-int mf_process(void)
-{
-    return (int)getpid();
-}
-
 int64_t mf_milliseconds(void)
 {
     struct timespec now;
@@ -460,10 +455,13 @@ static void unlock_list(void)
     atomic_flag_clear(&writing);
 }
 
+static atomic_int process; /* 0: not asked for yet */
+
 /* In a forked child, where other threads are no more. */
 static void start_anew(void)
 {
     handlers = 0;
+    process = 0;
     unlock_list();
 }
 
@@ -482,6 +480,18 @@ static int ready(void)
     int error = WITHOUT_GUARD ? 0 : pthread_once(&once, get_ready);
 
     return error != 0 ? error : not_ready;
+}
+
+int mf_process(void)
+{
+    int known = process;
+
+    if (known != 0)
+        return known;
+    known = (int)getpid();
+    if (ready() == 0 && !WITHOUT_GUARD) /* a child forgets it */
+        process = known;
+    return known;
 }
 
 static void put_on_list(mf_mapping *map)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ linux = pytest.mark.skipif(not LINUX, reason="Linux has these files")
 
 @pytest.fixture(scope="module")
 def loaded() -> None:
-    """What subprocess imports is there."""
+    """What pytest and subprocess import when they are used is there."""
+    with suppress(ImportError):
+        import termios  # noqa: F401
     subprocess.run([sys.executable, "-c", ""], capture_output=True, check=True)
 
 
@@ -220,7 +223,7 @@ def test_files_of_the_kernel() -> None:
     only(found, "has files of the kernel's")
     for path in found:
         for mode in ("r", "c"):
-            with pytest.raises(OSError, match="cannot be mapped") as caught:
+            with pytest.raises(OSError, match="not a regular file that can be mapped") as caught:
                 MappedFile(path, mode)
             assert (errno.ENODEV, path) == (caught.value.errno, caught.value.filename)
 
@@ -394,6 +397,12 @@ assert os.listdir(".") == ["new"]
 # Names and descriptors
 
 
+def inode_of(path: Path) -> int:
+    """Return what identifies a file on its volume; os.stat does not tell on Wine 8."""
+    with open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_ino
+
+
 def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
     """fileno() is a descriptor on every system, which others can use and which closes with the file; handle is the system's: I1."""
     path = tmp_path / "file"
@@ -402,12 +411,11 @@ def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
     with MappedFile(path, "r+") as file:
         descriptor = file.fileno()
         assert descriptor == file.fileno()
-        assert os.path.samestat(os.fstat(descriptor), os.stat(path))
+        assert (100, os.fstat(descriptor).st_ino) == (os.fstat(descriptor).st_size, inode_of(path))
         assert not os.get_inheritable(descriptor)
         if sys.platform == "win32":
             import msvcrt
 
-            assert os.path.samestat(os.fstat(descriptor), os.stat(path))
             assert isinstance(file.handle, int) and file.handle != msvcrt.get_osfhandle(descriptor)
         else:
             assert descriptor == file.handle

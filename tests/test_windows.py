@@ -74,7 +74,7 @@ def test_close_twice(file: MappedFile) -> None:
     Not shared: it is EBADF elsewhere, which the contract's own check sees.
     """
     raw = ffi.new("mf_file *")
-    assert lib.mf_adopt(file.fileno(), lib.MF_READ, lib.MF_EXISTING, raw) == 0
+    assert lib.mf_duplicate(file.handle, lib.MF_READ, lib.MF_EXISTING, raw) == 0
     again = ffi.new("mf_file *", [raw.handle, 0])
     assert lib.mf_close(raw) == 0
     assert raw.handle == -1

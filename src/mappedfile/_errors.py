@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # ENODEV means two things, and its text ("No such device") neither. On Windows the code is ERROR_NOT_SUPPORTED.
 _CANNOT_MAP = 50 if sys.platform == "win32" else errno.ENODEV
 _NOTES = {
-    (_CANNOT_MAP, "open"): "this cannot be mapped: a regular file can, and a disk in the modes 'r', 'r+' and 'c'",
+    (_CANNOT_MAP, "open"): "not a regular file that can be mapped, nor a disk in mode 'r', 'r+' or 'c'",
     (_CANNOT_MAP, "map"): "its file system cannot map it like this",
 }
 

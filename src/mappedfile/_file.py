@@ -216,9 +216,16 @@ class MappedFile(Window):
             raise ValueError(f"the mapped file on descriptor {self.name} has no name that could lead elsewhere")
         ours = os.fstat(self.fileno())
         try:
-            return not os.path.samestat(os.stat(self.name), ours)
+            there = os.stat(self.name)
+            if sys.platform == "win32" and not there.st_ino:  # Wine 8, from Python 3.12 on: it tells who opens the file
+                descriptor = os.open(self.name, os.O_RDONLY | os.O_NOINHERIT)
+                try:
+                    there = os.fstat(descriptor)
+                finally:
+                    os.close(descriptor)
         except FileNotFoundError:
             return True
+        return not os.path.samestat(there, ours)
 
     def fileno(self) -> int:
         """Return the descriptor of the mapped file. It stays the mapped file's, which closes it.
