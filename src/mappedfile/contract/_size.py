@@ -186,7 +186,7 @@ def S4(subject: Subject, folder: Path) -> None:
     in_child(resize_in_vain, subject, folder)
 
 
-@clause("S5", modes=SHARED_WRITABLE)
+@clause("S5", modes=SHARED_WRITABLE, alone=True)  # it may fill the disk
 def S5(subject: Subject, folder: Path) -> None:
     """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later; `sparse=True` opts out. A
     file that must not exist (`"x+"`) appears with its size, or not at all."""
