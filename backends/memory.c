@@ -27,7 +27,8 @@ PyObject *raise_fault(File *file, int64_t offset)
 {
     if (offset < 0)
         return raise(PyObject_CallFunction(file->state->mapping_fault, "O", file->name));
-    return raise(PyObject_CallFunction(file->state->mapping_fault, "OL", file->name, (long long)offset));
+    return raise(PyObject_CallFunction(file->state->mapping_fault, "OLn", file->name, (long long)offset,
+                                       (Py_ssize_t)file->file.handle));
 }
 
 PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *what)
@@ -58,6 +59,7 @@ File *file_new(State *state, PyObject *name)
     file->state = state;
     file->name = Py_NewRef(name);
     file->file.handle = file->section.handle = -1;
+    file->descriptor = -1;
     return file;
 }
 
@@ -81,12 +83,29 @@ int file_use(File *file)
     return 0;
 }
 
+/* Gives back the descriptor that fileno() made. */
+static void close_descriptor(File *file)
+{
+    PyObject *kind, *value, *trace, *none;
+
+    if (file->descriptor == -1 || file->state->close_descriptor == NULL)
+        return;
+    PyErr_Fetch(&kind, &value, &trace);
+    none = PyObject_CallFunction(file->state->close_descriptor, "i", file->descriptor);
+    file->descriptor = -1;
+    if (none == NULL)
+        PyErr_WriteUnraisable(file->state->close_descriptor);
+    Py_XDECREF(none);
+    PyErr_Restore(kind, value, trace);
+}
+
 int file_release(File *file)
 {
     int error;
 
     if (tally(&file->users, -1) != 0)
         return 0;
+    close_descriptor(file);
     error = file->state->call.close_section(&file->section);
     if (file->file.handle != -1) {
         int closing;
@@ -129,7 +148,7 @@ static void take_off_list(Map *map)
 Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t length, size_t reserve, int *error)
 {
     const mf_system *system = &file->state->call.system;
-    size_t slack = (size_t)(offset % (int64_t)system->granularity);
+    size_t slack = (size_t)(offset % (int64_t)file->file.granularity);
     Map *map;
 
     if ((uint64_t)length > (uint64_t)PTRDIFF_MAX - slack) {
@@ -258,7 +277,7 @@ int guard(State *state, int whole)
 {
     int error;
 
-    if (state->guard == GUARD_REFUSED || (state->guard == GUARD_WANTED && !whole))
+    if (WITHOUT_GUARD || state->guard == GUARD_REFUSED || (state->guard == GUARD_WANTED && !whole))
         return 0;
     error = state->call.guard();
     if (state->guard == GUARD_WANTED)
@@ -540,14 +559,14 @@ static State *state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
-/* connect(table, os_error, mapping_fault, lock_error, alive_error): called once, by _system.py. */
+/* connect(table, os_error, mapping_fault, lock_error, alive_error, os.close): called once, by _system.py. */
 static PyObject *connect(PyObject *module, PyObject *args)
 {
     State *state = state_of(module);
-    PyObject *os_error, *mapping_fault, *lock_error, *alive_error;
+    PyObject *os_error, *mapping_fault, *lock_error, *alive_error, *close_descriptor;
     Py_buffer table;
 
-    if (!PyArg_ParseTuple(args, "y*OOOO", &table, &os_error, &mapping_fault, &lock_error, &alive_error))
+    if (!PyArg_ParseTuple(args, "y*OOOOO", &table, &os_error, &mapping_fault, &lock_error, &alive_error, &close_descriptor))
         return NULL;
     if (state->os_error != NULL || table.len != sizeof state->call) {
         PyBuffer_Release(&table);
@@ -560,6 +579,7 @@ static PyObject *connect(PyObject *module, PyObject *args)
     state->mapping_fault = Py_NewRef(mapping_fault);
     state->lock_error = Py_NewRef(lock_error);
     state->alive_error = Py_NewRef(alive_error);
+    state->close_descriptor = Py_NewRef(close_descriptor);
     return Py_NewRef(Py_None);
 }
 
@@ -616,6 +636,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->mapping_fault);
     Py_VISIT(state->lock_error);
     Py_VISIT(state->alive_error);
+    Py_VISIT(state->close_descriptor);
     return 0;
 }
 
@@ -633,6 +654,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->mapping_fault);
     Py_CLEAR(state->lock_error);
     Py_CLEAR(state->alive_error);
+    Py_CLEAR(state->close_descriptor);
     return 0;
 }
 

@@ -19,6 +19,7 @@ typedef struct {
     mf_table call; /* the backend */
     PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type;
     PyObject *os_error, *mapping_fault, *lock_error, *alive_error; /* build exceptions: _errors.py */
+    PyObject *close_descriptor; /* os.close: descriptors are the C library's that Python uses, which may not be ours */
     int guard; /* what the fault guard is to be: see GUARD_PENDING */
 } State;
 
@@ -34,6 +35,7 @@ typedef struct {
     PyObject *name;
     mf_file file;
     mf_section section;
+    int descriptor;  /* on the same file, for fileno() on Windows; -1: none was asked for yet */
     mf_word users;   /* the owner while it is open, and calls under way: the last one gives the handles back */
     mf_word views;   /* open ones */
     Map *maps;       /* those that are there */
@@ -173,6 +175,7 @@ PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inward
 
 PyObject *window_open(PyObject *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *window_view(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *window_descriptor(PyObject *self, PyObject *make);
 PyObject *window_close(PyObject *self, PyObject *strict);
 PyObject *window_abandon(PyObject *self, PyObject *unused);
 PyObject *window_resize(PyObject *self, PyObject *size);

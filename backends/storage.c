@@ -368,6 +368,60 @@ static void raise_unsupported(PyObject *why)
     Py_XDECREF(why);
 }
 
+/* Opens a path, or duplicates a handle, and gives a created file its size. Returns the system's code, or -1 when an exception is set;
+ * then nothing is open, and a file that is new has gone. */
+static int open_file(File *file, const mf_char *native, intptr_t handle, int access, int found, int64_t size)
+{
+    const mf_table *call = &file->state->call;
+    int error;
+
+    if (native != NULL)
+        CALL_AGAIN(file->state, error, call->open(native, access, found, &file->file));
+    else
+        CALL_AGAIN(file->state, error, call->duplicate(handle, access, found, &file->file));
+    if (error != 0)
+        return error;
+    file->users = 1;
+    if (size > 0)
+        error = grow_file(file, 0, size, &file->section);
+    else if (call->system.has_sections)
+        error = open_section(file, &file->section);
+    else
+        file->section.size = file->file.size;
+    if (error != 0) {
+        file_release(file); /* of two errors, the first is told */
+        if (found == MF_NEW && native != NULL)
+            call->remove(native);
+    }
+    return error;
+}
+
+/* Creates a file that others see with its size, or not at all. */
+static int create(File *file, const mf_char *native, int64_t size)
+{
+    const mf_table *call = &file->state->call;
+    mf_char temporary[4096];
+    int error;
+
+    WITHOUT_GIL(error = call->create(native, &file->file, temporary, sizeof temporary / sizeof temporary[0]));
+    if (error == call->system.not_supported)
+        return open_file(file, native, -1, MF_WRITE, MF_NEW, size);
+    if (error != 0)
+        return error;
+    file->users = 1;
+    error = grow_file(file, 0, size, &file->section);
+    if (error == 0)
+        WITHOUT_GIL(error = call->publish(&file->file, temporary, native));
+    if (error == 0)
+        return 0;
+    file_release(file);
+    if (temporary[0] != 0)
+        call->remove(temporary);
+    if (error == call->system.not_supported)
+        return open_file(file, native, -1, MF_WRITE, MF_NEW, size);
+    return error;
+}
+
 PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     Window *self = (Window *)object;
@@ -413,34 +467,21 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         native = native_path(path, &keep);
         if (native == NULL)
             goto failed;
-        CALL_AGAIN(state, error, call->open(native, access, found, &file->file));
-        Py_DECREF(keep);
-    } else {
-        CALL_AGAIN(state, error, call->duplicate(handle, access, found, &file->file));
     }
-    if (error != 0) {
-        raise_os_error(file, error, "open");
-        goto failed;
-    }
-    file->users = 1;
-    if (size > 0) {
-        error = grow_file(file, 0, size, &file->section);
-    } else if (call->system.has_sections) {
-        error = open_section(file, &file->section);
-    } else {
-        file->section.size = file->file.size;
-    }
+    if (native != NULL && found == MF_NEW && size > 0)
+        error = create(file, native, size);
+    else
+        error = open_file(file, native, handle, access, found, size);
     if (error == 0 && self->file != NULL) {
         PyErr_SetString(PyExc_ValueError, "another thread has opened this object");
+        file_release(file);
         error = -1;
     }
     if (error != 0) {
         raise_os_error(file, error, "open");
-        file_release(file);
-        if (found == MF_NEW && path != Py_None)
-            remove_path(state, path);
         goto failed;
     }
+    Py_XDECREF(keep);
     self->file = file;
     self->mode = Py_NewRef(mode);
     self->whole = 1;
@@ -449,8 +490,39 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     return Py_NewRef(Py_None);
 
 failed:
+    Py_XDECREF(keep);
     Py_DECREF((PyObject *)file);
     return NULL;
+}
+
+/* _descriptor(make): the descriptor on the file, made by make(handle, readonly) when it is first asked for. */
+PyObject *window_descriptor(PyObject *object, PyObject *make)
+{
+    Window *self = (Window *)object;
+    File *file = self->file;
+    PyObject *made = NULL;
+    int descriptor = -1, unused = -1;
+
+    if (file == NULL || !self->open || !file_use(file))
+        return raise_closed(self);
+    if (file->descriptor == -1) {
+        made = PyObject_CallFunction(make, "nO", (Py_ssize_t)file->file.handle, file->access == MF_WRITE ? Py_False : Py_True);
+        if (made != NULL)
+            descriptor = (int)PyLong_AsLong(made);
+        Py_XDECREF(made);
+    }
+    LOCK(file);
+    if (descriptor != -1 && file->descriptor == -1)
+        file->descriptor = descriptor;
+    else
+        unused = descriptor; /* another thread was quicker */
+    descriptor = file->descriptor;
+    UNLOCK(file);
+    if (unused != -1)
+        Py_XDECREF(PyObject_CallFunction(file->state->close_descriptor, "i", unused));
+    if (file_release(file) != 0 && !PyErr_Occurred())
+        return raise_closed(self);
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(descriptor);
 }
 
 PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
@@ -461,7 +533,9 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     int error;
     Map *map = NULL;
 
-    if (n != 3 || !PyType_Check(args[0])) {
+    if (n != 3 || !PyType_Check(args[0]) || file == NULL || !PyType_IsSubtype((PyTypeObject *)args[0], file->state->window_type)) {
+        if (file == NULL)
+            return raise_closed(self);
         PyErr_SetString(PyExc_TypeError, "_view takes a type, an offset and a length");
         return NULL;
     }
@@ -624,8 +698,9 @@ static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_
 }
 
 /* Has a private map show what it would not by itself: what was written into the map before it, and is nowhere else; or, when it
- * is the same map, what others appended in the page where the file ended, and it has a copy of. */
-static int keep_private(Window *self, Map *present, Map *next, const mf_section *section)
+ * is the same map, what others appended in the page where the file ended, and it has a copy of. *used is a map that the caller is
+ * to give back, since this is called with the lock. */
+static int keep_private(Window *self, Map *present, Map *next, const mf_section *section, Map **used)
 {
     int64_t page = (int64_t)self->file->state->call.system.page_size, size = self->length, at, count;
     char *room = PyMem_Malloc(2 * (size_t)page);
@@ -640,15 +715,11 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
         if (count > section->size - size)
             count = section->size - size;
         if (count > 0) {
-            Map *tail = map_new(self->file, section, size, count, 0, &error);
-
-            if (tail != NULL) {
-                copy_changed(tail, 0, present, size, (size_t)count, room);
-                error = map_release(tail);
-                Py_DECREF((PyObject *)tail);
-            } else if (error == 0) {
+            *used = map_new(self->file, section, size, count, 0, &error);
+            if (*used != NULL)
+                copy_changed(*used, 0, present, size, (size_t)count, room);
+            else if (error == 0)
                 error = -1;
-            }
         }
     } else {
         if (size > section->size)
@@ -724,7 +795,7 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
 static int adopt(Window *self, const mf_section *section, Map *spare)
 {
     File *file = self->file;
-    Map *present, *next;
+    Map *present, *next, *used = NULL;
     mf_section old;
     int error, closing;
 
@@ -732,8 +803,13 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
     present = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
     next = next_map(self, present, section, spare, &error);
     if (error == 0 && next != NULL && present != NULL && file->access == MF_COPY)
-        error = keep_private(self, present, next, section);
+        error = keep_private(self, present, next, section, &used);
     UNLOCK(file);
+    if (used != NULL) {
+        closing = map_release(used);
+        error = error != 0 ? error : closing;
+        Py_DECREF((PyObject *)used);
+    }
     if (error == 0 && next != NULL && is_locked(file))
         error = lock_next(self, present, next, section->size);
     LOCK(file);
@@ -891,6 +967,10 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     if (self->open && file->access != MF_WRITE) {
         raise_unsupported(PyUnicode_FromFormat(
             "a file opened in mode %R cannot be resized: open it in mode 'r+', 'w+' or 'x+'", self->mode));
+        return NULL;
+    }
+    if (self->open && file->file.device) {
+        raise_unsupported(PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", file->name));
         return NULL;
     }
     if (begin_change(self) < 0)

@@ -1027,6 +1027,7 @@ static PyMethodDef methods[] = {
      "Return how often *sub* occurs without overlaps: ``bytes.count``."},
     {"_open", FAST(window_open), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_view", FAST(window_view), METH_FASTCALL, NULL},
+    {"_descriptor", window_descriptor, METH_O, NULL},
     {"_close", window_close, METH_O, NULL},
     {"_abandon", window_abandon, METH_O, NULL},
     {"flush", FAST(window_flush), METH_FASTCALL | METH_KEYWORDS,

@@ -271,7 +271,7 @@ elif how == "exit in with":
         sys.exit(0)
 elif how == "closed behind its back":
     import mappedfile.contract._lifetime as l
-    l.close_behind_its_back(file.fileno())
+    l.close_behind_its_back(file.handle)
 """
 
 

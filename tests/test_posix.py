@@ -176,7 +176,7 @@ class Slow:
         lib.mf_fill_table(table)
         table.grow = grow
 file = import_on(Slow()).MappedFile(sys.argv[1], "r+")
-thread = threading.Thread(target=file.resize, args=(5000,))
+thread = threading.Thread(target=file.resize, args=(300_000,))
 thread.start()
 begun.wait()
 waiting = threading.Thread(target=lambda: file[5])  # for that resize: the file is not mapped yet
@@ -196,7 +196,7 @@ ended.set()
 thread.join()
 waiting.join()
 file.refresh()
-assert len(file) == 5000, len(file)
+assert len(file) == 300_000, len(file)
 file.close()
 """
     command = [sys.executable, "-W", "ignore", "-c", program, str(path), str(Path(__file__).parent)]
