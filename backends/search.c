@@ -372,6 +372,7 @@ static void prepare(plan *p, const byte *needle, ptrdiff_t length, ptrdiff_t dir
         p->kept = 0;
         p->period = (p->cut > length - p->cut ? p->cut : length - p->cut) + 1;
     }
+    p->gap = 0;
     memset(p->where, 0, sizeof p->where);
     for (i = 1; i < length; i++) {
         ptrdiff_t *where = &p->where[PLACE(x[dir * i], x[dir * (i - 1)])];

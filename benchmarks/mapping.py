@@ -213,7 +213,6 @@ def slice_1m(at: Setting) -> Samples:
 def _(at: Setting) -> Steps:
     for size in (64, MIB):
         names = _pair(at) | {"a": 1000, "b": 1000 + size, "s": slice(1000, 1000 + size)}
-        names["buffer"] = ffi.buffer(ffi.from_buffer(names["d"]), len(names["d"]))
         yield f"-- {size} bytes", 0.0
         yield from steps(
             at,
@@ -222,7 +221,6 @@ def _(at: Setting) -> Steps:
             ("w[a:b]", "w[a:b]"),
             ("w[s], the slice made before", "w[s]"),
             ("slice(a, b)", "slice(a, b)"),
-            ("ffi.buffer[a:b]", "buffer[a:b]"),
             ("memoryview[a:b]", "d[a:b]"),
             ("bytes(memoryview[a:b])", "bytes(d[a:b])"),
         )

@@ -215,6 +215,15 @@ def test_compiles_without_what_openbsd_lacks() -> None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     need(compiler, "a C compiler")
     here = Path(__file__).parent
-    command = [str(compiler), "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-include", here / "openbsd.h"]
+    command = [
+        str(compiler),
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsyntax-only",
+        "-include",
+        here / "openbsd.h",
+    ]
     done = subprocess.run([*command, here.parent / "backends" / "posix.c"], capture_output=True, text=True, check=False)
     assert (0, "") == (done.returncode, done.stderr)
