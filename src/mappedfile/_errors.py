@@ -39,8 +39,8 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
     """Bytes of a map are gone: the file was cut short under it, the disk behind a hole is full, or its device failed.
 
-    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the file. Raised by access
-    through the library; buffers read zeros there.
+    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the file. Raised by
+    access through the library; buffers read zeros there.
     """
 
     #: Where in the file the first byte was that was asked for and is gone; None when that is not known.
