@@ -35,7 +35,7 @@ typedef int mf_copier(mf_mapping *map, char *to, ptrdiff_t to_step, const char *
 /* One map, and what has become of it. It stays where it is in memory from mf_map to mf_unmap, and so does its file. */
 struct mf_mapping {
     char *base;         /* NULL once it is given back */
-    size_t length;      /* bytes, as they were asked for: the system maps whole pages */
+    mf_word length;     /* bytes, as they were asked for: the system maps whole pages */
     size_t reserved;    /* bytes of address space from base on that are to be its own: what mf_extend can make it. 0: no more
                          * than it needs. Set before mf_map */
     uintptr_t self;     /* the address of this struct, while it is on the guard's list */

@@ -129,13 +129,15 @@ static int try_page(int fd)
     void *base = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
 
     if (base == MAP_FAILED)
-        return errno == ENODEV || errno == EIO || errno == ENXIO ? ENODEV : 0;
-    munmap(base, page);
-    return 0;
+        return errno == EIO || errno == ENXIO ? ENODEV : errno;
+    return munmap(base, page) == 0 ? 0 : errno;
 }
 
-/* Fills in out from a descriptor of ours, after cutting the file to no bytes if that is still to be done; or closes it. */
-static int take(int fd, int cut, mf_file *out)
+/* What is known of a file that was just opened. */
+enum { MAY_HAVE_BYTES, IS_EMPTY, IS_TO_BE_CUT };
+
+/* Fills in out from a descriptor of ours; or closes it. */
+static int take(int fd, int known, mf_file *out)
 {
     struct stat status;
     int64_t size = 0;
@@ -146,14 +148,14 @@ static int take(int fd, int cut, mf_file *out)
     } else if (S_ISDIR(status.st_mode)) {
         error = EISDIR;
     } else if (S_ISREG(status.st_mode)) {
-        if (cut && ftruncate(fd, 0) != 0)
+        if (known == IS_TO_BE_CUT && ftruncate(fd, 0) != 0)
             error = errno;
-        size = cut ? 0 : status.st_size;
-        if (error == 0 && !cut && status.st_blocks == 0)
+        size = known == MAY_HAVE_BYTES ? status.st_size : 0;
+        if (known == MAY_HAVE_BYTES && status.st_blocks == 0)
             error = try_page(fd);
     } else if (is_disk(status.st_mode) && size_of_device(fd, &size) == 0) {
         device = 1;
-        error = cut ? ENODEV : 0;
+        error = known == MAY_HAVE_BYTES ? 0 : ENODEV; /* nobody can */
     } else {
         error = ENODEV;
     }
@@ -182,11 +184,7 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     fd = open(path, flags, 0666);
     if (fd < 0)
         return errno;
-    error = take(fd, 0, out); /* O_TRUNC has done it */
-    if (error == 0 && out->device && found != MF_EXISTING) {
-        mf_close(out);
-        error = ENODEV;
-    }
+    error = take(fd, found == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
     if (error != 0 && found == MF_NEW && unlink(path) != 0)
         return error; /* of two errors, the first is the one to tell */
     return error;
@@ -209,6 +207,8 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
 
     if (lstat(path, &status) == 0)
         return EEXIST;
+    if (errno != ENOENT)
+        return errno;
     if (*name_in(path) == '\0' || folder + 64 > room)
         return ENOTSUP;
     temporary[0] = '\0';
@@ -219,7 +219,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
     fd = open(temporary, flags | O_TMPFILE, 0666);
     temporary[0] = '\0';
     if (fd >= 0)
-        return take(fd, 1, out);
+        return take(fd, IS_EMPTY, out);
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return errno;
 #endif
@@ -229,7 +229,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
                  (unsigned long long)mf_milliseconds(), number);
         fd = open(temporary, flags | O_CREAT | O_EXCL, 0666);
         if (fd >= 0)
-            return take(fd, 1, out);
+            return take(fd, IS_EMPTY, out);
         if (errno != EEXIST)
             break;
     }
@@ -279,7 +279,7 @@ int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return errno;
-    return take(fd, found == MF_EMPTIED, out);
+    return take(fd, found == MF_EMPTIED ? IS_TO_BE_CUT : MAY_HAVE_BYTES, out);
 }
 
 int mf_close(mf_file *file)
@@ -688,6 +688,8 @@ enum { CODES_TELL = 0 };
 #else
 enum { CODES_TELL = 1 };
 #endif
+enum { RETRIES = 1000 };
+static mf_word retries; /* since a page was mended */
 
 static int can_read(const char *page)
 {
@@ -744,8 +746,17 @@ static int put_page(uintptr_t address)
     if (map == NULL || !has(map, address))
         for (map = map_at(first_map); map != NULL && !has(map, address); map = map_at(map->next))
             ;
-    if (map != NULL && !CODES_TELL && can_read(map->base + (address - (uintptr_t)map->base) / page_size * page_size))
-        map = NULL;
+    if (map != NULL && !CODES_TELL) {
+        start = (address - (uintptr_t)map->base) / page_size * page_size;
+        if (can_read(map->base + start)) {
+            /* Another thread may have mended it just now: the access is made again. But not for ever. */
+            int again = start >= map->lost_from && start < map->lost_to && mf_add(&retries, 1) < RETRIES;
+
+            handlers--;
+            return again;
+        }
+        retries = 0;
+    }
     if (map != NULL) {
         start = (address - (uintptr_t)map->base) / page_size * page_size;
         page = map->base + start;
@@ -802,7 +813,7 @@ static void pass_on(struct sigaction *predecessor, int number, siginfo_t *info, 
     static const struct sigaction by_default = {.sa_handler = SIG_DFL};
     struct sigaction to = *predecessor;
 #ifdef __OpenBSD__
-    sigset_t mask = (sigset_t)((ucontext_t *)context)->sc_mask;
+    sigset_t mask = ((ucontext_t *)context)->sc_mask;
 #else
     sigset_t mask = ((ucontext_t *)context)->uc_sigmask;
 #endif

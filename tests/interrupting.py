@@ -64,7 +64,7 @@ def enters(file: MappedFile, path: Path) -> None:
 
 def reads(file: MappedFile, path: Path) -> None:
     file[0], file[-1], file[5:], file[::7], len(file), repr(file), b"q" in file, next(iter(file))
-    file.mapped, file.faulted, file.readonly, file.mode, file.name, file.closed
+    _ = file.mapped, file.faulted, file.readonly, file.mode, file.name, file.closed
 
 
 def writes(file: MappedFile, path: Path) -> None:
@@ -74,7 +74,12 @@ def writes(file: MappedFile, path: Path) -> None:
 
 def fails(file: MappedFile, path: Path) -> None:
     """Errors are built in Python."""
-    for wrong in (lambda: file[10**9], lambda: file.view(10**9), lambda: MappedFile(path), lambda: file.advise("someday")):
+    for wrong in (
+        lambda: file[10**9],
+        lambda: file.view(10**9),
+        lambda: MappedFile(path),
+        lambda: file.advise("someday"),
+    ):
         with suppress(IndexError, OSError, ValueError):
             wrong()
 
@@ -260,7 +265,10 @@ class Nested:
     """A handler of signals that does something with a file; what it met is kept."""
 
     def __init__(self, name: str, most: int) -> None:
-        self.name, self.most = name, most  # times: a handler that makes the call that is interrupted would go on for ever
+        self.name, self.most = (
+            name,
+            most,
+        )  # times: a handler that makes the call that is interrupted would go on for ever
         self.file: MappedFile | None = None
         self.done = self.refused = 0
         self.errors: list[BaseException] = []
@@ -282,10 +290,10 @@ class Nested:
     def settle(self, what: str) -> None:
         """Raise what the handler met and should not have; it may well find the file closed, or without bytes."""
         for error in self.errors:
-            if not ((self.name == "close" or what.startswith("close")) and "is closed" in str(error)):
-                if not (what == "resize to nothing" or self.name == "resize down"):
-                    error.add_note(f"in the handler: {self.name}, during: {what}")
-                    raise error
+            is_closed = (self.name == "close" or what.startswith("close")) and "is closed" in str(error)
+            if not is_closed and what != "resize to nothing" and self.name != "resize down":
+                error.add_note(f"in the handler: {self.name}, during: {what}")
+                raise error
 
 
 def main(folder: str, how: str, *names: str) -> None:

@@ -245,7 +245,9 @@ def possible(name: str, mode: str) -> bool:
 class Player(threading.Thread):
     """Does one thing over and over, for a round."""
 
-    def __init__(self, now: Round, names: Sequence[str], number: int, steps: int, start: threading.Barrier, seed: int) -> None:
+    def __init__(
+        self, now: Round, names: Sequence[str], number: int, steps: int, start: threading.Barrier, seed: int
+    ) -> None:
         super().__init__(daemon=True)
         self.now, self.names, self.action = now, names, ACTIONS[names[number]]
         self.steps, self.begin, self.dice = steps, start, random.Random(f"{seed} {number}")
@@ -308,7 +310,9 @@ def memory() -> int:
         return 0
 
 
-def storm(folder: Path, names: Sequence[str], rounds: int, mode: str = "r+", steps: int = 5, seed: int = 0) -> tuple[int, int]:
+def storm(
+    folder: Path, names: Sequence[str], rounds: int, mode: str = "r+", steps: int = 5, seed: int = 0
+) -> tuple[int, int]:
     """Play so many rounds; return how often the actions had their result, and how often they were refused."""
     if not (folder / "other").exists():
         prepare(folder)
@@ -363,8 +367,8 @@ def find_1(folder: Path, seconds: float = 1e9, rounds: int = 10**9) -> dict[str,
                 for _ in range(50):
                     file.resize(len(file) + 100_000)
                     seen["steps"] += 1
-            except BaseException as error:
-                errors.append(error)
+            except BaseException as met:
+                errors.append(met)
 
         thread = threading.Thread(target=resize)
         thread.start()

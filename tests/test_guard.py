@@ -317,12 +317,13 @@ def test_signals_wait(helper: Path, folder: Path) -> None:
     assert "15" == said("blocks", folder, helper)
 
 
-def test_inside(folder: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("-DUNTRUSTED_CODES",)], ids=["", "as on macOS"])
+def test_inside(folder: Path, flags: tuple[str, ...]) -> None:
     """What no other test can time: tests/posix_inside.c, which has posix.c in it."""
     program = folder / "inside"
     sources = [HERE / "posix_inside.c", HERE.parent / "backends" / "search.c"]
     subprocess.run(
-        [compiler(), "-O1", "-I", HERE.parent / "backends", "-o", program, *sources, "-lpthread"], check=True
+        [compiler(), "-O1", *flags, "-I", HERE.parent / "backends", "-o", program, *sources, "-lpthread"], check=True
     )
     done = subprocess.run([program, folder / "file"], capture_output=True, text=True, check=False, timeout=60)
     assert (0, "all is well\n") == (done.returncode, done.stdout), done.stderr

@@ -138,7 +138,9 @@ def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrup
             except (BufferError, ValueError) as error:
                 # The handler has closed it, or uses it: both is told in the call. Nothing else is.
                 refused += 1
-                allowed = "is closed|never opened" if name == "close" else "is using its memory|refresh\\(\\) first|alive"
+                allowed = (
+                    "is closed|never opened" if name == "close" else "is using its memory|refresh\\(\\) first|alive"
+                )
                 assert re.search(allowed, str(error)), (what, error)
             nested.file = None
             nested.settle(what)
@@ -148,6 +150,7 @@ def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrup
 
 
 # By system calls that fail with EINTR: the first time each, together with a signal
+
 
 @pytest.mark.skipif(not LINUX, reason="no strace but on Linux")
 @pytest.mark.parametrize("how", ["use", "raise"])

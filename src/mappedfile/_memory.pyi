@@ -9,8 +9,9 @@ if sys.version_info >= (3, 12):
     from collections.abc import Buffer as BytesLike
     from typing import Self
 else:
-    from typing_extensions import Buffer as BytesLike
     from typing import Self
+
+    from typing_extensions import Buffer as BytesLike
 
 _V = TypeVar("_V", bound=Window)
 
