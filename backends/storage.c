@@ -5,6 +5,15 @@
  * handlers of signals, and these find the old state too. */
 #include "memory.h"
 
+/* Methods of a mapped file may be called with a view. */
+static int is_no_file(Window *self)
+{
+    if (self->whole || self->file == NULL)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%R is a view: only a mapped file has views and a size to change", (PyObject *)self);
+    return 1;
+}
+
 /* Taking turns */
 
 static void end_change(Window *self)
@@ -417,7 +426,7 @@ static int create(File *file, const mf_char *native, int64_t size)
     mf_char temporary[4096];
     int error;
 
-    WITHOUT_GIL(error = call->create(native, &file->file, temporary, sizeof temporary / sizeof temporary[0]));
+    CALL_AGAIN(file->state, error, call->create(native, &file->file, temporary, sizeof temporary / sizeof temporary[0]));
     if (error == call->system.not_supported)
         return open_file(file, native, -1, MF_WRITE, MF_NEW, size);
     if (error != 0)
@@ -551,6 +560,8 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     int error;
     Map *map = NULL;
 
+    if (is_no_file(self))
+        return NULL;
     if (n != 3 || !PyType_Check(args[0]) || file == NULL || !PyType_IsSubtype((PyTypeObject *)args[0], file->state->window_type)) {
         if (file == NULL)
             return raise_closed(self);
@@ -995,7 +1006,7 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     int64_t new, now;
     int error;
 
-    if (to_size(number, "size", &new) < 0)
+    if (is_no_file(self) || to_size(number, "size", &new) < 0)
         return NULL;
     if (self->open && file->access != MF_WRITE) {
         raise_unsupported(PyUnicode_FromFormat(
@@ -1044,7 +1055,7 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
     int error, differs = 0;
 
     (void)unused;
-    if (begin_change(self) < 0)
+    if (is_no_file(self) || begin_change(self) < 0)
         return NULL;
     faults = file->file.faults;
     mf_add(&file->file.faults, -(intptr_t)faults);
