@@ -53,6 +53,9 @@ static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 #endif
 }
 
+/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives up. */
+enum { MF_TEMPORARY_NAMES = 100 };
+
 /* Rounds a size up to a multiple of a unit. */
 static inline size_t mf_round_up(size_t size, size_t unit)
 {

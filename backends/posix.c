@@ -199,7 +199,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return errno;
 #endif
-    for (number = 0; number < 100; number++) {
+    for (number = 0; number < MF_TEMPORARY_NAMES; number++) {
         memcpy(temporary, path, folder);
         snprintf(temporary + folder, room - folder, ".mappedfile-%d-%llx-%d", (int)getpid(),
                  (unsigned long long)mf_milliseconds(), number);
@@ -339,9 +339,10 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
     return error;
 }
 
-/* Tmpfs starts a fallocate anew that a signal came to, and gives up what it had: so each piece that is interrupted is followed by
- * a smaller one. */
-enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, ZEROS = 1 << 24 };
+/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts a
+ * fallocate anew that a signal came to, and gives up what it had: so each piece that is interrupted is
+ * followed by a smaller one. */
+enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, LARGEST_PIECE_OF_ZEROS = 1 << 24 };
 
 static int allocate_piece(int fd, mf_growth *growth)
 {
@@ -358,7 +359,8 @@ static int allocate_piece(int fd, mf_growth *growth)
         growth->step = piece / 2 > SMALLEST_PIECE ? piece / 2 : SMALLEST_PIECE;
     } else if (error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS) {
         /* The file system cannot: zeros have their blocks too. */
-        error = write_zeros(fd, &growth->reached, growth->reached + (left < ZEROS ? left : ZEROS));
+        piece = left < LARGEST_PIECE_OF_ZEROS ? left : LARGEST_PIECE_OF_ZEROS;
+        error = write_zeros(fd, &growth->reached, growth->reached + piece);
     }
     return error;
 }
@@ -476,15 +478,23 @@ int mf_unmap(mf_mapping *map)
     return map->error;
 }
 
-/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2), NOTES. */
+#ifdef SYNC_FILE_RANGE_WRITE
+/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is passed on
+ * to the file beneath there, and starts the same. Clean pages that nobody has mapped leave memory. */
+static int writes_back_by_advice(int fd)
+{
+    struct statfs volume;
+
+    return fstatfs(fd, &volume) == 0 && volume.f_type == OVERLAYFS_SUPER_MAGIC;
+}
+#endif
+
+/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2),
+ * NOTES. */
 static int start_write_back(int fd, int64_t offset, int64_t length)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
-    struct statfs status;
-
-    /* On overlayfs sync_file_range succeeds and starts nothing. This is passed on to the file beneath, and starts the same; clean
-     * pages that nobody has mapped leave memory. */
-    if (fstatfs(fd, &status) == 0 && status.f_type == OVERLAYFS_SUPER_MAGIC)
+    if (writes_back_by_advice(fd))
         return posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
     if (sync_file_range(fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE) != 0)
         return errno;
@@ -634,29 +644,44 @@ int mf_tells_residency(const mf_file *file, int *out)
 #endif
 }
 
+#if defined(__linux__) && !defined(__alpha__)
+enum { CACHESTAT = 451 }; /* the call: Linux 6.5, and not in every libc */
+
+/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the file that
+ * is open, and a file system on top of another, as overlay, maps those of a file below. Here it is known
+ * that they are the same. */
+static int can_count_cached(const struct statfs *volume)
+{
+    switch ((uint32_t)volume->f_type) {
+    case 0xEF53:     /* ext4 */
+    case 0x58465342: /* XFS */
+    case 0x9123683E: /* btrfs */
+    case 0x01021994: /* tmpfs */
+        return 1;
+    default:
+        return 0;
+    }
+}
+#endif
+
 int mf_count_cached(const mf_file *file, int64_t offset, int64_t length, int64_t *out)
 {
 #if defined(__linux__) && !defined(__alpha__)
-    /* cachestat: Linux 6.5, and not in every libc. It counts the pages of the file that is open, and a file system on top of
-     * another, as overlay, maps those of a file below: so it is asked where it is known that they are the same. */
-    static const uint32_t known[] = {0xEF53 /* ext4 */, 0x58465342 /* XFS */, 0x9123683E /* btrfs */, 0x01021994 /* tmpfs */};
     struct statfs volume;
-    size_t at;
     struct {
         uint64_t offset, length;
     } range = {(uint64_t)offset, (uint64_t)length};
     struct {
         uint64_t cached, dirty, written_back, evicted, recently_evicted;
-    } found;
+    } pages;
 
     if (fstatfs(fd_of(file), &volume) != 0)
         return errno;
-    for (at = 0; (uint32_t)volume.f_type != known[at]; at++)
-        if (at + 1 == sizeof known / sizeof known[0])
-            return ENOTSUP;
-    if (syscall(451, fd_of(file), &range, &found, 0) != 0)
+    if (!can_count_cached(&volume))
+        return ENOTSUP;
+    if (syscall(CACHESTAT, fd_of(file), &range, &pages, 0) != 0)
         return errno;
-    *out = (int64_t)(found.cached + found.evicted);
+    *out = (int64_t)(pages.cached + pages.evicted);
     return 0;
 #else
     (void)file;

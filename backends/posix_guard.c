@@ -224,7 +224,7 @@ static int replace_page(uintptr_t address)
 /* Who got SIGBUS before. Somebody may take it after the guard, and give it back to the handler that
  * he found there when he raises it anew: faulthandler does. So each time that the guard is put on
  * top of somebody it is another handler, which knows its own predecessor. */
-enum { LEVELS = 4 };
+enum { LEVELS = 4 }; /* policy: past so many of them mf_guard says EAGAIN */
 static struct sigaction predecessors[LEVELS];
 
 /* Whether a page could not be had. Otherwise somebody sent the signal, or an address was

@@ -334,7 +334,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
         return ERROR_FILE_EXISTS;
     if (length + 40 > room)
         return ERROR_NOT_SUPPORTED;
-    for (number = 0; number < 100; number++) {
+    for (number = 0; number < MF_TEMPORARY_NAMES; number++) {
         wmemcpy(temporary, path, length);
         swprintf(temporary + length, room - length, L".%lx-%lx-%lx", GetCurrentProcessId(), GetTickCount(), number);
         error = mf_open(temporary, MF_WRITE, MF_NEW, out);
@@ -457,15 +457,17 @@ int mf_unmap(mf_mapping *map)
     return map->error;
 }
 
+/* Policy: how long the system is asked again while it writes the same pages. It says ERROR_LOCK_VIOLATION
+ * then. Each pause is twice the one before: 511 milliseconds in all, then the error stands. */
+enum { FIRST_PAUSE = 1, LAST_PAUSE = 256 }; /* milliseconds */
+
 static int flush_view(char *base, size_t length)
 {
     DWORD pause;
 
-    /* The system may be writing the same pages: it says ERROR_LOCK_VIOLATION and wants to be asked again. Half a
-     * second in all, then the error stands. */
-    for (pause = 1; !FlushViewOfFile(base, length); pause *= 2) {
+    for (pause = FIRST_PAUSE; !FlushViewOfFile(base, length); pause *= 2) {
         int error = last_error();
-        if (error != ERROR_LOCK_VIOLATION || pause > 256)
+        if (error != ERROR_LOCK_VIOLATION || pause > LAST_PAUSE)
             return error;
         Sleep(pause);
     }
