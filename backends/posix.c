@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #ifdef __linux__
 #include <linux/fs.h>
@@ -344,6 +345,16 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
  * followed by a smaller one. */
 enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, LARGEST_PIECE_OF_ZEROS = 1 << 24 };
 
+/* Whether there cannot be room for so much: to find out piece by piece would fill the disk, and leave others none meanwhile. */
+static int has_no_room(int fd, int64_t length)
+{
+    struct statvfs volume;
+
+    if (fstatvfs(fd, &volume) != 0 || volume.f_blocks == 0)
+        return 0; /* it is not told */
+    return (uint64_t)length / volume.f_frsize > volume.f_bfree;
+}
+
 static int allocate_piece(int fd, mf_growth *growth)
 {
     int64_t left = growth->grown - growth->reached;
@@ -352,6 +363,8 @@ static int allocate_piece(int fd, mf_growth *growth)
 
     if (piece > left)
         piece = left;
+    else if (growth->step == 0 && growth->reached - growth->size < LARGEST_PIECE && has_no_room(fd, left))
+        return ENOSPC;
     error = allocate_blocks(fd, growth->reached, piece);
     if (error == 0) {
         growth->reached += piece;
