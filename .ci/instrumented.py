@@ -1,7 +1,7 @@
 """The tests on C files that were compiled to be watched: ``instrumented.py asan|coverage [PYTEST ARGUMENT...]``.
 
-asan      AddressSanitizer and UndefinedBehaviorSanitizer: what they see ends the process that did it. At last the storms
-          again, with what was allocated in the C files, and never freed.
+asan      AddressSanitizer and UndefinedBehaviorSanitizer: what they see ends the process that did it. At last the
+          storms again, with what was allocated in the C files, and never freed.
 coverage  gcov: the lines and branches of the C files that no test reaches; and coverage.py's lines of the Python files.
 
 Runs in an environment of its own, into which it installs the library.
@@ -35,8 +35,18 @@ def build(kind: str, folder: Path) -> None:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         else:
             shutil.copy(source, folder)
-    flags = {name: COMPILE[kind] for name in ("CFLAGS", "LDFLAGS")}
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--force-reinstall", "."]
+    flags = dict.fromkeys(("CFLAGS", "LDFLAGS"), COMPILE[kind])
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--force-reinstall",
+        ".",
+    ]
     subprocess.run(command, cwd=folder, env={**os.environ, **flags}, check=True)
 
 
@@ -53,7 +63,7 @@ def run(arguments: list[str], **settings: str) -> int:
 
 
 def asan(arguments: list[str]) -> int:
-    """Run the tests with the sanitizers; then the storms alone for leaks, since children under strace cannot be searched for any."""
+    """Run the tests with the sanitizers; then the storms for leaks: children under strace cannot be searched."""
     settings = {"LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}", "PYTHONMALLOC": "malloc"}
 
     def reports(arguments: list[str], more: str) -> tuple[int, list[str]]:
@@ -79,12 +89,16 @@ def asan(arguments: list[str]) -> int:
 def coverage(arguments: list[str], folder: Path) -> int:
     """Run the tests, and print what they do not reach."""
     data = folder / "coverage"
-    (folder / "rc").write_text(f"[run]\ndata_file={data}\nparallel=true\nbranch=true\nsource=mappedfile\npatch=subprocess\n")
+    (folder / "rc").write_text(
+        f"[run]\ndata_file={data}\nparallel=true\nbranch=true\nsource=mappedfile\npatch=subprocess\n"
+    )
     failed = run(["coverage", "run", "--rcfile", str(folder / "rc"), "-m", "pytest", *arguments])
     for step in (["combine", "-q"], ["report", "-m", "--skip-covered"]):
         run(["coverage", step[0], "--rcfile", str(folder / "rc"), *step[1:]])
     for notes in sorted(folder.rglob("*.gcno")):
-        subprocess.run(["gcov", "-b", "-o", str(notes.parent), str(notes)], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            ["gcov", "-b", "-o", str(notes.parent), str(notes)], cwd=folder, stdout=subprocess.DEVNULL, check=True
+        )
     for listing in sorted(folder.glob("*.c.gcov")):
         if (ROOT / "backends" / listing.stem).exists():
             tell(listing)

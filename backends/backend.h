@@ -1,7 +1,7 @@
 /* The backend contract.
  *
- * posix.c and windows.c both have every function below, and nothing else is public. A function is one operation of the
- * system. It returns 0, or the system's error code (errno or GetLastError), read before any clean-up call; what it
+ * A system's files have every function below, and nothing else is public: posix.c and posix_guard.c, or
+ * windows.c and windows_guard.c. A function is one operation of the system. It returns 0, or the system's error code (errno or GetLastError), read before any clean-up call; what it
  * was to fill in is then untouched. Arguments arrive validated: offsets are multiples of the granularity, addresses
  * and lengths handed to mf_flush are whole pages inside one map. Nothing here allocates, decides a policy or, but for the fault
  * guard, keeps state.
@@ -35,7 +35,7 @@ typedef int mf_copier(mf_mapping *map, char *to, ptrdiff_t to_step, const char *
 /* One map, and what has become of it. It stays where it is in memory from mf_map to mf_unmap, and so does its file. */
 struct mf_mapping {
     char *base;         /* NULL once it is given back */
-    size_t length;      /* bytes, as they were asked for: the system maps whole pages */
+    mf_word length;     /* bytes, as they were asked for: the system maps whole pages */
     size_t reserved;    /* bytes of address space from base on that are to be its own: what mf_extend can make it. 0: no more
                          * than it needs. Set before mf_map */
     int chosen;         /* flags and protection, set before mf_map, are what mmap is told; 0: what access comes to (POSIX) */

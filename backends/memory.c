@@ -182,10 +182,8 @@ uintptr_t file_buffers(File *file)
     uintptr_t sum = 0;
     Map *map;
 
-    LOCK(file);
     for (map = file->maps; map != NULL; map = map->next)
         sum += map->buffers;
-    UNLOCK(file);
     return sum;
 }
 
@@ -212,6 +210,17 @@ int map_release(Map *map)
         error = map->file->state->call.unmap(&map->map);
     else
         WITHOUT_GIL(error = map->file->state->call.unmap(&map->map));
+    return error;
+}
+
+int map_discard(Map *map)
+{
+    int error;
+
+    map->users = 0;
+    take_off_list(map);
+    error = map->file->state->call.unmap(&map->map);
+    Py_DECREF((PyObject *)map);
     return error;
 }
 
@@ -427,7 +436,8 @@ typedef struct {
     unsigned long long address; /* of the pages of the range */
     unsigned long long size;    /* bytes in them */
     long long offset;           /* in the file */
-    unsigned long long handle;  /* the address of the mf_file while the use lasts; 0: the file is closed */
+    SHARED(unsigned long long) handle; /* the address of the mf_file while the use lasts; 0: the file is closed */
+    MUTEX
 } Use;
 
 PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inwards, int64_t window)
@@ -462,14 +472,18 @@ PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inward
 /* Ends it. Returns the system's code; *about is the file that it is about, for the caller to let go. */
 static int use_end(Use *use, File **about)
 {
-    Map *map = use->map;
-    File *file = use->file;
+    Map *map;
+    File *file;
     int error = 0, closing;
 
     *about = NULL;
+    LOCK(use);
+    map = use->map;
+    file = use->file;
     use->map = NULL;
     use->file = NULL;
     use->handle = 0;
+    UNLOCK(use);
     if (map != NULL) {
         error = map_release(map);
         *about = (File *)Py_NewRef((PyObject *)map->file);
@@ -503,16 +517,45 @@ static PyObject *use_enter(PyObject *object, PyObject *unused)
     return Py_NewRef(object);
 }
 
+/* Returns the map, used once more: another thread may end the use. NULL: it has ended, or there is none. */
+static Map *use_again(Use *use)
+{
+    Map *map;
+
+    LOCK(use);
+    map = use->map;
+    if (map != NULL) {
+        Py_INCREF((PyObject *)map);
+        tally(&map->users, 1);
+    }
+    UNLOCK(use);
+    return map;
+}
+
+/* Ends that, and returns None; or NULL when it fails, or when there is an exception. */
+static PyObject *use_no_more(Map *map)
+{
+    int error = map_release(map);
+
+    if (error != 0)
+        raise_os_error(map->file, error, "unmap");
+    Py_DECREF((PyObject *)map);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
 /* Raises if bytes of the range are gone. */
 static PyObject *use_check(PyObject *object, PyObject *unused)
 {
     Use *use = (Use *)object;
+    Map *map = use_again(use);
     int64_t at;
 
     (void)unused;
-    if (use->map != NULL && is_lost(use->map, use->first, use->count, &at))
-        return raise_fault(use->map->file, at);
-    return Py_NewRef(Py_None);
+    if (map == NULL)
+        return Py_NewRef(Py_None);
+    if (is_lost(map, use->first, use->count, &at))
+        raise_fault(map->file, at);
+    return use_no_more(map);
 }
 
 /* touch(place, size): reads a byte of every page there, from address on. */
@@ -524,20 +567,22 @@ static PyObject *use_touch(PyObject *object, PyObject *args)
     char byte;
     int failed;
     int64_t at;
+    Map *map;
 
     if (!PyArg_ParseTuple(args, "KK", &place, &size))
         return NULL;
-    if (use->map == NULL || place > use->size || size > use->size - place) {
+    map = place > use->size || size > use->size - place ? NULL : use_again(use);
+    if (map == NULL) {
         PyErr_SetString(PyExc_ValueError, "the use has ended, or the range is not in it");
         return NULL;
     }
-    page = use->map->file->state->call.system.page_size;
-    WITHOUT_GIL(failed = use->map->file->state->call.copy(&use->map->map, &byte, 0, (char *)(uintptr_t)(use->address + place),
-                                                          (ptrdiff_t)page, (size_t)((size + page - 1) / page)));
-    at = use->offset + (int64_t)place - use->map->offset - (int64_t)use->map->slack;
-    if (is_lost(use->map, at, (int64_t)size, &at) || failed)
-        return raise_fault(use->map->file, at);
-    return Py_NewRef(Py_None);
+    page = map->file->state->call.system.page_size;
+    WITHOUT_GIL(failed = map->file->state->call.copy(&map->map, &byte, 0, (char *)(uintptr_t)(use->address + place), (ptrdiff_t)page,
+                                                     (size_t)((size + page - 1) / page)));
+    at = use->offset + (int64_t)place - map->offset - (int64_t)map->slack;
+    if (is_lost(map, at, (int64_t)size, &at) || failed)
+        raise_fault(map->file, at);
+    return use_no_more(map);
 }
 
 static void use_dealloc(PyObject *object)

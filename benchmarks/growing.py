@@ -10,7 +10,7 @@ import numpy as np
 
 from mappedfile import MappedFile
 
-from .harness import NotHere, Samples, Setting, has_parameter, row, steps, stopwatch
+from .harness import Samples, Setting, row, steps, stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

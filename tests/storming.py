@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,8 @@ def refresh(now: Round, dice: random.Random) -> None:
 
 def cut(now: Round, dice: random.Random) -> None:
     """The same after they cut it short."""
-    try:
+    with suppress(PermissionError):  # Windows, while it is mapped
         os.truncate(now.path, max(os.path.getsize(now.path) - dice.choice([1, PAGE_SIZE, 100_000]), 0))
-    except PermissionError:  # Windows, while it is mapped
-        pass
     now.file.refresh()
 
 
@@ -245,7 +244,9 @@ def possible(name: str, mode: str) -> bool:
 class Player(threading.Thread):
     """Does one thing over and over, for a round."""
 
-    def __init__(self, now: Round, names: Sequence[str], number: int, steps: int, start: threading.Barrier, seed: int) -> None:
+    def __init__(
+        self, now: Round, names: Sequence[str], number: int, steps: int, start: threading.Barrier, seed: int
+    ) -> None:
         super().__init__(daemon=True)
         self.now, self.names, self.action = now, names, ACTIONS[names[number]]
         self.steps, self.begin, self.dice = steps, start, random.Random(f"{seed} {number}")
@@ -308,7 +309,9 @@ def memory() -> int:
         return 0
 
 
-def storm(folder: Path, names: Sequence[str], rounds: int, mode: str = "r+", steps: int = 5, seed: int = 0) -> tuple[int, int]:
+def storm(
+    folder: Path, names: Sequence[str], rounds: int, mode: str = "r+", steps: int = 5, seed: int = 0
+) -> tuple[int, int]:
     """Play so many rounds; return how often the actions had their result, and how often they were refused."""
     if not (folder / "other").exists():
         prepare(folder)
@@ -363,8 +366,8 @@ def find_1(folder: Path, seconds: float = 1e9, rounds: int = 10**9) -> dict[str,
                 for _ in range(50):
                     file.resize(len(file) + 100_000)
                     seen["steps"] += 1
-            except BaseException as error:
-                errors.append(error)
+            except BaseException as met:
+                errors.append(met)
 
         thread = threading.Thread(target=resize)
         thread.start()

@@ -66,14 +66,27 @@ def test_follow(tmp_path: Path) -> None:
     reader.start()
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", WRITER, path], **pipes) as writer:
-        for command in ("append 5", "append 20000", "rotate", "append 3", "cut", "append 30000", "replace", "cut", "append 1"):
+        for command in (
+            "append 5",
+            "append 20000",
+            "rotate",
+            "append 3",
+            "cut",
+            "append 30000",
+            "replace",
+            "cut",
+            "append 1",
+        ):
             if command == "replace" and sys.platform == "win32":
                 continue  # Windows lets nobody replace a file that is mapped
             writer.stdin.write(f"{command}\n")
             writer.stdin.flush()
             expected = int(writer.stdout.readline())
             with seen:  # what is cut before it was read is lost: so the writer waits
-                assert seen.wait_for(lambda: got.count(b"\n") >= expected, 60), (command, bytes(got[-100:]))
+                assert seen.wait_for(lambda expected=expected: got.count(b"\n") >= expected, 60), (
+                    command,
+                    bytes(got[-100:]),
+                )
         writer.stdin.close()
     ended.set()
     reader.join()

@@ -56,7 +56,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     need(mounts(), "root, and loop devices")
     image = tmp_path / "image"
     image.write_bytes(os.urandom(2048 * 512))
-    found = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run(
+        ["losetup", "--find", "--show", image], capture_output=True, text=True, check=True
+    ).stdout.strip()
     try:
         yield Path(found)
     finally:
@@ -70,7 +72,8 @@ def test_disk(disk: Path, tmp_path: Path) -> None:
         assert (2048 * 512, content) == (len(file), file[:])
         with file.view(1_000_003, 100) as view:
             assert content[1_000_003:1_000_103] == view[:]
-        assert not file.refresh() and not file.replaced
+        assert not file.refresh()
+        assert not file.replaced
     with MappedFile(disk, "c") as file:
         file[0:4] = b"mine"
     with MappedFile(disk, "r+") as file:
@@ -191,7 +194,13 @@ def test_huge_pages(huge: tuple[int, int]) -> None:
     with MappedFile(descriptor, "r+") as file:
         assert 2 * page == len(file)
         file[page - 1], file[page], file[-1] = 1, 2, 3
-        for offset, length in ((0, 10), (PAGE_SIZE, PAGE_SIZE), (page - 1, 2), (page + PAGE_SIZE + 1, 100), (2 * page - 1, 1)):
+        for offset, length in (
+            (0, 10),
+            (PAGE_SIZE, PAGE_SIZE),
+            (page - 1, 2),
+            (page + PAGE_SIZE + 1, 100),
+            (2 * page - 1, 1),
+        ):
             before = _probe.file_maps()
             with file.view(offset, length) as view:
                 data = view.data
@@ -280,7 +289,8 @@ for turn in range(int(sys.argv[2])):
 """
     seen: set[str] = set()
     with subprocess.Popen([sys.executable, "-c", program, path, "40"], stdout=subprocess.PIPE, text=True) as maker:
-        assert maker.stdout is not None and "ready" == maker.stdout.readline().strip()
+        assert maker.stdout is not None
+        assert "ready" == maker.stdout.readline().strip()
         while maker.poll() is None:
             for turn in range(40):
                 try:
@@ -416,7 +426,8 @@ def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
         if sys.platform == "win32":
             import msvcrt
 
-            assert isinstance(file.handle, int) and file.handle != msvcrt.get_osfhandle(descriptor)
+            assert isinstance(file.handle, int)
+            assert file.handle != msvcrt.get_osfhandle(descriptor)
         else:
             assert descriptor == file.handle
         many = [os.open(path, os.O_RDONLY) for _ in range(300)]  # one may have the number of the handle

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import need, only
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 from mappedfile._native import ffi, lib
@@ -202,3 +204,29 @@ file.close()
     command = [sys.executable, "-W", "ignore", "-c", program, str(path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_compiles_without_what_openbsd_lacks() -> None:
+    """The POSIX backend needs no posix_fallocate, posix_fadvise, mincore or uc_sigmask: without them it says that it cannot.
+
+    Not shared: Windows has a backend of its own.
+    """
+    only(sys.platform == "linux", "plays OpenBSD with the headers of Linux")
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    need(compiler, "a C compiler")
+    here = Path(__file__).parent
+    command = [
+        str(compiler),
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsyntax-only",
+        "-include",
+        here / "openbsd.h",
+    ]
+    sources = sorted((here.parent / "backends").glob("posix*.c"))
+    assert sources
+    for source in sources:
+        done = subprocess.run([*command, source], capture_output=True, text=True, check=False)
+        assert (0, "") == (done.returncode, done.stderr)

@@ -26,7 +26,7 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 
     *doing* is what the system refused to do; *text* is there when better words are known than the system's.
     """
-    text = text or _NOTES.get((code, doing), "") or (doing == "map" and _map_limit(code)) or ""
+    text = text or _NOTES.get((code, doing), "") or (doing in ("map", "resize", "refresh") and _map_limit(code)) or ""
     if sys.platform == "win32":
         if not text:
             from mappedfile._native import ffi
@@ -39,7 +39,8 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
     """Bytes of a map are gone: the file was cut short under it, the disk behind a hole is full, or its device failed.
 
-    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the file. Raised by access through the library; buffers read zeros there.
+    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the file. Raised by
+    access through the library; buffers read zeros there.
     """
 
     #: Where in the file the first byte was that was asked for and is gone; None when that is not known.
@@ -80,16 +81,16 @@ def _map_limit(code: int) -> str:
     if there < most - 1:
         return ""
     return (
-        f"the process has {there} maps, and may have {most} (vm.max_map_count): close views and drop buffers, map larger"
-        " parts, or raise the limit (sysctl vm.max_map_count)"
+        f"the process has {there} maps, and may have {most} (vm.max_map_count): close views and drop buffers, map"
+        " larger parts, or raise the limit (sysctl vm.max_map_count)"
     )
 
 
 def lock_error(code: int, name: Name, size: int) -> OSError | None:
     """Build the error for *size* bytes that a limit keeps from being locked; None if it was no limit."""
-    from mappedfile import _advice
+    from mappedfile import _limits
 
-    limit = _advice.lock_limit(code, size)
+    limit = _limits.lock_limit(code, size)
     return os_error(code, name, text=limit) if limit else None
 
 

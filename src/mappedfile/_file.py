@@ -6,7 +6,6 @@ import os
 import sys
 
 from mappedfile import _memory
-from mappedfile._system import CAN_RESERVE
 from mappedfile._view import View
 from mappedfile._window import Window
 
@@ -206,7 +205,7 @@ class MappedFile(Window):
     def replaced(self) -> bool:
         """Whether the name leads to another file now, or to none: it was renamed, deleted, or replaced by another.
 
-        It compares what identifies a file: device and inode, on Windows volume and file index. A name that is relative is
+        It compares what identifies a file: device and inode, on Windows volume and file index. A relative name is
         looked up from the folder that is current now.
 
         Raises ``ValueError`` on a closed file, and for one that was not opened by a path; ``OSError`` when the system

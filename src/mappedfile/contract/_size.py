@@ -186,7 +186,7 @@ def S4(subject: Subject, folder: Path) -> None:
     in_child(resize_in_vain, subject, folder)
 
 
-@clause("S5", modes=SHARED_WRITABLE)
+@clause("S5", modes=SHARED_WRITABLE, alone=True)  # it may fill the disk
 def S5(subject: Subject, folder: Path) -> None:
     """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later; `sparse=True` opts out. A
     file that must not exist (`"x+"`) appears with its size, or not at all."""
@@ -606,12 +606,15 @@ def past(subject: Subject, path: Path, size: int) -> None:
 
 
 def maps_whole(subject: Subject, path: Path, size: int) -> bool:
-    """Whether the system maps a file of this size as a whole: a private map may be more than it lets one promise to fill;
-    and Wine promises to fill shared ones too."""
+    """Whether the system maps a file of this size as a whole: Wine promises to fill shared maps, and refuses."""
     access = {"r": mmap.ACCESS_READ, "c": mmap.ACCESS_COPY}.get(subject.mode, mmap.ACCESS_WRITE)
-    with open(path, "rb" if access != mmap.ACCESS_WRITE else "r+b") as file:
+    options: dict[str, Any] = {"access": access}
+    if subject.mode == "c" and sys.platform != "win32":  # private maps are not counted before they are written to
+        no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # Python 3.13 has it
+        options = {"flags": mmap.MAP_PRIVATE | no_reserve}
+    with open(path, "rb" if access == mmap.ACCESS_READ else "r+b") as file:
         try:
-            mmap.mmap(file.fileno(), size, access=access).close()
+            mmap.mmap(file.fileno(), size, **options).close()
         except OSError:
             return False
     return True
