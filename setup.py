@@ -12,7 +12,7 @@ setup(
     ext_modules=[
         Extension(
             "mappedfile._memory",
-            ["backends/memory.c", "backends/storage.c", "backends/window.c"],
+            ["backends/memory.c", "backends/storage.c", "backends/window.c", "backends/stream.c"],
             depends=["backends/backend.h", "backends/memory.h", "backends/native.h", "backends/search.h"],
             define_macros=[("Py_LIMITED_API", "0x030b0000")] if LIMITED_API else [],
             py_limited_api=LIMITED_API,

@@ -193,6 +193,16 @@ int map_release(Map *map)
     return error;
 }
 
+int map_unexport(Map *map)
+{
+    int error;
+
+    tally(&map->buffers, -1);
+    error = map_release(map);
+    Py_DECREF((PyObject *)map);
+    return error;
+}
+
 static void map_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
@@ -584,6 +594,7 @@ static int execute(PyObject *module)
     } all[] = {
         {&state->file_type, &file_spec}, {&state->map_type, &map_spec},       {&state->buffer_type, &buffer_spec},
         {&state->use_type, &use_spec},   {&state->window_type, &window_spec}, {&state->iterator_type, &iterator_spec},
+        {&state->stream_type, &stream_spec},
     };
     size_t i;
 
@@ -593,6 +604,7 @@ static int execute(PyObject *module)
             return -1;
     }
     if (PyModule_AddType(module, state->window_type) < 0 || PyModule_AddType(module, state->buffer_type) < 0 ||
+        PyModule_AddType(module, state->stream_type) < 0 ||
         PyModule_AddIntMacro(module, GUARD_PENDING) < 0 || PyModule_AddIntMacro(module, GUARD_WANTED) < 0 ||
         PyModule_AddIntMacro(module, GUARD_REFUSED) < 0 || PyModule_AddIntMacro(module, MF_READ) < 0 ||
         PyModule_AddIntMacro(module, MF_WRITE) < 0 || PyModule_AddIntMacro(module, MF_COPY) < 0 ||
@@ -612,6 +624,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->use_type);
     Py_VISIT(state->window_type);
     Py_VISIT(state->iterator_type);
+    Py_VISIT(state->stream_type);
     Py_VISIT(state->os_error);
     Py_VISIT(state->mapping_fault);
     Py_VISIT(state->lock_error);
@@ -629,6 +642,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->use_type);
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->iterator_type);
+    Py_CLEAR(state->stream_type);
     Py_CLEAR(state->os_error);
     Py_CLEAR(state->mapping_fault);
     Py_CLEAR(state->lock_error);

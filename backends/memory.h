@@ -3,6 +3,7 @@
  *   memory.c   File, Map and Buffer: who uses them is counted, and the last one gives them back
  *   storage.c  a file's size: open, grow, shrink, refresh, close
  *   window.c   Window: index, slice, search, buffer, flush; MappedFile and View are its two kinds
+ *   stream.c   Stream: a window's bytes read and written in turn, as a file's are
  *
  * Every object is right whenever Python code can run: a change is prepared aside, and put in place without a call
  * between that could run any. Without a GIL the lock of the file does what the GIL does otherwise. */
@@ -17,7 +18,7 @@
 
 typedef struct {
     mf_table call; /* the backend */
-    PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type;
+    PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type, *stream_type;
     PyObject *os_error, *mapping_fault, *lock_error, *alive_error; /* build exceptions: _errors.py */
     int guard; /* what the fault guard is to be: see GUARD_PENDING */
 } State;
@@ -120,9 +121,30 @@ static inline uintptr_t tally(mf_word *word, intptr_t by)
         WITHOUT_GIL(error = (expression));                                             \
     while (error == (owner)->call.system.interrupted && PyErr_CheckSignals() == 0)
 
+/* Copies out of the map, or into it: the range lies in it, and it does not go meanwhile. Returns the backend's code. */
+static inline int copy(const Map *map, char *to, const char *from, Py_ssize_t count)
+{
+#ifdef _WIN32
+    return map->file->state->call.copy((mf_mapping *)&map->map, to, 1, from, 1, (size_t)count);
+#else
+    (void)map; /* the guard lets nothing fail here */
+    memmove(to, from, (size_t)count);
+    return 0;
+#endif
+}
+
+/* Whether no byte of a map is gone. */
+static inline int is_whole(const Map *map)
+{
+#ifndef _WIN32
+    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler put zeros there */
+#endif
+    return WITHOUT_GUARD || map->map.lost_to == 0;
+}
+
 /* memory.c */
 
-extern PyType_Spec file_spec, map_spec, buffer_spec, use_spec, window_spec, iterator_spec;
+extern PyType_Spec file_spec, map_spec, buffer_spec, use_spec, window_spec, iterator_spec, stream_spec;
 
 /* These raise, and return NULL. The first does nothing else if an exception is set already. */
 PyObject *raise_os_error(File *file, int code, const char *doing);
@@ -150,6 +172,9 @@ uintptr_t file_buffers(File *file);
 
 /* Ends a use of a map; whoever is last gives it back. Returns the system's code. Called without the lock. */
 int map_release(Map *map);
+
+/* The same for a use that counts among the buffers, and lets go of the map. */
+int map_unexport(Map *map);
 
 /* Flushes every map of a file that the caller uses; returns the system's code, or -1 when an exception is set. */
 int flush_maps(File *file, int wait);
@@ -186,6 +211,16 @@ void window_drop(Window *self);
 /* Has the window mapped, if it is not empty; or raises and returns -1. */
 int window_map(Window *self);
 
+/* Has the file reach at least to size: it grows, and what others made longer is taken note of. Or raises and returns -1. */
+int window_reach(Window *self, int64_t size);
+
+/* Raises io.UnsupportedOperation with this text, which it lets go. */
+void raise_unsupported(PyObject *why);
+
+/* stream.c */
+
+PyObject *window_stream(PyObject *self, PyObject *const *args, Py_ssize_t n);
+
 /* window.c */
 
 /* Raises that it is closed; returns NULL. */
@@ -193,6 +228,9 @@ PyObject *raise_closed(Window *self);
 
 /* An int of the caller's from 0 to 2**63 - 1; or raises and returns -1. */
 int to_size(PyObject *number, const char *what, int64_t *out);
+
+/* Bytes of the caller's, one after the other. */
+int to_bytes(PyObject *value, Py_buffer *out);
 
 /* Whether a range lies in size bytes; or raises and returns -1. A count of -1 reaches to the end. */
 int to_range(Window *self, int64_t first, int64_t size, int64_t *count);

@@ -5,6 +5,8 @@
  * handlers of signals, and these find the old state too. */
 #include "memory.h"
 
+#define MUCH_ROOM (64 << 20) /* bytes */
+
 static int is_too_late(Window *self)
 {
     if (self->open)
@@ -356,7 +358,7 @@ int window_map(Window *self)
 
 /* Opening and closing */
 
-static void raise_unsupported(PyObject *why)
+void raise_unsupported(PyObject *why)
 {
     PyObject *io = why == NULL ? NULL : PyImport_ImportModule("io");
     PyObject *kind = io == NULL ? NULL : PyObject_GetAttrString(io, "UnsupportedOperation");
@@ -458,7 +460,7 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     Window *self = (Window *)object, *view;
     File *file = self->file;
     int64_t offset, length = -1;
-    int error;
+    int error, used;
     Map *map = NULL;
 
     if (n != 3 || !PyType_Check(args[0])) {
@@ -471,30 +473,33 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     view = (Window *)PyType_GenericAlloc((PyTypeObject *)args[0], 0);
     if (view == NULL)
         return NULL;
-    if (file == NULL || !self->open)
-        goto closed;
+    if (file == NULL || !self->open) {
+        Py_DECREF(view);
+        return raise_closed(self);
+    }
+    used = file_use(file);
+    if (!used && self->open) {
+        PyErr_Format(PyExc_ValueError,
+                     "the file %R is closed, and another view needs it: make the view before closing it, or take a slice of data",
+                     file->name);
+        goto end;
+    }
     error = guard(file->state, 0);
     if (error != 0) {
         raise_os_error(file, error, "map");
-        goto failed;
+        goto end;
     }
-    while (self->open && length != 0 && offset < self->length && needs_section(file))
+    while (self->whole && self->open && length != 0 && offset < self->length && needs_section(file))
         if (remake_section(self) < 0)
-            goto failed;
+            goto end;
     LOCK(file);
-    if (!self->open) {
-        UNLOCK(file);
-        goto closed;
-    }
-    if (to_range(self, offset, self->length, &length) < 0) {
-        UNLOCK(file);
-        goto failed;
-    }
-    if (length > 0)
-        map = map_new(file, &file->section, offset, length, 0, &error);
-    if (map != NULL || length == 0) {
+    if (!self->open)
+        raise_closed(self);
+    else if (to_range(self, offset, self->length, &length) == 0 && length > 0)
+        map = map_new(file, &file->section, self->offset + offset, length, 0, &error);
+    if (map != NULL || (length == 0 && !PyErr_Occurred())) {
         view->file = (File *)Py_NewRef((PyObject *)file);
-        view->offset = offset;
+        view->offset = self->offset + offset;
         view->length = length;
         view->open = 1;
         tally(&file->views, 1);
@@ -502,15 +507,18 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
             put_in_place(view, map);
     }
     UNLOCK(file);
-    if (view->open)
+    if (!view->open)
+        raise_os_error(file, error, "map");
+end:
+    error = used ? file_release(file) : 0;
+    if (error != 0 && view->open)
+        raise_os_error(file, error, "close");
+    if (!PyErr_Occurred())
         return (PyObject *)view;
-    raise_os_error(file, error, "map");
-failed:
+    if (view->open)
+        window_drop(view);
     Py_DECREF(view);
     return NULL;
-closed:
-    Py_DECREF(view);
-    return raise_closed(self);
 }
 
 /* Closes a window that is open; returns the system's code. */
@@ -920,6 +928,50 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     if (error == 0 && !PyErr_Occurred() && is_locked(file))
         window_map(self); /* which locks it */
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+/* Grows the file with address space to spare behind its map, so that the next growth makes no other one. */
+static int grow_with_room(Window *self, int64_t old, int64_t new)
+{
+    File *file = self->file;
+    size_t before = file->reserve;
+    int error;
+
+    if (file->state->call.system.can_reserve && new < PTRDIFF_MAX / 2 && (!self->owns || new > map_room(self->map)) &&
+        file->reserve < (size_t)new) {
+        file->reserve = new < MUCH_ROOM / 2 ? MUCH_ROOM : 2 * (size_t)new;
+        error = grow(self, old, new);
+        if (error == 0)
+            return 0;
+        file->reserve = before; /* maybe there is not so much of it */
+        if (PyErr_Occurred())
+            return error;
+    }
+    return grow(self, old, new);
+}
+
+int window_reach(Window *self, int64_t size)
+{
+    File *file = self->file;
+    int64_t now;
+    int error;
+
+    if (begin_change(self) < 0)
+        return -1;
+    if (file->file.faults != 0) {
+        raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);
+        error = -1;
+    } else {
+        error = size_now(file, &now);
+        if (error == 0 && now < size)
+            error = grow_with_room(self, now, size);
+        else if (error == 0 && now != self->length)
+            error = take_note(self);
+    }
+    if (error != 0)
+        raise_os_error(file, error, "resize");
+    end_change(self);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 PyObject *window_refresh(PyObject *object, PyObject *unused)

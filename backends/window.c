@@ -99,8 +99,7 @@ static int to_arguments(const char *function, const char *const *known, int numb
     return 0;
 }
 
-/* Bytes of the caller's, one after the other. */
-static int to_bytes(PyObject *value, Py_buffer *out)
+int to_bytes(PyObject *value, Py_buffer *out)
 {
     PyObject *view, *bytes;
     int failed;
@@ -177,26 +176,6 @@ static int judge(const Map *map, int failed, int64_t first, int64_t count)
         return 0;
     raise_fault(map->file, at);
     return -1;
-}
-
-/* Copies out of the map, or into it: the window is mapped, the range lies in it, and the caller has the lock. */
-static int copy(const Map *map, char *to, const char *from, Py_ssize_t count)
-{
-#ifdef _WIN32
-    return map->file->state->call.copy((mf_mapping *)&map->map, to, 1, from, 1, (size_t)count);
-#else
-    (void)map; /* the guard lets nothing fail here */
-    memmove(to, from, (size_t)count);
-    return 0;
-#endif
-}
-
-static int is_whole(const Map *map)
-{
-#ifndef _WIN32
-    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler put zeros there */
-#endif
-    return WITHOUT_GUARD || map->map.lost_to == 0;
 }
 
 /* Has the window ready for a look at its bytes, and takes the lock; or raises and returns -1. */
@@ -367,6 +346,28 @@ static int put(Window *self, Py_ssize_t first, Py_ssize_t step, const char *from
     return failed;
 }
 
+/* Raises that a byte cannot be set to this, and says what to write instead. */
+static void raise_byte(Window *self, Py_ssize_t place, PyObject *value)
+{
+    Py_ssize_t length = PyBytes_Check(value) ? PyBytes_Size(value) : -1, end;
+    PyObject *until, *what;
+
+    if (place < 0 && place + length > 0)
+        place += (Py_ssize_t)self->length;
+    end = place + (length < 0 ? 1 : length);
+    until = end == 0 ? PyUnicode_FromString("") : PyUnicode_FromFormat("%zd", end); /* w[-1:] reaches to the end */
+    what = length < 0 || length > 20 ? PyUnicode_FromString("...") : PyObject_Repr(value);
+
+    if (until != NULL && what != NULL && length == 1)
+        PyErr_Format(PyExc_TypeError, "a byte is set to an int from 0 to 255, not to %R: write w[%zd] = %d, or w[%zd:%U] = %U",
+                     Py_TYPE(value), place, (unsigned char)PyBytes_AsString(value)[0], place, until, what);
+    else if (until != NULL && what != NULL)
+        PyErr_Format(PyExc_TypeError, "a byte is set to an int from 0 to 255, not to %R; to set bytes, write w[%zd:%U] = %U",
+                     Py_TYPE(value), place, until, what);
+    Py_XDECREF(until);
+    Py_XDECREF(what);
+}
+
 static int set_byte(Window *self, PyObject *key, PyObject *value)
 {
     Py_ssize_t place;
@@ -381,8 +382,7 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
     if (place == -1 && PyErr_Occurred())
         return -1;
     if (!PyIndex_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "a byte is set to an int from 0 to 255, not to %R; to set bytes, write w[%zd:%zd] = ...",
-                     Py_TYPE(value), place, place + 1);
+        raise_byte(self, place, value);
         return -1;
     }
     if (to_byte(value, &byte) < 0 || look(self) < 0)
@@ -698,6 +698,97 @@ static PyObject *window_rfind(PyObject *self, PyObject *const *args, Py_ssize_t 
 static PyObject *window_count(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     return search((Window *)self, COUNT, "count", args, n);
+}
+
+/* Raises ValueError for a place that was not found. */
+static PyObject *found(PyObject *place)
+{
+    if (place == NULL || PyLong_AsLongLong(place) >= 0)
+        return place;
+    Py_DECREF(place);
+    PyErr_SetString(PyExc_ValueError, "subsection not found");
+    return NULL;
+}
+
+static PyObject *window_index(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return found(search((Window *)self, FIND, "index", args, n));
+}
+
+static PyObject *window_rindex(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return found(search((Window *)self, RFIND, "rindex", args, n));
+}
+
+/* Whether the bytes from first to last, limits of the caller's, begin or end with those. */
+static int has_there(Window *self, int64_t first, int64_t last, const Py_buffer *part, int at_end)
+{
+    const mf_table *call;
+    int64_t at = -1;
+    size_t end;
+    int failed;
+    Map *map;
+
+    if (look(self) < 0)
+        return -1;
+    clamp(self->length, &first, &last);
+    if (last - first < part->len || part->len == 0) {
+        UNLOCK(self->file);
+        return last - first >= part->len;
+    }
+    if (at_end)
+        first = last - part->len;
+    call = &self->file->state->call;
+    map = self->map;
+    failed = call->search(&map->map, call->find, self->start + first, (size_t)part->len, part->buf, (size_t)part->len, &end, &at);
+    if (failed == 0 && is_whole(map)) {
+        UNLOCK(self->file);
+        return at == 0;
+    }
+    Py_INCREF((PyObject *)map);
+    UNLOCK(self->file);
+    failed = judge(map, failed, first, part->len);
+    Py_DECREF((PyObject *)map);
+    return failed != 0 ? -1 : at == 0;
+}
+
+static PyObject *has_part(Window *self, const char *name, PyObject *const *args, Py_ssize_t n, int at_end)
+{
+    int64_t first = 0, last = PY_SSIZE_T_MAX;
+    Py_ssize_t i, parts;
+    Py_buffer data;
+    int has = 0;
+
+    if (n < 1 || n > 3) {
+        PyErr_Format(PyExc_TypeError, "%s() takes what to look for, and where to start and end: 1 to 3 arguments, not %zd", name, n);
+        return NULL;
+    }
+    if ((n > 1 && to_limit(args[1], &first) < 0) || (n > 2 && to_limit(args[2], &last) < 0))
+        return NULL;
+    if (!self->open)
+        return raise_closed(self);
+    parts = PyTuple_Check(args[0]) ? PyTuple_Size(args[0]) : 1;
+    for (i = 0; i < parts && has == 0; i++) {
+        PyObject *part = PyTuple_Check(args[0]) ? PyTuple_GetItem(args[0], i) : args[0];
+
+        if (!PyObject_CheckBuffer(part))
+            return PyErr_Format(PyExc_TypeError, "%s() takes a bytes-like object, or a tuple of some, not %R", name, Py_TYPE(part));
+        if (to_bytes(part, &data) < 0)
+            return NULL;
+        has = has_there(self, first, last, &data, at_end);
+        PyBuffer_Release(&data);
+    }
+    return has < 0 ? NULL : PyBool_FromLong(has);
+}
+
+static PyObject *window_startswith(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return has_part((Window *)self, "startswith", args, n, 0);
+}
+
+static PyObject *window_endswith(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return has_part((Window *)self, "endswith", args, n, 1);
 }
 
 /* A number first, as in bytes: np.int64(65) is a byte here, though it is bytes-like too. */
@@ -1025,8 +1116,21 @@ static PyMethodDef methods[] = {
     {"count", FAST(window_count), METH_FASTCALL,
      "count($self, sub, start=None, end=None, /)\n--\n\n"
      "Return how often *sub* occurs without overlaps: ``bytes.count``."},
+    {"index", FAST(window_index), METH_FASTCALL,
+     "index($self, sub, start=None, end=None, /)\n--\n\n"
+     "The same as ``find()``, but raises ``ValueError`` where *sub* is not: ``bytes.index``."},
+    {"rindex", FAST(window_rindex), METH_FASTCALL,
+     "rindex($self, sub, start=None, end=None, /)\n--\n\n"
+     "The same as ``rfind()``, but raises ``ValueError`` where *sub* is not: ``bytes.rindex``."},
+    {"startswith", FAST(window_startswith), METH_FASTCALL,
+     "startswith($self, prefix, start=None, end=None, /)\n--\n\n"
+     "Return whether the bytes begin with *prefix*, bytes-like, or with one of a tuple: ``bytes.startswith``. Nothing is copied."},
+    {"endswith", FAST(window_endswith), METH_FASTCALL,
+     "endswith($self, suffix, start=None, end=None, /)\n--\n\n"
+     "Return whether the bytes end with *suffix*, bytes-like, or with one of a tuple: ``bytes.endswith``. Nothing is copied."},
     {"_open", FAST(window_open), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_view", FAST(window_view), METH_FASTCALL, NULL},
+    {"_stream", FAST(window_stream), METH_FASTCALL, NULL},
     {"_close", window_close, METH_O, NULL},
     {"_abandon", window_abandon, METH_O, NULL},
     {"flush", FAST(window_flush), METH_FASTCALL | METH_KEYWORDS,
