@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mappedfile._npy import MappedArray
     from mappedfile._types import File, Mode
+    from mappedfile._window import Window
 
     Shape = SupportsIndex | tuple[SupportsIndex, ...] | None
 
@@ -34,10 +35,16 @@ def _import() -> ModuleType:
 
 
 def array(
-    data: memoryview, dtype: DTypeLike, shape: Shape, offset: SupportsIndex, order: Literal["C", "F"]
+    window: Window, dtype: DTypeLike, shape: Shape, offset: SupportsIndex, order: Literal["C", "F"]
 ) -> np.ndarray[Any, Any]:
-    """Return an array on *data*: ``Window.array``."""
+    """Return an array on the memory of *window*: ``Window.array``."""
     numpy = _numpy or _import()
+    if shape is None and order == "C":
+        try:
+            return numpy.frombuffer(window, dtype, -1, offset)  # type: ignore[no-any-return]
+        except (ValueError, TypeError, OverflowError):
+            pass  # it is said below what is wrong, or an empty array is made
+    data = window.data
     kind = numpy.dtype(dtype)
     size, room = kind.itemsize, data.nbytes
     place = index(offset)
@@ -51,12 +58,14 @@ def array(
         raise TypeError(f"{kind!r} has Python objects, which are in no file")
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
-    if shape is None:
-        count, rest = divmod(room - place, size)
-        if rest:
-            raise ValueError(f"{room - place} bytes from offset {place} on are no whole number of {kind!r}, {size} bytes each")
-        return numpy.ndarray(count, kind, data, place)  # type: ignore[no-any-return]
-    return numpy.ndarray(_whole(shape, kind, room - place), kind, data, place, order=order)  # type: ignore[no-any-return]
+    room -= place
+    if shape is not None:
+        whole = _whole(shape, kind, room)
+    elif room % size:
+        raise ValueError(f"{room} bytes from offset {place} on are no whole number of {kind!r}, {size} bytes each")
+    else:
+        whole = (room // size,)
+    return numpy.ndarray(whole, kind, data, place, order=order)  # type: ignore[no-any-return]
 
 
 def _whole(shape: Any, kind: np.dtype[Any], room: int) -> tuple[int, ...]:

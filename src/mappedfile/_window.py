@@ -69,7 +69,7 @@ class Window(_memory.Window):
         global _array
         if _array is None:
             from mappedfile._array import array as _array
-        return _array(self.data, dtype, shape, offset, order)
+        return _array(self, dtype, shape, offset, order)
 
     def advise(self, kind: Advice | AdviceName, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> bool:
         """Tell the system how the memory will be used, or what is to become of it: an ``Advice``, or its name.
