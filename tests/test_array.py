@@ -188,10 +188,10 @@ def test_empty(path: Path) -> None:
         (TypeError, "Python objects", {"dtype": object}),
         (TypeError, "Python objects", {"dtype": [("a", "u1"), ("b", "O")]}),
         (TypeError, "Python objects", {"dtype": "O", "shape": 2}),
-        (TypeError, "", {"dtype": "no such type"}),
-        (TypeError, "", {"offset": 1.0}),
-        (TypeError, "", {"shape": 1.0}),
-        (TypeError, "", {"shape": (2, "3")}),
+        (TypeError, None, {"dtype": "no such type"}),
+        (TypeError, None, {"offset": 1.0}),
+        (TypeError, None, {"shape": 1.0}),
+        (TypeError, None, {"shape": (2, "3")}),
     ],
 )
 def test_errors(file: MappedFile, kind: Any, says: str, arguments: dict[str, Any]) -> None:
@@ -244,7 +244,7 @@ def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
     made = open_npy(path, "w+", dtype=dtype, shape=shape, order=order)
     assert (np.dtype(dtype), (shape,) if shape == 5 else shape) == (made.dtype, made.shape)
     assert made.flags.f_contiguous if order == "F" else made.flags.c_contiguous
-    assert 0 == np.count_nonzero(made.copy().view("V1") == b"\1")
+    assert not any(made.tobytes())
     made[...] = np.ones(made.shape, "u1").astype(dtype) if made.dtype.names is None else np.ones((), "u1").astype(dtype)
     made.flush()
     limit = {"max_header_size": 10**6}

@@ -58,7 +58,8 @@ def test_view_of_a_view(file: MappedFile) -> None:
     innermost = inner.view(2)
     assert (GRANULARITY - 2, 10, GRANULARITY, 8) == (inner.offset, len(inner), innermost.offset, len(innermost))
     assert CONTENT[GRANULARITY : GRANULARITY + 8] == innermost[:]
-    assert 0 == len(outer.view(100)) == len(outer.view(7, 0).view())
+    with outer.view(100) as none, outer.view(7, 0) as nothing, nothing.view() as neither:
+        assert 0 == len(none) == len(nothing) == len(neither)
     innermost[0:3] = b"new"
     assert b"new" == outer[5:8] == inner[2:5] == file[GRANULARITY : GRANULARITY + 3]
     with pytest.raises(BufferError, match="views"):
@@ -75,12 +76,14 @@ def test_view_of_a_view(file: MappedFile) -> None:
     with pytest.raises(ValueError, match="view on .* is closed"):
         outer.view()
     file.resize(2 * len(CONTENT))
-    assert b"new" == inner.view(2, 3)[:]
+    with inner.view(2, 3) as part:
+        assert b"new" == part[:]
     file.close()
     with pytest.raises(ValueError, match="make the view before closing it, or take a slice of data"):
         inner.view()
     assert b"new" == innermost[:3] == bytes(inner.data[2:5])
-    gc.collect()
+    inner.close()
+    innermost.close()
 
 
 @pytest.mark.parametrize("mode", ["r", "c"])

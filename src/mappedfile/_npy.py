@@ -131,15 +131,17 @@ def _refuse_objects(header: Header, name: object) -> None:
 def _read_header(stream: BinaryIO, name: object) -> Header:
     try:
         version = npy.read_magic(stream)
-        if version == (1, 0):
-            return Header(*npy.read_array_header_1_0(stream))
-        if version == (2, 0):
-            return Header(*npy.read_array_header_2_0(stream))
-        if version == (3, 0):
-            return _read_header_3_0(stream)
-    except (ValueError, SyntaxError) as error:
+        read = _READ.get(version)
+        header = None if read is None else Header(*read(stream))
+    except OSError:
+        raise
+    except Exception as error:  # what parsers raise of what is no header is of many kinds
         raise ValueError(f"{name!r} is no .npy file: {error}") from error
-    raise ValueError(f"{name!r} is a .npy file of version {version[0]}.{version[1]}: 1.0 to 3.0 are known")
+    if header is None:
+        raise ValueError(f"{name!r} is a .npy file of version {version[0]}.{version[1]}: 1.0 to 3.0 are known")
+    if min(header.shape, default=0) < 0:
+        raise ValueError(f"{name!r} is no .npy file: its shape is {header.shape}")
+    return header
 
 
 # numpy.lib.format has no public functions for version 3.0, which is 2.0 with its names in UTF-8.
@@ -160,10 +162,14 @@ def _read_header_3_0(stream: BinaryIO) -> Header:
         raise ValueError(f"its shape is {shape!r}")
     if not isinstance(fortran_order, bool):
         raise ValueError(f"its fortran_order is {fortran_order!r}")
-    try:
-        return Header(shape, fortran_order, npy.descr_to_dtype(fields["descr"]))
-    except TypeError as error:
-        raise ValueError(f"its descr is {fields['descr']!r}") from error
+    return Header(shape, fortran_order, npy.descr_to_dtype(fields["descr"]))
+
+
+_READ: dict[tuple[int, int], Any] = {
+    (1, 0): npy.read_array_header_1_0,
+    (2, 0): npy.read_array_header_2_0,
+    (3, 0): _read_header_3_0,
+}
 
 
 def _header_bytes(header: Header) -> bytes:
