@@ -9,7 +9,7 @@ from mappedfile.contract._subjects import NATIVE, STDLIB, Subject
 
 # They register their clauses, in the order of the contract.
 # isort: off
-from mappedfile.contract import _lifetime, _coherence, _flush, _size, _truncation, _memory, _names, _input  # noqa: F401
+from mappedfile.contract import _lifetime, _coherence, _flush, _size, _truncation, _memory, _names, _input, _ways  # noqa: F401
 
 # isort: on
 
