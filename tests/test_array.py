@@ -33,7 +33,9 @@ def file(path: Path) -> Iterator[MappedFile]:
         yield file
 
 
-@pytest.mark.parametrize("dtype", ["u1", "<f4", ">i8", "?", "S7", "<U2", "V5", "<M8[s]", "c16", "<f2", "(2,)<f4", RECORD, None, int])
+@pytest.mark.parametrize(
+    "dtype", ["u1", "<f4", ">i8", "?", "S7", "<U2", "V5", "<M8[s]", "c16", "<f2", "(2,)<f4", RECORD, None, int]
+)
 def test_what_frombuffer_gives(file: MappedFile, dtype: Any) -> None:
     """The array is what numpy.frombuffer makes of the same bytes, at any offset."""
     size = np.dtype(dtype).itemsize
@@ -68,12 +70,12 @@ def test_shapes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
         if minus is not None and minus < len(shape):
             others = np.prod(shape[:minus] + shape[minus + 1 :], dtype=int) * np.dtype(dtype).itemsize
             fits = offset <= 240 and others and (240 - offset) % others == 0
-            given = shape[:minus] + (-1,) + shape[minus + 1 :]
+            given = (*shape[:minus], -1, *shape[minus + 1 :])
             if not fits:
                 with pytest.raises(ValueError):
                     file.array(dtype, given, offset, order)
                 return
-            shape = shape[:minus] + ((240 - offset) // others,) + shape[minus + 1 :]
+            shape = (*shape[:minus], (240 - offset) // others, *shape[minus + 1 :])
             size = 240 - offset
         else:
             given = shape
@@ -155,7 +157,13 @@ def test_empty(path: Path) -> None:
     """An empty file, or the end of one, gives an empty array."""
     path.touch()
     with MappedFile(path, "r+") as file:
-        for array in (file.array(), file.array("<f8"), file.array("<f8", 0), file.array("u1", (3, 0)), file.array(RECORD, -1)):
+        for array in (
+            file.array(),
+            file.array("<f8"),
+            file.array("<f8", 0),
+            file.array("u1", (3, 0)),
+            file.array(RECORD, -1),
+        ):
             assert 0 == array.size
         assert (0,) == file.array("<f8").shape
         assert (0, 7) == file.array("<f8", (-1, 7)).shape
@@ -225,7 +233,10 @@ file.close()
 def test_without_numpy(path: Path) -> None:
     """Without NumPy all else works, and what needs it says how to get it. Nobody imports it before."""
     path.write_bytes(b"12345")
-    for code in (WITHOUT, "import sys, mappedfile; mappedfile.MappedFile(sys.argv[1]).close(); assert 'numpy' not in sys.modules"):
+    for code in (
+        WITHOUT,
+        "import sys, mappedfile; mappedfile.MappedFile(sys.argv[1]).close(); assert 'numpy' not in sys.modules",
+    ):
         done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
         assert (0, "") == (done.returncode, done.stderr)
 
@@ -283,7 +294,15 @@ def test_its_file(path: Path) -> None:
     array += 1
     for part in (array[1:], array.T, array.reshape(-1), array[0]):
         assert (type(array), array.file) == (type(part), part.file)
-    for result in (array + 1, np.sqrt(array), array.sum(axis=0), array > 1, np.mean(array, axis=1), np.add(1, array), array.dot(array.T)):
+    for result in (
+        array + 1,
+        np.sqrt(array),
+        array.sum(axis=0),
+        array > 1,
+        np.mean(array, axis=1),
+        np.add(1, array),
+        array.dot(array.T),
+    ):
         assert getattr(result, "file", None) is None
     for result in (array + 1, np.sqrt(array), np.add(1, array)):
         assert type(result) is np.ndarray

@@ -121,7 +121,7 @@ def test_positions(file: MappedFile) -> None:
     assert b"" == s.read(10)
 
 
-counts = st.none() | st.integers(-2, 40) | st.sampled_from([PAGE_SIZE, SIZE, 2**62, 10**30])
+counts = st.none() | st.integers(-2, 40) | st.sampled_from([PAGE_SIZE, SIZE, sys.maxsize])
 steps = st.one_of(
     st.tuples(st.sampled_from(["read", "read1", "readline", "readlines"]), counts.map(lambda n: (n,)) | st.just(())),
     st.tuples(st.just("seek"), st.tuples(st.integers(0, SIZE + 9))),
@@ -152,8 +152,6 @@ def test_does_what_bytesio_does(pair: tuple[Any, io.BytesIO], todo: list[tuple[s
             start = model.tell() if arguments[1] == 1 else length
             if start + arguments[0] < 0:
                 continue
-        if arguments and arguments[0] == 10**30:
-            arguments = (2**62,)
         if name == "write" and model.tell() + len(arguments[0]) > length:
             continue
         given = [type(one)(one) if isinstance(one, bytearray) else one for one in arguments]
@@ -348,14 +346,17 @@ def test_too_far(file: MappedFile) -> None:
 @pytest.mark.skipif(not LINUX, reason="mounts a small file system")
 def test_grow_on_a_full_device(tmp_path: Path) -> None:
     """There is no room: nothing was written, and the file is as long as it was."""
-    with small_file_system(tmp_path, "tmpfs", 1 << 20) as place:
-        with MappedFile(place / "file", "w+", size=10) as file, file.stream(grow=True) as s:
-            s.seek(0, 2)
-            with pytest.raises(OSError) as caught:
-                s.write(bytes(2 << 20))
-            assert (errno.ENOSPC, 10, 10) == (caught.value.errno, s.tell(), len(file))
-            assert 5 == s.write(b"small")
-            assert b"small" == file[10:]
+    with (
+        small_file_system(tmp_path, "tmpfs", 1 << 20) as place,
+        MappedFile(place / "file", "w+", size=10) as file,
+        file.stream(grow=True) as s,
+    ):
+        s.seek(0, 2)
+        with pytest.raises(OSError) as caught:
+            s.write(bytes(2 << 20))
+        assert (errno.ENOSPC, 10, 10) == (caught.value.errno, s.tell(), len(file))
+        assert 5 == s.write(b"small")
+        assert b"small" == file[10:]
 
 
 def test_small_writes_can_be_buffered(path: Path) -> None:
@@ -700,9 +701,8 @@ def test_copyfileobj(stream: Any) -> None:
     out = io.BytesIO()
     shutil.copyfileobj(stream, out)
     assert CONTENT == out.getvalue()
-    with MappedFile(stream.name, "r+") as file, file.stream(0, SIZE - 1) as small:
-        with pytest.raises(OSError) as caught:
-            shutil.copyfileobj(io.BytesIO(CONTENT), small)
+    with MappedFile(stream.name, "r+") as file, file.stream(0, SIZE - 1) as small, pytest.raises(OSError) as caught:
+        shutil.copyfileobj(io.BytesIO(CONTENT), small)
     assert errno.ENOSPC == caught.value.errno
 
 

@@ -88,7 +88,7 @@ def open_npy(
     file: File,
     mode: Mode = "r",
     *,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     shape: Shape = None,
     order: Literal["C", "F"] = "C",
 ) -> MappedArray:
@@ -100,8 +100,8 @@ def open_npy(
     The array has a ``flush()``, which puts it on stable storage, and ``file``, the ``MappedFile``. That is open as long
     as the array, or a slice of it, is there; ``array.file.close()`` closes it before, and the array stays.
 
-    Raises ``ValueError`` for what is no ``.npy`` file, or ends before its array does; ``TypeError`` for an array of Python
-    objects; what ``MappedFile`` raises; ``ImportError`` without NumPy.
+    Raises ``ValueError`` for what is no ``.npy`` file, or ends before its array does; ``TypeError`` for an array of
+    Python objects; what ``MappedFile`` raises; ``ImportError`` without NumPy.
     """
     _numpy or _import()
     from mappedfile import _npy

@@ -10,8 +10,9 @@ if sys.version_info >= (3, 12):
     from collections.abc import Buffer as BytesLike
     from typing import Self
 else:
-    from typing_extensions import Buffer as BytesLike
     from typing import Self
+
+    from typing_extensions import Buffer as BytesLike
 
 _V = TypeVar("_V", bound=Window)
 
@@ -56,13 +57,13 @@ class Use:
     def touch(self, place: int, size: int, /) -> None: ...
     def check(self) -> None: ...
 
-class Stream(io.BufferedIOBase, BinaryIO):  # type: ignore[misc] # its bases differ in what they write and truncate
+class Stream(io.BufferedIOBase, BinaryIO):
     """Bytes of a window as a binary file."""
 
     @property
     def closed(self) -> bool: ...
     @property
-    def name(self) -> Name: ...  # type: ignore[override] # a path in bytes, or a descriptor, as for open()
+    def name(self) -> Name: ...
     @property
     def mode(self) -> str: ...
     def __enter__(self) -> Self: ...

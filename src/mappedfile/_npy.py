@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import io
 from operator import index
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -73,7 +73,7 @@ def open_npy(file: File, mode: Mode, dtype: Any, shape: Any, order: Literal["C",
         return _make(file, mode, dtype, shape, order)
     if dtype is not None or shape is not None:
         raise ValueError(f"dtype and shape are for the modes 'w+' and 'x+', which make a file, not for {mode!r}")
-    mapped = NpyFile(file, mode)
+    mapped = NpyFile(file, cast("Literal['r']", mode))
     try:
         with mapped.stream() as stream:
             header = _read_header(stream, mapped.name)
@@ -95,7 +95,7 @@ def _make(file: File, mode: Mode, dtype: Any, shape: Any, order: str) -> MappedA
     header = Header(numbers, order == "F", kind)
     _refuse_objects(header, file)
     head = _header_bytes(header)
-    mapped = NpyFile(file, mode, size=len(head) + _size(header))
+    mapped = NpyFile(file, cast("Literal['w+']", mode), size=len(head) + _size(header))
     try:
         mapped[: len(head)] = head
         return _array_of(mapped, header, len(head))
@@ -110,7 +110,7 @@ def _array_of(mapped: MappedFile, header: Header, offset: int) -> MappedArray:
         raise ValueError(
             f"{mapped.name!r} ends before its array does: that has {_size(header)} bytes, and {len(mapped) - offset} are there"
         )
-    order = "F" if header.fortran_order else "C"
+    order: Literal["C", "F"] = "F" if header.fortran_order else "C"
     array: Any = MappedArray(header.shape, header.dtype, mapped.data, offset, order=order)
     array.file = mapped
     return array  # type: ignore[no-any-return]
@@ -125,7 +125,9 @@ def _size(header: Header) -> int:
 
 def _refuse_objects(header: Header, name: object) -> None:
     if header.dtype.hasobject:
-        raise TypeError(f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: numpy.load() reads them")
+        raise TypeError(
+            f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: numpy.load() reads them"
+        )
 
 
 def _read_header(stream: BinaryIO, name: object) -> Header:

@@ -68,8 +68,11 @@ class Window(_memory.Window):
         """
         global _array
         if _array is None:
-            from mappedfile._array import array as _array
-        return _array(self, dtype, shape, offset, order)
+            from mappedfile import _array as module
+
+            _array = module.array
+        made: np.ndarray[Any, Any] = _array(self, dtype, shape, offset, order)
+        return made
 
     def advise(self, kind: Advice | AdviceName, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> bool:
         """Tell the system how the memory will be used, or what is to become of it: an ``Advice``, or its name.

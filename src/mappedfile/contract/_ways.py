@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappingFault, capabilities
 from mappedfile.contract import _probe
@@ -39,7 +39,10 @@ def B1(subject: Subject, folder: Path) -> None:
             equal(model.tell(), stream.tell(), f"tell() after seek({offset}, {whence})")
             equal(model.read(10), stream.read(10), f"read(10) after seek({offset}, {whence})")
         stream.seek(0)
-        true(list(model.getvalue().splitlines(keepends=True)) == list(iter(stream.readline, b"")), "its lines are the file's")
+        true(
+            list(model.getvalue().splitlines(keepends=True)) == list(iter(stream.readline, b"")),
+            "its lines are the file's",
+        )
         equal((b"", b""), (stream.read(), stream.readline()), "reading at the end")
         with raises(ValueError, "seek(-1)"):
             stream.seek(-1)
@@ -53,7 +56,9 @@ def B2(subject: Subject, folder: Path) -> None:
         first, second, part = mapped.stream(), mapped.stream(), view.stream(5, 100)
         for stream in (first, second, part):
             true(isinstance(stream, io.BufferedIOBase), f"{stream!r} is an io.BufferedIOBase")
-            equal((True, subject.writable, True), (stream.readable(), stream.writable(), stream.seekable()), "what it can")
+            equal(
+                (True, subject.writable, True), (stream.readable(), stream.writable(), stream.seekable()), "what it can"
+            )
             for refused in (stream.fileno, stream.truncate, stream.detach):
                 with raises(io.UnsupportedOperation, f"{refused}"):
                     refused()
@@ -193,17 +198,26 @@ def A1(subject: Subject, folder: Path) -> None:
     content = pattern(PAGE_SIZE)
     with subject.create(folder / "file", content) as mapped, mapped.view(1, 40) as view:
         for window, first in ((mapped, 0), (view, 1)):
-            for dtype, shape, offset in (("u1", None, 0), ("<u4", (2, 3), 3), ("<f8", -1, len(window) % 8), ([("a", "u1"), ("b", ">i8")], 2, 1)):
+            for dtype, shape, offset in (
+                ("u1", None, 0),
+                ("<u4", (2, 3), 3),
+                ("<f8", -1, len(window) % 8),
+                ([("a", "u1"), ("b", ">i8")], 2, 1),
+            ):
                 array = window.array(dtype, shape, offset)
                 start = first + offset
-                equal(content[start : start + array.nbytes], array.tobytes(), f"the bytes of {dtype}, {shape}, {offset}")
+                equal(
+                    content[start : start + array.nbytes], array.tobytes(), f"the bytes of {dtype}, {shape}, {offset}"
+                )
                 equal(subject.writable, array.flags.writeable, "flags.writeable")
                 if not subject.writable:
                     for one in (array, array[:1], np.asarray(array.base)):
                         with raises(ValueError, "flags.writeable = True"):
                             one.flags.writeable = True
                 del array
-        array = mapped.array("<u2", (2, -1), 2, "F") if PAGE_SIZE % 4 else mapped.array("<u2", (3, -1), PAGE_SIZE - 12, "F")
+        array = (
+            mapped.array("<u2", (2, -1), 2, "F") if PAGE_SIZE % 4 else mapped.array("<u2", (3, -1), PAGE_SIZE - 12, "F")
+        )
         true(array.flags.f_contiguous, "an array in Fortran's order")
         if subject.writable:
             array[0, 0] = 0x4142
@@ -219,15 +233,28 @@ def A2(subject: Subject, folder: Path) -> None:
     Python objects `TypeError`. An empty file gives an empty array."""
     numpy()
     with subject.create(folder / "file", pattern(100)) as mapped:
-        for wrong in ((101,), ("<f8",), ("<f8", 13), ("u1", 1, 100), ("u1", None, 101), ("u1", None, -1), ("u1", (-1, 3)), ("u1", (-1, -1))):
+        for wrong in (
+            (101,),
+            ("<f8",),
+            ("<f8", 13),
+            ("u1", 1, 100),
+            ("u1", None, 101),
+            ("u1", None, -1),
+            ("u1", (-1, 3)),
+            ("u1", (-1, -1)),
+        ):
             with raises((ValueError, TypeError) if wrong == (101,) else ValueError, f"array{wrong}"):
                 mapped.array(*wrong)
-        for wrong in (object, [("a", "u1"), ("b", "O")]):
-            with raises(TypeError, f"array({wrong})"):
-                mapped.array(wrong)
+        for objects in (object, [("a", "u1"), ("b", "O")]):
+            with raises(TypeError, f"array({objects})"):
+                mapped.array(objects)
         equal((0,), mapped.array("<f8", None, 100).shape, "the shape of an array at the end")
     with subject.create(folder / "empty", b"") as mapped:
-        equal(((0,), (0, 3)), (mapped.array("<f8").shape, mapped.array("<f8", (-1, 3)).shape), "shapes of arrays on an empty file")
+        equal(
+            ((0,), (0, 3)),
+            (mapped.array("<f8").shape, mapped.array("<f8", (-1, 3)).shape),
+            "shapes of arrays on an empty file",
+        )
 
 
 @clause("A3")
