@@ -73,7 +73,7 @@ def test_view_of_a_view(file: MappedFile) -> None:
     for wrong in (-1, 1.5, "0", 2**64):
         with pytest.raises((ValueError, TypeError, OverflowError)):
             inner.view(wrong)
-    with pytest.raises(ValueError, match="view on .* is closed"):
+    with pytest.raises(ValueError, match=r"view on .* is closed"):
         outer.view()
     file.resize(2 * len(CONTENT))
     with inner.view(2, 3) as part:

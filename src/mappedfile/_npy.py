@@ -106,10 +106,9 @@ def _make(file: File, mode: Mode, dtype: Any, shape: Any, order: str) -> MappedA
 
 def _array_of(mapped: MappedFile, header: Header, offset: int) -> MappedArray:
     _refuse_objects(header, mapped.name)
-    if _size(header) > len(mapped) - offset:
-        raise ValueError(
-            f"{mapped.name!r} ends before its array does: that has {_size(header)} bytes, and {len(mapped) - offset} are there"
-        )
+    size, there = _size(header), len(mapped) - offset
+    if size > there:
+        raise ValueError(f"{mapped.name!r} ends before its array does: that has {size} bytes, and {there} are there")
     order: Literal["C", "F"] = "F" if header.fortran_order else "C"
     array: Any = MappedArray(header.shape, header.dtype, mapped.data, offset, order=order)
     array.file = mapped
@@ -125,9 +124,7 @@ def _size(header: Header) -> int:
 
 def _refuse_objects(header: Header, name: object) -> None:
     if header.dtype.hasobject:
-        raise TypeError(
-            f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: numpy.load() reads them"
-        )
+        raise TypeError(f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: use numpy.load()")
 
 
 def _read_header(stream: BinaryIO, name: object) -> Header:
