@@ -113,12 +113,12 @@ def build_wheel(folder: Path) -> Path:
         "_PYTHON_HOST_PLATFORM": "win-amd64",
         "CC": COMPILER,
         "LDSHARED": f"{COMPILER} -shared -static-libgcc",
-        "CFLAGS": f"-O2 -DPy_LIMITED_API=0x030a0000 -I{python / 'include'}",
+        "CFLAGS": f"-O2 -DPy_LIMITED_API=0x030b0000 -I{python / 'include'}",
     }
     command = [sys.executable, "-c", SETUP, "build_ext", "-lpython3", f"-L{python / 'libs'}"]
     command += ["bdist_wheel", "--plat-name", "win_amd64", "--dist-dir", str(folder)]
     call(command, cwd=source, env=os.environ | environment)
-    (wheel,) = folder.glob("*-cp310-abi3-win_amd64.whl")
+    (wheel,) = folder.glob("*-cp311-abi3-win_amd64.whl")
     return wheel
 
 

@@ -13,6 +13,8 @@
 typedef struct {
     intptr_t handle;
     int64_t size;   /* bytes in the file, when it was opened */
+    size_t granularity; /* bytes: the offset of a map is a multiple of it. More than the system's where pages are huge */
+    int device;     /* it is a disk, which has the size that it has */
     mf_word faults; /* how often the fault guard had to put something in the place of its pages */
     mf_word maps;   /* how many there are */
 } mf_file;
@@ -33,7 +35,7 @@ typedef int mf_copier(mf_mapping *map, char *to, ptrdiff_t to_step, const char *
 /* One map, and what has become of it. It stays where it is in memory from mf_map to mf_unmap, and so does its file. */
 struct mf_mapping {
     char *base;         /* NULL once it is given back */
-    size_t length;      /* bytes, as they were asked for: the system maps whole pages */
+    mf_word length;     /* bytes, as they were asked for: the system maps whole pages */
     size_t reserved;    /* bytes of address space from base on that are to be its own: what mf_extend can make it. 0: no more
                          * than it needs. Set before mf_map */
     uintptr_t self;     /* the address of this struct, while it is on the guard's list */
@@ -78,12 +80,19 @@ typedef struct {
 
 void mf_query_system(mf_system *out);
 
-/* Opens a regular file by name, not inherited by child programs, with every kind of sharing (Windows). */
+/* Opens a regular file or a disk by name, not inherited by child programs, with every kind of sharing (Windows). */
 int mf_open(const mf_char *path, int access, int found, mf_file *out);
 
 /* Duplicates a handle of the caller's (a regular file's, open for what access needs), not inherited either. MF_EMPTIED cuts the
  * file to no bytes. */
 int mf_duplicate(intptr_t handle, int access, int found, mf_file *out);
+
+/* Makes a new file that has its name only once it is published: until then it has none, or a temporary one, which is left in
+ * temporary (room counts characters; empty: none). Not every file system can. */
+int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room);
+
+/* Gives such a file its name, which nobody may have. */
+int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path);
 
 /* Removes the name of a file. */
 int mf_remove(const mf_char *path);
@@ -210,6 +219,8 @@ typedef struct {
     mf_system system;
     int (*open)(const mf_char *path, int access, int found, mf_file *out);
     int (*duplicate)(intptr_t handle, int access, int found, mf_file *out);
+    int (*create)(const mf_char *path, mf_file *out, mf_char *temporary, size_t room);
+    int (*publish)(const mf_file *file, mf_char *temporary, const mf_char *path);
     int (*remove)(const mf_char *path);
     int (*close)(mf_file *file);
     int (*close_section)(mf_section *section);

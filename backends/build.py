@@ -18,7 +18,7 @@ ffibuilder.set_source(
     "mappedfile._native",
     '#include "native.h"',
     sources=[f"{HERE}/{'windows' if WINDOWS else 'posix'}.c", f"{HERE}/search.c", f"{HERE}/table.c"],
-    depends=[f"{HERE}/{name}" for name in (*HEADERS, "native.h")],
+    depends=[f"{HERE}/{name}" for name in (*HEADERS, "native.h", "search_loop.h")],
     include_dirs=[HERE],
     py_limited_api=True,
 )

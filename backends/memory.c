@@ -27,7 +27,8 @@ PyObject *raise_fault(File *file, int64_t offset)
 {
     if (offset < 0)
         return raise(PyObject_CallFunction(file->state->mapping_fault, "O", file->name));
-    return raise(PyObject_CallFunction(file->state->mapping_fault, "OL", file->name, (long long)offset));
+    return raise(PyObject_CallFunction(file->state->mapping_fault, "OLn", file->name, (long long)offset,
+                                       (Py_ssize_t)file->file.handle));
 }
 
 PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *what)
@@ -58,6 +59,7 @@ File *file_new(State *state, PyObject *name)
     file->state = state;
     file->name = Py_NewRef(name);
     file->file.handle = file->section.handle = -1;
+    file->descriptor = -1;
     return file;
 }
 
@@ -81,12 +83,29 @@ int file_use(File *file)
     return 0;
 }
 
+/* Gives back the descriptor that fileno() made. */
+static void close_descriptor(File *file)
+{
+    PyObject *kind, *value, *trace, *none;
+
+    if (file->descriptor == -1 || file->state->close_descriptor == NULL)
+        return;
+    PyErr_Fetch(&kind, &value, &trace);
+    none = PyObject_CallFunction(file->state->close_descriptor, "i", file->descriptor);
+    file->descriptor = -1;
+    if (none == NULL)
+        PyErr_WriteUnraisable(file->state->close_descriptor);
+    Py_XDECREF(none);
+    PyErr_Restore(kind, value, trace);
+}
+
 int file_release(File *file)
 {
     int error;
 
     if (tally(&file->users, -1) != 0)
         return 0;
+    close_descriptor(file);
     error = file->state->call.close_section(&file->section);
     if (file->file.handle != -1) {
         int closing;
@@ -129,7 +148,7 @@ static void take_off_list(Map *map)
 Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t length, size_t reserve, int *error)
 {
     const mf_system *system = &file->state->call.system;
-    size_t slack = (size_t)(offset % (int64_t)system->granularity);
+    size_t slack = (size_t)(offset % (int64_t)file->file.granularity);
     Map *map;
 
     if ((uint64_t)length > (uint64_t)PTRDIFF_MAX - slack) {
@@ -160,10 +179,8 @@ uintptr_t file_buffers(File *file)
     uintptr_t sum = 0;
     Map *map;
 
-    LOCK(file);
     for (map = file->maps; map != NULL; map = map->next)
         sum += map->buffers;
-    UNLOCK(file);
     return sum;
 }
 
@@ -199,6 +216,17 @@ int map_unexport(Map *map)
 
     tally(&map->buffers, -1);
     error = map_release(map);
+    Py_DECREF((PyObject *)map);
+    return error;
+}
+
+int map_discard(Map *map)
+{
+    int error;
+
+    map->users = 0;
+    take_off_list(map);
+    error = map->file->state->call.unmap(&map->map);
     Py_DECREF((PyObject *)map);
     return error;
 }
@@ -268,7 +296,7 @@ int guard(State *state, int whole)
 {
     int error;
 
-    if (state->guard == GUARD_REFUSED || (state->guard == GUARD_WANTED && !whole))
+    if (WITHOUT_GUARD || state->guard == GUARD_REFUSED || (state->guard == GUARD_WANTED && !whole))
         return 0;
     error = state->call.guard();
     if (state->guard == GUARD_WANTED)
@@ -393,7 +421,8 @@ typedef struct {
     unsigned long long address; /* of the pages of the range */
     unsigned long long size;    /* bytes in them */
     long long offset;           /* in the file */
-    unsigned long long handle;  /* the address of the mf_file while the use lasts; 0: the file is closed */
+    SHARED(unsigned long long) handle; /* the address of the mf_file while the use lasts; 0: the file is closed */
+    MUTEX
 } Use;
 
 PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inwards, int64_t window)
@@ -428,14 +457,18 @@ PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inward
 /* Ends it. Returns the system's code; *about is the file that it is about, for the caller to let go. */
 static int use_end(Use *use, File **about)
 {
-    Map *map = use->map;
-    File *file = use->file;
+    Map *map;
+    File *file;
     int error = 0, closing;
 
     *about = NULL;
+    LOCK(use);
+    map = use->map;
+    file = use->file;
     use->map = NULL;
     use->file = NULL;
     use->handle = 0;
+    UNLOCK(use);
     if (map != NULL) {
         error = map_release(map);
         *about = (File *)Py_NewRef((PyObject *)map->file);
@@ -469,16 +502,45 @@ static PyObject *use_enter(PyObject *object, PyObject *unused)
     return Py_NewRef(object);
 }
 
+/* Returns the map, used once more: another thread may end the use. NULL: it has ended, or there is none. */
+static Map *use_again(Use *use)
+{
+    Map *map;
+
+    LOCK(use);
+    map = use->map;
+    if (map != NULL) {
+        Py_INCREF((PyObject *)map);
+        tally(&map->users, 1);
+    }
+    UNLOCK(use);
+    return map;
+}
+
+/* Ends that, and returns None; or NULL when it fails, or when there is an exception. */
+static PyObject *use_no_more(Map *map)
+{
+    int error = map_release(map);
+
+    if (error != 0)
+        raise_os_error(map->file, error, "unmap");
+    Py_DECREF((PyObject *)map);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
 /* Raises if bytes of the range are gone. */
 static PyObject *use_check(PyObject *object, PyObject *unused)
 {
     Use *use = (Use *)object;
+    Map *map = use_again(use);
     int64_t at;
 
     (void)unused;
-    if (use->map != NULL && is_lost(use->map, use->first, use->count, &at))
-        return raise_fault(use->map->file, at);
-    return Py_NewRef(Py_None);
+    if (map == NULL)
+        return Py_NewRef(Py_None);
+    if (is_lost(map, use->first, use->count, &at))
+        raise_fault(map->file, at);
+    return use_no_more(map);
 }
 
 /* touch(place, size): reads a byte of every page there, from address on. */
@@ -490,20 +552,22 @@ static PyObject *use_touch(PyObject *object, PyObject *args)
     char byte;
     int failed;
     int64_t at;
+    Map *map;
 
     if (!PyArg_ParseTuple(args, "KK", &place, &size))
         return NULL;
-    if (use->map == NULL || place > use->size || size > use->size - place) {
+    map = place > use->size || size > use->size - place ? NULL : use_again(use);
+    if (map == NULL) {
         PyErr_SetString(PyExc_ValueError, "the use has ended, or the range is not in it");
         return NULL;
     }
-    page = use->map->file->state->call.system.page_size;
-    WITHOUT_GIL(failed = use->map->file->state->call.copy(&use->map->map, &byte, 0, (char *)(uintptr_t)(use->address + place),
-                                                          (ptrdiff_t)page, (size_t)((size + page - 1) / page)));
-    at = use->offset + (int64_t)place - use->map->offset - (int64_t)use->map->slack;
-    if (is_lost(use->map, at, (int64_t)size, &at) || failed)
-        return raise_fault(use->map->file, at);
-    return Py_NewRef(Py_None);
+    page = map->file->state->call.system.page_size;
+    WITHOUT_GIL(failed = map->file->state->call.copy(&map->map, &byte, 0, (char *)(uintptr_t)(use->address + place), (ptrdiff_t)page,
+                                                     (size_t)((size + page - 1) / page)));
+    at = use->offset + (int64_t)place - map->offset - (int64_t)map->slack;
+    if (is_lost(map, at, (int64_t)size, &at) || failed)
+        raise_fault(map->file, at);
+    return use_no_more(map);
 }
 
 static void use_dealloc(PyObject *object)
@@ -550,14 +614,14 @@ static State *state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
-/* connect(table, os_error, mapping_fault, lock_error, alive_error): called once, by _system.py. */
+/* connect(table, os_error, mapping_fault, lock_error, alive_error, os.close): called once, by _system.py. */
 static PyObject *connect(PyObject *module, PyObject *args)
 {
     State *state = state_of(module);
-    PyObject *os_error, *mapping_fault, *lock_error, *alive_error;
+    PyObject *os_error, *mapping_fault, *lock_error, *alive_error, *close_descriptor;
     Py_buffer table;
 
-    if (!PyArg_ParseTuple(args, "y*OOOO", &table, &os_error, &mapping_fault, &lock_error, &alive_error))
+    if (!PyArg_ParseTuple(args, "y*OOOOO", &table, &os_error, &mapping_fault, &lock_error, &alive_error, &close_descriptor))
         return NULL;
     if (state->os_error != NULL || table.len != sizeof state->call) {
         PyBuffer_Release(&table);
@@ -570,6 +634,7 @@ static PyObject *connect(PyObject *module, PyObject *args)
     state->mapping_fault = Py_NewRef(mapping_fault);
     state->lock_error = Py_NewRef(lock_error);
     state->alive_error = Py_NewRef(alive_error);
+    state->close_descriptor = Py_NewRef(close_descriptor);
     return Py_NewRef(Py_None);
 }
 
@@ -629,6 +694,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->mapping_fault);
     Py_VISIT(state->lock_error);
     Py_VISIT(state->alive_error);
+    Py_VISIT(state->close_descriptor);
     return 0;
 }
 
@@ -647,6 +713,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->mapping_fault);
     Py_CLEAR(state->lock_error);
     Py_CLEAR(state->alive_error);
+    Py_CLEAR(state->close_descriptor);
     return 0;
 }
 

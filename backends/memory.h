@@ -16,11 +16,35 @@
 
 #include "native.h"
 
+/* What one thread may read while another writes it with the lock, and so is read without for a hint alone. With the GIL it is
+ * nothing special. A 32-bit MSVC reads an int64_t in two halves. */
+#ifndef Py_GIL_DISABLED
+#define SHARED(type) type
+#elif defined(_MSC_VER)
+#define SHARED(type) type volatile
+#else
+#define SHARED(type) _Atomic(type)
+#endif
+
+/* A lock that takes a word, and is there without a GIL. No Python code may run while it is held, nor anything that lets other
+ * threads run: a forked child would find it held by nobody. */
+#ifdef Py_GIL_DISABLED
+#define MUTEX PyMutex mutex;
+#define LOCK(owner) PyMutex_Lock(&(owner)->mutex)
+#define UNLOCK(owner) PyMutex_Unlock(&(owner)->mutex)
+#else
+#define MUTEX
+#define LOCK(owner) ((void)(owner))
+#define UNLOCK(owner) ((void)(owner))
+#endif
+
 typedef struct {
     mf_table call; /* the backend */
     PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type, *stream_type;
     PyObject *os_error, *mapping_fault, *lock_error, *alive_error; /* build exceptions: _errors.py */
-    int guard; /* what the fault guard is to be: see GUARD_PENDING */
+    PyObject *close_descriptor; /* os.close: descriptors are the C library's that Python uses, which may not be ours */
+    SHARED(int) guard; /* what the fault guard is to be: see GUARD_PENDING */
+    MUTEX              /* for those that open one object at once */
 } State;
 
 /* The guard is put in place with the first map, and on top again with each map of a whole file; or never. */
@@ -35,20 +59,19 @@ typedef struct {
     PyObject *name;
     mf_file file;
     mf_section section;
+    int descriptor;  /* on the same file, for fileno() on Windows; -1: none was asked for yet */
     mf_word users;   /* the owner while it is open, and calls under way: the last one gives the handles back */
     mf_word views;   /* open ones */
     Map *maps;       /* those that are there */
     int access;
     int sparse;
     size_t reserve;        /* bytes of address space for the map of the whole file */
-    int locked;            /* the process that locked that map, or 0: a forked child inherits no lock */
-    unsigned long changer; /* the thread that changes the size, or 0 */
+    SHARED(int) locked;    /* the process that locked that map, or 0: a forked child inherits no lock */
+    SHARED(unsigned long) changer; /* the thread that changes the size, or 0 */
     int changing_process;  /* and its process: a forked child waits for nobody */
     int waiting;           /* how many threads wait for their turn */
     PyThread_type_lock turn; /* what they wait for. On Windows it may be a handle: it is there while it is needed */
-#ifdef Py_GIL_DISABLED
-    PyMutex mutex;
-#endif
+    MUTEX
 } File;
 
 /* One map of the system's.
@@ -69,19 +92,20 @@ struct Map {
     Map *next, *previous; /* in the list of the file */
 };
 
-/* A window on bytes of a file. */
+/* A window on bytes of a file. It is opened once: the file is there from then on, before it is open, and so is the mode. What
+ * changes later changes with the lock of the file, and the map is looked into with it. */
 typedef struct {
     PyObject_HEAD
-    File *file;        /* NULL: never opened */
-    Map *map;          /* the map that it has, or had when it was closed; NULL: none yet, or none needed */
-    char *start;       /* its first byte. NULL: closed, empty or not mapped yet */
-    int64_t length;    /* bytes */
-    int64_t offset;    /* in the file */
-    PyObject *mode;    /* of a whole file */
+    SHARED(File *) file;     /* NULL: never opened */
+    SHARED(Map *) map;       /* the map that it has, or had when it was closed; NULL: none yet, or none needed */
+    SHARED(char *) start;    /* its first byte. NULL: closed, empty or not mapped yet */
+    SHARED(int64_t) length;  /* bytes */
+    int64_t offset;          /* in the file */
+    SHARED(PyObject *) mode; /* of a whole file */
     PyObject *weakrefs;
-    char whole;        /* a MappedFile */
-    char open;
-    char owns;         /* it is counted among the users of the map */
+    SHARED(char) whole;      /* a MappedFile */
+    SHARED(char) open;
+    SHARED(char) owns;       /* it is counted among the users of the map */
 } Window;
 
 /* Adds to a count of users, and returns what it is then. */
@@ -97,14 +121,6 @@ static inline uintptr_t tally(mf_word *word, intptr_t by)
     return sum;
 #endif
 }
-
-#ifdef Py_GIL_DISABLED
-#define LOCK(file) PyMutex_Lock(&(file)->mutex)
-#define UNLOCK(file) PyMutex_Unlock(&(file)->mutex)
-#else
-#define LOCK(file) ((void)(file))
-#define UNLOCK(file) ((void)(file))
-#endif
 
 /* A call of the system that may take its time. */
 #define WITHOUT_GIL(statement) \
@@ -167,7 +183,7 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
 int64_t map_length(const Map *map);
 int64_t map_room(const Map *map);
 
-/* How many buffers are alive on all maps of a file. */
+/* How many buffers are alive on all maps of a file. Called with the lock. */
 uintptr_t file_buffers(File *file);
 
 /* Ends a use of a map; whoever is last gives it back. Returns the system's code. Called without the lock. */
@@ -175,6 +191,9 @@ int map_release(Map *map);
 
 /* The same for a use that counts among the buffers, and lets go of the map. */
 int map_unexport(Map *map);
+
+/* Gives back a map that the caller has made, and held the lock since. */
+int map_discard(Map *map);
 
 /* Flushes every map of a file that the caller uses; returns the system's code, or -1 when an exception is set. */
 int flush_maps(File *file, int wait);
@@ -198,6 +217,7 @@ PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inward
 
 PyObject *window_open(PyObject *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *window_view(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *window_descriptor(PyObject *self, PyObject *make);
 PyObject *window_close(PyObject *self, PyObject *strict);
 PyObject *window_abandon(PyObject *self, PyObject *unused);
 PyObject *window_resize(PyObject *self, PyObject *size);
@@ -236,6 +256,9 @@ int to_bytes(PyObject *value, Py_buffer *out);
 int to_range(Window *self, int64_t first, int64_t size, int64_t *count);
 
 const char *kind_of(const Window *self);
+
+/* Raises that bytes of the file are gone: which, if its map knows. */
+PyObject *raise_faulted(Window *self);
 
 /* Returns the map of a window as one that the caller uses; *length is how much of it is the window's. NULL: an exception is set, or
  * there is none because the window is empty, and *length is 0. */

@@ -65,9 +65,11 @@ static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdif
 {
     if (to_step == 1 && from_step == 1)
         memmove(to, from, count); /* they may be views of the same bytes */
-    else
-        for (; count > 0; count--, to += to_step, from += from_step)
-            *to = *from;
+    else if (count > 0)
+        for (*to = *from; --count > 0; *to = *from) { /* no further than the last: a step may lead out of all memory */
+            to += to_step;
+            from += from_step;
+        }
 }
 
 #endif

@@ -13,10 +13,22 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <stdio.h>
 #include <time.h>
 #ifdef __linux__
+#include <linux/fs.h>
 #include <linux/magic.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#elif defined(__APPLE__)
+#include <mach/mach.h>
+#include <mach/mach_vm.h>
+#include <sys/disk.h>
+#include <sys/ioctl.h>
+#elif defined(__FreeBSD__)
+#include <sys/disk.h>
+#include <sys/ioctl.h>
 #endif
 #include <unistd.h>
 
@@ -53,26 +65,108 @@ void mf_query_system(mf_system *out)
 #endif
 }
 
-/* Fills in out from a descriptor of ours, after cutting the file to no bytes if that is still to be done; or closes it. */
-static int take(int fd, int cut, mf_file *out)
+/* What the offsets of maps of a file are multiples of, in bytes: files of huge pages have them for pages. */
+static size_t granularity_of(int fd)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+#ifdef __linux__
+    struct statfs volume;
+
+    if (fstatfs(fd, &volume) == 0 && volume.f_type == HUGETLBFS_MAGIC)
+        return (size_t)volume.f_bsize;
+#else
+    (void)fd;
+#endif
+    return page;
+}
+
+static int is_disk(mode_t mode)
+{
+#ifdef DIOCGMEDIASIZE
+    return S_ISCHR(mode); /* FreeBSD has no others */
+#else
+    return S_ISBLK(mode);
+#endif
+}
+
+/* How many bytes a disk has. */
+static int size_of_device(int fd, int64_t *out)
+{
+#if defined(__linux__)
+    uint64_t size;
+
+    if (ioctl(fd, BLKGETSIZE64, &size) != 0)
+        return errno;
+    *out = (int64_t)size;
+    return 0;
+#elif defined(DIOCGMEDIASIZE)
+    off_t size;
+
+    if (ioctl(fd, DIOCGMEDIASIZE, &size) != 0)
+        return errno;
+    *out = size;
+    return 0;
+#elif defined(DKIOCGETBLOCKCOUNT) /* macOS */
+    uint32_t block;
+    uint64_t count;
+
+    if (ioctl(fd, DKIOCGETBLOCKSIZE, &block) != 0 || ioctl(fd, DKIOCGETBLOCKCOUNT, &count) != 0)
+        return errno;
+    *out = (int64_t)(block * count);
+    return 0;
+#else
+    (void)fd;
+    (void)out;
+    return ENODEV;
+#endif
+}
+
+/* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc and /sys look the same, and
+ * cannot. */
+static int try_page(int fd)
+{
+    size_t page = granularity_of(fd);
+    void *base = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+
+    if (base == MAP_FAILED)
+        return errno == EIO || errno == ENXIO ? ENODEV : errno;
+    return munmap(base, page) == 0 ? 0 : errno;
+}
+
+/* What is known of a file that was just opened. */
+enum { MAY_HAVE_BYTES, IS_EMPTY, IS_TO_BE_CUT };
+
+/* Fills in out from a descriptor of ours; or closes it. */
+static int take(int fd, int known, mf_file *out)
 {
     struct stat status;
-    int error = 0;
+    int64_t size = 0;
+    int error = 0, device = 0;
 
-    if (fstat(fd, &status) != 0)
+    if (fstat(fd, &status) != 0) {
         error = errno;
-    else if (S_ISDIR(status.st_mode))
+    } else if (S_ISDIR(status.st_mode)) {
         error = EISDIR;
-    else if (!S_ISREG(status.st_mode))
+    } else if (S_ISREG(status.st_mode)) {
+        if (known == IS_TO_BE_CUT && ftruncate(fd, 0) != 0)
+            error = errno;
+        size = known == MAY_HAVE_BYTES ? status.st_size : 0;
+        if (known == MAY_HAVE_BYTES && status.st_blocks == 0)
+            error = try_page(fd);
+    } else if (is_disk(status.st_mode) && size_of_device(fd, &size) == 0) {
+        device = 1;
+        error = known == MAY_HAVE_BYTES ? 0 : ENODEV; /* nobody can */
+    } else {
         error = ENODEV;
-    else if (cut && ftruncate(fd, 0) != 0)
-        error = errno;
+    }
     if (error != 0) {
         close(fd);
         return error;
     }
     out->handle = fd;
-    out->size = cut ? 0 : status.st_size;
+    out->size = size;
+    out->device = device;
+    out->granularity = granularity_of(fd);
     return 0;
 }
 
@@ -90,9 +184,80 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     fd = open(path, flags, 0666);
     if (fd < 0)
         return errno;
-    error = take(fd, 0, out); /* O_TRUNC has done it */
+    error = take(fd, found == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
     if (error != 0 && found == MF_NEW && unlink(path) != 0)
         return error; /* of two errors, the first is the one to tell */
+    return error;
+}
+
+/* Where the name of a file begins in its path. */
+static const char *name_in(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash == NULL ? path : slash + 1;
+}
+
+int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room)
+{
+    static const int flags = O_CLOEXEC | O_NOCTTY | O_RDWR;
+    size_t folder = (size_t)(name_in(path) - path);
+    struct stat status;
+    int fd, number;
+
+    if (lstat(path, &status) == 0)
+        return EEXIST;
+    if (errno != ENOENT)
+        return errno;
+    if (*name_in(path) == '\0' || folder + 64 > room)
+        return ENOTSUP;
+    temporary[0] = '\0';
+#ifdef O_TMPFILE
+    /* A file without a name: nothing is left of it when its maker is killed. */
+    memcpy(temporary, path, folder);
+    memcpy(temporary + folder, ".", 2);
+    fd = open(temporary, flags | O_TMPFILE, 0666);
+    temporary[0] = '\0';
+    if (fd >= 0)
+        return take(fd, IS_EMPTY, out);
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
+        return errno;
+#endif
+    for (number = 0; number < 100; number++) {
+        memcpy(temporary, path, folder);
+        snprintf(temporary + folder, room - folder, ".mappedfile-%d-%llx-%d", (int)getpid(),
+                 (unsigned long long)mf_milliseconds(), number);
+        fd = open(temporary, flags | O_CREAT | O_EXCL, 0666);
+        if (fd >= 0)
+            return take(fd, IS_EMPTY, out);
+        if (errno != EEXIST)
+            break;
+    }
+    temporary[0] = '\0';
+    return errno;
+}
+
+int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
+{
+    int error = 0;
+
+    if (temporary[0] == '\0') {
+        char self[64];
+
+        snprintf(self, sizeof self, "/proc/self/fd/%d", fd_of(file));
+        return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno; /* open(2), O_TMPFILE */
+    }
+    if (link(temporary, path) == 0)
+        return unlink(temporary) == 0 ? 0 : errno;
+    error = errno;
+    if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS || error == EMLINK) {
+        /* A file system without hard links. */
+#if defined(__linux__) && defined(SYS_renameat2)
+        error = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, 1 /* RENAME_NOREPLACE */) == 0 ? 0 : errno;
+#elif defined(RENAME_EXCL)
+        error = renamex_np(temporary, path, RENAME_EXCL) == 0 ? 0 : errno;
+#endif
+    }
     return error;
 }
 
@@ -114,7 +279,7 @@ int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return errno;
-    return take(fd, found == MF_EMPTIED, out);
+    return take(fd, found == MF_EMPTIED ? IS_TO_BE_CUT : MAY_HAVE_BYTES, out);
 }
 
 int mf_close(mf_file *file)
@@ -132,6 +297,8 @@ int mf_get_size(const mf_file *file, int64_t *out)
 {
     struct stat status;
 
+    if (file->device)
+        return size_of_device(fd_of(file), out);
     if (fstat(fd_of(file), &status) != 0)
         return errno;
     *out = status.st_size;
@@ -146,11 +313,6 @@ int mf_set_size(const mf_file *file, int64_t size)
 int mf_remove(const mf_char *path)
 {
     return unlink(path) == 0 ? 0 : errno;
-}
-
-int mf_process(void)
-{
-    return (int)getpid();
 }
 
 int64_t mf_milliseconds(void)
@@ -190,8 +352,13 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
     error = fcntl(fd, F_PREALLOCATE, &request) != -1 ? 0 : errno;
     if (error == 0) /* F_PREALLOCATE leaves the size alone */
         error = ftruncate(fd, (off_t)(offset + length)) == 0 ? 0 : errno;
-#else
+#elif _POSIX_ADVISORY_INFO > 0
     error = posix_fallocate(fd, (off_t)offset, (off_t)length);
+#else
+    (void)fd;
+    (void)offset;
+    (void)length;
+    error = ENOTSUP; /* OpenBSD */
 #endif
     return error;
 }
@@ -288,10 +455,13 @@ static void unlock_list(void)
     atomic_flag_clear(&writing);
 }
 
+static atomic_int process; /* 0: not asked for yet */
+
 /* In a forked child, where other threads are no more. */
 static void start_anew(void)
 {
     handlers = 0;
+    process = 0;
     unlock_list();
 }
 
@@ -310,6 +480,18 @@ static int ready(void)
     int error = WITHOUT_GUARD ? 0 : pthread_once(&once, get_ready);
 
     return error != 0 ? error : not_ready;
+}
+
+int mf_process(void)
+{
+    int known = process;
+
+    if (known != 0)
+        return known;
+    known = (int)getpid();
+    if (ready() == 0 && !WITHOUT_GUARD) /* a child forgets it */
+        process = known;
+    return known;
 }
 
 static void put_on_list(mf_mapping *map)
@@ -345,10 +527,12 @@ static void take_off_list(mf_mapping *map)
         sched_yield();
 }
 
-/* How much address space a map takes. */
-static size_t extent(size_t length, const mf_mapping *map)
+/* How much address space a map takes. In whole pages of the file: munmap wants that where they are huge. */
+static size_t extent(const mf_file *file, size_t length, size_t reserved)
 {
-    return map->reserved > length ? map->reserved : length;
+    size_t unit = file == NULL ? 1 : file->granularity, size = reserved > length ? reserved : length;
+
+    return size + (unit - size % unit) % unit;
 }
 
 static int protection(int access)
@@ -365,9 +549,9 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     (void)section;
     if (error != 0)
         return error;
-    if (out->reserved > length)
-        flags |= MAP_NORESERVE; /* or Linux counts a private map as memory, whole: proc(5), overcommit_memory */
-    base = mmap(NULL, extent(length, out), protection(access), flags, fd_of(file), (off_t)offset);
+    if (access == MF_COPY)
+        flags |= MAP_NORESERVE; /* or Linux counts all of it as memory, written to or not: proc(5), overcommit_memory */
+    base = mmap(NULL, extent(file, length, out->reserved), protection(access), flags, fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
     out->base = base;
@@ -397,7 +581,7 @@ int mf_remap(mf_mapping *map, size_t grown)
     void *moved;
 
     take_off_list(map);
-    moved = mremap(map->base, extent(map->length, map), grown, MREMAP_MAYMOVE);
+    moved = mremap(map->base, extent(map->file, map->length, map->reserved), extent(map->file, grown, 0), MREMAP_MAYMOVE);
     if (moved == MAP_FAILED) {
         error = errno;
     } else {
@@ -418,7 +602,7 @@ int mf_unmap(mf_mapping *map)
     if (map->base == NULL)
         return EINVAL;
     take_off_list(map);
-    map->error = munmap(map->base, extent(map->length, map)) == 0 ? 0 : errno;
+    map->error = munmap(map->base, extent(map->file, map->length, map->reserved)) == 0 ? 0 : errno;
     map->base = NULL;
     if (map->file != NULL)
         mf_add(&map->file->maps, -1);
@@ -461,7 +645,7 @@ int mf_sync(const mf_file *file, int wait)
 #ifdef F_FULLFSYNC
     if (fcntl(fd, F_FULLFSYNC) != -1)
         return 0;
-    if (errno != ENOTSUP && errno != EINVAL) /* file systems without it: fsync is all they have */
+    if (errno != ENOTSUP && errno != EINVAL && errno != ENOTTY) /* file systems without it: fsync is all they have */
         return errno;
 #endif
     return fsync(fd) == 0 ? 0 : errno;
@@ -497,17 +681,45 @@ static int has(const mf_mapping *map, uintptr_t address)
     return address - (uintptr_t)map->base < (map->length + page_size - 1) / page_size * page_size;
 }
 
+/* Where si_code tells (Linux), a fault is one. macOS says the same of a signal that was sent, and of a write to what is read-only
+ * (XNU: sendsig, ux_exception): there a page that can be read is not missing, whoever says so. */
+#if defined(__APPLE__) || defined(UNTRUSTED_CODES)
+enum { CODES_TELL = 0 };
+#else
+enum { CODES_TELL = 1 };
+#endif
+enum { RETRIES = 1000 };
+static mf_word retries; /* since a page was mended */
+
+static int can_read(const char *page)
+{
+#if defined(__APPLE__)
+    char byte;
+    mach_vm_size_t done = 0;
+
+    return mach_vm_read_overwrite(mach_task_self(), (mach_vm_address_t)page, 1, (mach_vm_address_t)&byte, &done) ==
+               KERN_SUCCESS &&
+           done == 1;
+#elif defined(__linux__)
+    char byte;
+    struct iovec from = {(void *)(uintptr_t)page, 1}, to = {&byte, 1};
+
+    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
+#else
+    (void)page;
+    return 0;
+#endif
+}
+
 /* Puts a copy in the place of a page that can be read and not be written: a full disk has it, where the page has holes or the file
  * system writes to another place. The system copies, since it minds no fault. */
 static int put_copy(char *page)
 {
 #ifdef __linux__
-    char byte;
-    struct iovec from = {page, 1}, to = {&byte, 1};
+    struct iovec from = {page, page_size}, to = {NULL, page_size};
 
-    if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != 1)
+    if (!can_read(page))
         return 0;
-    from.iov_len = to.iov_len = page_size;
     to.iov_base = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (to.iov_base == MAP_FAILED)
         return 0;
@@ -534,6 +746,17 @@ static int put_page(uintptr_t address)
     if (map == NULL || !has(map, address))
         for (map = map_at(first_map); map != NULL && !has(map, address); map = map_at(map->next))
             ;
+    if (map != NULL && !CODES_TELL) {
+        start = (address - (uintptr_t)map->base) / page_size * page_size;
+        if (can_read(map->base + start)) {
+            /* Another thread may have mended it just now: the access is made again. But not for ever. */
+            int again = start >= map->lost_from && start < map->lost_to && mf_add(&retries, 1) < RETRIES;
+
+            handlers--;
+            return again;
+        }
+        retries = 0;
+    }
     if (map != NULL) {
         start = (address - (uintptr_t)map->base) / page_size * page_size;
         page = map->base + start;
@@ -589,7 +812,11 @@ static void pass_on(struct sigaction *predecessor, int number, siginfo_t *info, 
 {
     static const struct sigaction by_default = {.sa_handler = SIG_DFL};
     struct sigaction to = *predecessor;
+#ifdef __OpenBSD__
+    sigset_t mask = ((ucontext_t *)context)->sc_mask;
+#else
     sigset_t mask = ((ucontext_t *)context)->uc_sigmask;
+#endif
     int other;
 
     if ((to.sa_flags & (int)SA_RESETHAND) != 0)
@@ -778,11 +1005,18 @@ int mf_residency(char *base, size_t length, char *out)
     size_t pages = (length + page - 1) / page;
     size_t at;
 
+#ifdef __OpenBSD__
+    (void)base;
+    (void)out;
+    (void)at;
+    return pages == 0 ? 0 : ENOTSUP; /* it took mincore out: it told of other processes */
+#else
     if (mincore(base, length, (void *)out) != 0)
         return errno;
     for (at = 0; at < pages; at++)
         out[at] = (char)(out[at] & 1); /* the other bits are Linux' to use, and in use on macOS */
     return 0;
+#endif
 }
 
 int mf_tells_residency(const mf_file *file, int *out)
@@ -791,7 +1025,7 @@ int mf_tells_residency(const mf_file *file, int *out)
     /* A page that is far past the end of the file is not in memory, whatever is said of it. Near the end it may be: what
      * Linux keeps of a file it keeps in larger pieces. */
     const off_t far = 1 << 30;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t page = file->granularity;
     unsigned char there = 0;
     struct stat status;
     void *base;
@@ -802,7 +1036,7 @@ int mf_tells_residency(const mf_file *file, int *out)
     base = mmap(NULL, page, PROT_READ, MAP_SHARED, fd_of(file), status.st_size / far * far + 2 * far);
     if (base == MAP_FAILED)
         return errno;
-    error = mincore(base, page, &there) == 0 ? 0 : errno;
+    error = mincore(base, 1, &there) == 0 ? 0 : errno;
     munmap(base, page);
     if (error == 0)
         *out = !(there & 1);
@@ -852,6 +1086,11 @@ int mf_evict(const mf_file *file, char *base, size_t length)
 #if defined(__APPLE__)
     (void)file;
     return msync(base, length, MS_SYNC | MS_INVALIDATE) == 0 ? 0 : errno;
+#elif _POSIX_ADVISORY_INFO <= 0
+    (void)file;
+    (void)base;
+    (void)length;
+    return ENOTSUP;
 #else
     (void)base;
     (void)length;

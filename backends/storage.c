@@ -7,14 +7,6 @@
 
 #define MUCH_ROOM (64 << 20) /* bytes */
 
-static int is_too_late(Window *self)
-{
-    if (self->open)
-        return 0;
-    raise_closed(self);
-    return 1;
-}
-
 /* Taking turns */
 
 static void end_change(Window *self)
@@ -233,17 +225,26 @@ static int is_locked(File *file)
 
 /* The map of the whole file */
 
-/* Ends the window's use of its map; returns the system's code. */
-static int let_go(Window *self)
+/* Takes its map from a window, with the lock, and returns it for the caller to let go without; or NULL. */
+static Map *take_map(Window *self)
 {
-    Map *map;
+    Map *map = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
 
-    LOCK(self->file);
-    map = self->owns ? self->map : NULL;
     self->owns = 0;
     self->start = NULL;
-    UNLOCK(self->file);
-    return map == NULL ? 0 : map_release(map);
+    return map;
+}
+
+/* Ends a window's use of a map; returns the system's code. */
+static int let_go(Map *map)
+{
+    int error;
+
+    if (map == NULL)
+        return 0;
+    error = map_release(map);
+    Py_DECREF((PyObject *)map);
+    return error;
 }
 
 static void put_in_place(Window *self, Map *map)
@@ -256,6 +257,22 @@ static void put_in_place(Window *self, Map *map)
     Py_XDECREF((PyObject *)before);
 }
 
+/* Whether there is none where the system has them; with the lock. */
+static int has_no_section(const File *file)
+{
+    return file->state->call.system.has_sections && file->section.handle == -1;
+}
+
+static int needs_section(File *file)
+{
+    int needed;
+
+    LOCK(file);
+    needed = has_no_section(file);
+    UNLOCK(file);
+    return needed;
+}
+
 /* Makes a section anew where a shrink, or a file without bytes, left none. */
 static int remake_section(Window *self)
 {
@@ -265,7 +282,7 @@ static int remake_section(Window *self)
 
     if (begin_change(self) < 0)
         return -1;
-    if (file->section.handle == -1) {
+    if (needs_section(file)) {
         error = open_section(file, &section);
         if (error == 0) {
             LOCK(file);
@@ -281,23 +298,21 @@ static int remake_section(Window *self)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-static int needs_section(File *file)
-{
-    return file->state->call.system.has_sections && file->section.handle == -1;
-}
-
-/* Maps the whole file, which nobody is changing; locked if it is to be. */
-static int map_whole(Window *self)
+/* Maps the whole file, locked if it is to be; the caller is the one who changes it, or nobody must be changing it and it is not
+ * to be locked. Does nothing where that has changed meanwhile. */
+static int map_whole(Window *self, int changing)
 {
     File *file = self->file;
-    int error = guard(file->state, 1);
+    int error = guard(file->state, 1), locked = 0, placed = 0;
     Map *map = NULL;
 
     if (error == 0) {
         LOCK(file);
-        if (self->open && self->start == NULL && self->length > 0) {
+        if (self->open && self->start == NULL && self->length > 0 && !has_no_section(file) &&
+            (changing || (file->changer == 0 && !file->locked))) {
             map = map_new(file, &file->section, 0, self->length, file->reserve, &error);
-            if (map != NULL && !file->locked)
+            locked = file->locked;
+            if (map != NULL && !locked)
                 put_in_place(self, map);
         }
         UNLOCK(file);
@@ -306,26 +321,25 @@ static int map_whole(Window *self)
         raise_os_error(file, error, "map");
         return -1;
     }
-    if (map == NULL)
+    if (map == NULL || !locked)
         return PyErr_Occurred() ? -1 : 0;
-    if (!file->locked || self->map == map)
-        return 0;
-    /* The caller has seen to it that no other thread changes the size. */
     if (is_locked(file)) {
         error = lock_pages(map, map_length(map));
         if (error != 0)
             raise_lock_error(map, map_length(map), error);
     }
     LOCK(file);
-    if (error == 0 && self->open)
+    if (error == 0 && self->open) {
         put_in_place(self, map);
-    UNLOCK(file);
-    if (self->map != map) {
-        map_release(map);
-        Py_DECREF((PyObject *)map);
-        return error != 0 || is_too_late(self) ? -1 : 0;
+        placed = 1;
     }
-    return 0;
+    UNLOCK(file);
+    if (placed)
+        return 0;
+    let_go(map);
+    if (error == 0)
+        raise_closed(self);
+    return -1;
 }
 
 int window_map(Window *self)
@@ -345,11 +359,11 @@ int window_map(Window *self)
         } else if (is_changing(file) || file->locked) {
             failed = begin_change(self);
             if (failed == 0) {
-                failed = needs_section(file) ? 0 : map_whole(self);
+                failed = map_whole(self, 1);
                 end_change(self);
             }
         } else {
-            failed = map_whole(self);
+            failed = map_whole(self, 0);
         }
         if (failed || PyErr_Occurred())
             return -1;
@@ -368,6 +382,60 @@ void raise_unsupported(PyObject *why)
     Py_XDECREF(kind);
     Py_XDECREF(io);
     Py_XDECREF(why);
+}
+
+/* Opens a path, or duplicates a handle, and gives a created file its size. Returns the system's code, or -1 when an exception is set;
+ * then nothing is open, and a file that is new has gone. */
+static int open_file(File *file, const mf_char *native, intptr_t handle, int access, int found, int64_t size)
+{
+    const mf_table *call = &file->state->call;
+    int error;
+
+    if (native != NULL)
+        CALL_AGAIN(file->state, error, call->open(native, access, found, &file->file));
+    else
+        CALL_AGAIN(file->state, error, call->duplicate(handle, access, found, &file->file));
+    if (error != 0)
+        return error;
+    file->users = 1;
+    if (size > 0)
+        error = grow_file(file, 0, size, &file->section);
+    else if (call->system.has_sections)
+        error = open_section(file, &file->section);
+    else
+        file->section.size = file->file.size;
+    if (error != 0) {
+        file_release(file); /* of two errors, the first is told */
+        if (found == MF_NEW && native != NULL)
+            call->remove(native);
+    }
+    return error;
+}
+
+/* Creates a file that others see with its size, or not at all. */
+static int create(File *file, const mf_char *native, int64_t size)
+{
+    const mf_table *call = &file->state->call;
+    mf_char temporary[4096];
+    int error;
+
+    WITHOUT_GIL(error = call->create(native, &file->file, temporary, sizeof temporary / sizeof temporary[0]));
+    if (error == call->system.not_supported)
+        return open_file(file, native, -1, MF_WRITE, MF_NEW, size);
+    if (error != 0)
+        return error;
+    file->users = 1;
+    error = grow_file(file, 0, size, &file->section);
+    if (error == 0)
+        WITHOUT_GIL(error = call->publish(&file->file, temporary, native));
+    if (error == 0)
+        return 0;
+    file_release(file);
+    if (temporary[0] != 0)
+        call->remove(temporary);
+    if (error == call->system.not_supported)
+        return open_file(file, native, -1, MF_WRITE, MF_NEW, size);
+    return error;
 }
 
 PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -415,59 +483,83 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         native = native_path(path, &keep);
         if (native == NULL)
             goto failed;
-        CALL_AGAIN(state, error, call->open(native, access, found, &file->file));
-        Py_DECREF(keep);
-    } else {
-        CALL_AGAIN(state, error, call->duplicate(handle, access, found, &file->file));
     }
+    if (native != NULL && found == MF_NEW && size > 0)
+        error = create(file, native, size);
+    else
+        error = open_file(file, native, handle, access, found, size);
     if (error != 0) {
         raise_os_error(file, error, "open");
         goto failed;
     }
-    file->users = 1;
-    if (size > 0) {
-        error = grow_file(file, 0, size, &file->section);
-    } else if (call->system.has_sections) {
-        error = open_section(file, &file->section);
-    } else {
-        file->section.size = file->file.size;
+    LOCK(state);
+    if (self->file == NULL) {
+        self->mode = Py_NewRef(mode);
+        self->whole = 1;
+        self->length = file->section.size;
+        self->file = file;
+        self->open = 1;
     }
-    if (error == 0 && self->file != NULL) {
-        PyErr_SetString(PyExc_ValueError, "another thread has opened this object");
-        error = -1;
+    UNLOCK(state);
+    if (self->file == file) {
+        Py_XDECREF(keep);
+        return Py_NewRef(Py_None);
     }
-    if (error != 0) {
-        raise_os_error(file, error, "open");
-        file_release(file);
-        if (found == MF_NEW && path != Py_None)
-            remove_path(state, path);
-        goto failed;
-    }
-    self->file = file;
-    self->mode = Py_NewRef(mode);
-    self->whole = 1;
-    self->length = file->section.size;
-    self->open = 1;
-    return Py_NewRef(Py_None);
-
+    PyErr_SetString(PyExc_ValueError, "another thread has opened this object");
+    file_release(file);
+    if (found == MF_NEW && path != Py_None)
+        remove_path(state, path);
 failed:
+    Py_XDECREF(keep);
     Py_DECREF((PyObject *)file);
     return NULL;
+}
+
+/* _descriptor(make): the descriptor on the file, made by make(handle, readonly) when it is first asked for. */
+PyObject *window_descriptor(PyObject *object, PyObject *make)
+{
+    Window *self = (Window *)object;
+    File *file = self->file;
+    PyObject *made = NULL;
+    int descriptor = -1, unused = -1;
+
+    if (file == NULL || !self->open || !file_use(file))
+        return raise_closed(self);
+    if (file->descriptor == -1) {
+        made = PyObject_CallFunction(make, "nO", (Py_ssize_t)file->file.handle, file->access == MF_WRITE ? Py_False : Py_True);
+        if (made != NULL)
+            descriptor = (int)PyLong_AsLong(made);
+        Py_XDECREF(made);
+    }
+    LOCK(file);
+    if (descriptor != -1 && file->descriptor == -1)
+        file->descriptor = descriptor;
+    else
+        unused = descriptor; /* another thread was quicker */
+    descriptor = file->descriptor;
+    UNLOCK(file);
+    if (unused != -1)
+        Py_XDECREF(PyObject_CallFunction(file->state->close_descriptor, "i", unused));
+    if (file_release(file) != 0 && !PyErr_Occurred())
+        return raise_closed(self);
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(descriptor);
 }
 
 PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
     Window *self = (Window *)object, *view;
     File *file = self->file;
-    int64_t offset, length = -1;
+    int64_t offset, wanted = -1, length = 0;
     int error, used;
     Map *map = NULL;
 
-    if (n != 3 || !PyType_Check(args[0])) {
+    if (n != 3 || !PyType_Check(args[0]) || file == NULL || !PyType_IsSubtype((PyTypeObject *)args[0], file->state->window_type)) {
+        if (file == NULL)
+            return raise_closed(self);
         PyErr_SetString(PyExc_TypeError, "_view takes a type, an offset and a length");
         return NULL;
     }
-    if (to_size(args[1], "offset", &offset) < 0 || (args[2] != Py_None && to_size(args[2], "length", &length) < 0))
+    if (to_size(args[1], "offset", &offset) < 0 || (args[2] != Py_None && to_size(args[2], "length", &wanted) < 0))
         return NULL;
     /* It may run finalizers, so it comes before anything is looked at. */
     view = (Window *)PyType_GenericAlloc((PyTypeObject *)args[0], 0);
@@ -489,15 +581,27 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
         raise_os_error(file, error, "map");
         goto end;
     }
-    while (self->whole && self->open && length != 0 && offset < self->length && needs_section(file))
+    for (;;) {
+        length = wanted;
+        LOCK(file);
+        if (!self->open) {
+            UNLOCK(file);
+            raise_closed(self);
+            goto end;
+        }
+        if (to_range(self, offset, self->length, &length) < 0) {
+            UNLOCK(file);
+            goto end;
+        }
+        if (length == 0 || !self->whole || !has_no_section(file))
+            break;
+        UNLOCK(file);
         if (remake_section(self) < 0)
             goto end;
-    LOCK(file);
-    if (!self->open)
-        raise_closed(self);
-    else if (to_range(self, offset, self->length, &length) == 0 && length > 0)
+    }
+    if (length > 0)
         map = map_new(file, &file->section, self->offset + offset, length, 0, &error);
-    if (map != NULL || (length == 0 && !PyErr_Occurred())) {
+    if (map != NULL || length == 0) {
         view->file = (File *)Py_NewRef((PyObject *)file);
         view->offset = self->offset + offset;
         view->length = length;
@@ -521,72 +625,67 @@ end:
     return NULL;
 }
 
-/* Closes a window that is open; returns the system's code. */
-static int shut(Window *self)
+/* What of a window is alive. */
+typedef struct {
+    uintptr_t views, buffers;
+} Alive;
+
+/* Counts it; with the lock. Returns whether there is any. */
+static int is_alive(Window *self, Alive *out)
+{
+    Map *map = self->map;
+
+    out->views = self->whole ? self->file->views : 0;
+    out->buffers = self->whole ? file_buffers(self->file) : map != NULL ? map->buffers : 0;
+    return out->views != 0 || out->buffers != 0;
+}
+
+/* Raises BufferError about it; steals what cannot be done, which may be NULL with an exception. */
+static PyObject *refuse(Window *self, const Alive *alive, PyObject *what)
+{
+    if (what != NULL) {
+        raise_alive(self->file, alive->views, alive->buffers, what);
+        Py_DECREF(what);
+    }
+    return NULL;
+}
+
+/* Closes a window that is open; but if alive is not NULL, not while anything of it is. Returns the system's code. */
+static int shut(Window *self, Alive *alive)
 {
     File *file = self->file;
     int error, closing = 0;
+    Map *map;
 
     LOCK(file);
-    if (!self->open) {
+    if (!self->open || (alive != NULL && is_alive(self, alive))) {
         UNLOCK(file);
         return 0;
     }
     self->open = 0;
     if (!self->whole)
         tally(&file->views, -1);
+    map = take_map(self);
     UNLOCK(file);
-    error = let_go(self);
+    error = let_go(map);
     if (self->whole)
         closing = file_release(file);
     return error != 0 ? error : closing;
-}
-
-/* Raises BufferError if anything of a window is alive. */
-static int refuse_if_alive(Window *self, PyObject *(*what)(Window *, int64_t), int64_t size)
-{
-    uintptr_t views = 0, buffers = 0;
-    PyObject *text;
-
-    if (self->whole) {
-        views = self->file->views;
-        buffers = file_buffers(self->file);
-    } else if (self->map != NULL) {
-        buffers = self->map->buffers;
-    }
-    if (views == 0 && buffers == 0)
-        return 0;
-    text = what(self, size);
-    if (text != NULL) {
-        raise_alive(self->file, views, buffers, text);
-        Py_DECREF(text);
-    }
-    return -1;
-}
-
-static PyObject *to_close(Window *self, int64_t unused)
-{
-    (void)unused;
-    return PyUnicode_FromFormat("close %R", self);
-}
-
-static PyObject *to_shrink(Window *self, int64_t size)
-{
-    return PyUnicode_FromFormat("shrink %R to %lld bytes", self, (long long)size);
 }
 
 PyObject *window_close(PyObject *object, PyObject *strict)
 {
     Window *self = (Window *)object;
     int error, is_strict = PyObject_IsTrue(strict);
+    Alive alive = {0, 0};
 
     if (is_strict < 0)
         return NULL;
     if (self->file == NULL || !self->open)
         return Py_NewRef(Py_None);
-    if (is_strict && refuse_if_alive(self, to_close, 0) < 0)
-        return NULL;
-    error = shut(self);
+    error = shut(self, is_strict ? &alive : NULL);
+    if (alive.views != 0 || alive.buffers != 0)
+        return refuse(self, &alive, PyUnicode_FromFormat("close %R", self));
     if (error != 0)
         return raise_os_error(self->file, error, "close");
     return Py_NewRef(Py_None);
@@ -594,7 +693,7 @@ PyObject *window_close(PyObject *object, PyObject *strict)
 
 void window_drop(Window *self)
 {
-    int error = self->file == NULL ? 0 : shut(self);
+    int error = self->file == NULL ? 0 : shut(self, NULL);
 
     if (error != 0) {
         raise_os_error(self->file, error, "close");
@@ -607,7 +706,7 @@ PyObject *window_abandon(PyObject *object, PyObject *created)
     Window *self = (Window *)object;
 
     if (self->file != NULL && self->open) {
-        shut(self); /* the error that led here is told */
+        shut(self, NULL); /* the error that led here is told */
         if (PyObject_IsTrue(created) == 1)
             remove_path(self->file->state, self->file->name);
     }
@@ -631,7 +730,7 @@ static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_
         call->copy(&to->map, target, 1, room, 1, count);
 }
 
-/* Has a private map show what it would not by itself: what was written into the map before it, and is nowhere else; or, when it
+/* Has a private map show, with the lock, what it would not by itself: what was written into the map before it, and is nowhere else; or, when it
  * is the same map, what others appended in the page where the file ended, and it has a copy of. */
 static int keep_private(Window *self, Map *present, Map *next, const mf_section *section)
 {
@@ -652,8 +751,7 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
 
             if (tail != NULL) {
                 copy_changed(tail, 0, present, size, (size_t)count, room);
-                error = map_release(tail);
-                Py_DECREF((PyObject *)tail);
+                error = map_discard(tail);
             } else if (error == 0) {
                 error = -1;
             }
@@ -668,25 +766,19 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
     return error;
 }
 
-/* Locks the next map instead of the present one, or more of that; or fails and leaves the lock as it is. */
+/* Locks the next map instead of the present one, or more of that; or fails and leaves the lock as it is. The caller uses both. */
 static int lock_next(Window *self, Map *present, Map *next, int64_t length)
 {
     int error;
 
-    if (present != NULL) {
-        tally(&present->users, 1); /* another thread may close the file meanwhile */
+    if (present != NULL)
         unlock_pages(present, self->length); /* there may be no room for two locked maps */
-    }
-    tally(&next->users, 1);
     error = lock_pages(next, length);
     if (error != 0) {
         if (present != NULL)
             lock_pages(present, self->length < map_length(present) ? self->length : map_length(present));
         raise_lock_error(next, length, error);
     }
-    map_release(next);
-    if (present != NULL)
-        map_release(present);
     return error == 0 ? 0 : -1;
 }
 
@@ -733,21 +825,22 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
 {
     File *file = self->file;
     Map *present, *next;
-    mf_section old;
-    int error, closing;
+    mf_section old = {-1, 0};
+    int error, closing, closed, unmapping = 0;
 
     LOCK(file);
     present = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
     next = next_map(self, present, section, spare, &error);
     if (error == 0 && next != NULL && present != NULL && file->access == MF_COPY)
         error = keep_private(self, present, next, section);
+    if (present != NULL)
+        tally(&present->users, 1); /* another thread may close the file meanwhile */
     UNLOCK(file);
     if (error == 0 && next != NULL && is_locked(file))
         error = lock_next(self, present, next, section->size);
     LOCK(file);
-    if (error == 0 && is_too_late(self))
-        error = -1;
-    if (error == 0) {
+    closed = !self->open;
+    if (error == 0 && !closed) {
         old = file->section;
         file->section = *section;
         self->length = section->size;
@@ -760,17 +853,24 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
         }
     }
     UNLOCK(file);
+    if (error == 0 && closed) {
+        raise_closed(self);
+        error = -1;
+    }
     if (next != NULL) {
         closing = map_release(next); /* what it was used for here */
         if (error == 0)
             error = closing;
     }
+    if (present != NULL)
+        unmapping = map_release(present); /* likewise; if the file was closed, it was the last */
     if (error == 0) { /* from here on it is done, whatever the system says of what it is given back */
         error = file->state->call.close_section(&old);
         if (present != NULL && next != present) {
             closing = map_release(present);
-            error = error != 0 ? error : closing;
+            unmapping = unmapping != 0 ? unmapping : closing;
         }
+        error = error != 0 ? error : unmapping;
         if (error != 0)
             raise_os_error(file, error, "unmap");
         error = 0;
@@ -796,7 +896,7 @@ static int grow(Window *self, int64_t old, int64_t new)
     /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room comes first. */
     if (system->has_sections && system->can_reserve) {
         LOCK(file);
-        if (self->owns && new > map_room(self->map) && !needs_section(file) && (uint64_t)new <= PTRDIFF_MAX) {
+        if (self->owns && new > map_room(self->map) && !has_no_section(file) && (uint64_t)new <= PTRDIFF_MAX) {
             size_t room = (size_t)new > file->reserve ? (size_t)new : file->reserve;
 
             spare = map_new(file, &file->section, 0, self->length, room, &error);
@@ -813,13 +913,15 @@ static int grow(Window *self, int64_t old, int64_t new)
         } else if (error != 0) {
             /* There was no way back: it has grown, and the map of the whole is made when it is used. */
             mf_section before;
+            Map *present;
 
             LOCK(file);
             before = file->section;
             file->section = section;
             self->length = section.size;
+            present = take_map(self);
             UNLOCK(file);
-            let_go(self);
+            let_go(present);
             close_section(file, &before);
             error = PyErr_Occurred() ? -1 : 0;
         }
@@ -835,23 +937,37 @@ static int shrink(Window *self, int64_t new)
 {
     File *file = self->file;
     int64_t before = self->length;
+    mf_section section = {-1, 0};
     int error, closing, busy;
+    Map *map = NULL;
+    Alive alive;
 
-    if (refuse_if_alive(self, to_shrink, new) < 0)
-        return -1;
     LOCK(file);
-    /* A call under way uses the map of the whole, or of a view that is closed. */
-    busy = self->owns ? self->map->users != 1 || file->file.maps != 1 : file->file.maps != 0;
-    if (!busy && new < before)
-        self->length = new; /* from here on no view is made of what goes */
+    busy = is_alive(self, &alive);
+    if (!busy) {
+        /* A call under way uses the map of the whole, or of a view that is closed. */
+        map = self->owns ? self->map : NULL;
+        busy = map != NULL ? map->users != 1 || file->file.maps != 1 : file->file.maps != 0;
+    }
+    if (!busy) {
+        if (new < before)
+            self->length = new; /* from here on no view is made of what goes */
+        map = take_map(self);
+        section = file->section;
+        file->section.handle = -1; /* Windows cuts no file that has one */
+    }
     UNLOCK(file);
+    if (alive.views != 0 || alive.buffers != 0) {
+        refuse(self, &alive, PyUnicode_FromFormat("shrink %R to %lld bytes", self, (long long)new));
+        return -1;
+    }
     if (busy) {
         PyErr_Format(PyExc_BufferError, "cannot shrink %R to %lld bytes: a call in another thread is using its memory", file->name,
                      (long long)new);
         return -1;
     }
-    error = let_go(self);
-    closing = file->state->call.close_section(&file->section); /* Windows cuts no file that has one */
+    error = let_go(map);
+    closing = file->state->call.close_section(&section);
     error = error != 0 ? error : closing;
     if (error == 0)
         CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
@@ -901,10 +1017,14 @@ PyObject *window_resize(PyObject *object, PyObject *number)
             "a file opened in mode %R cannot be resized: open it in mode 'r+', 'w+' or 'x+'", self->mode));
         return NULL;
     }
+    if (self->open && file->file.device) {
+        raise_unsupported(PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", file->name));
+        return NULL;
+    }
     if (begin_change(self) < 0)
         return NULL;
     if (file->file.faults != 0) {
-        raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);
+        raise_faulted(self);
         error = -1;
     } else {
         error = size_now(file, &now);
@@ -930,20 +1050,29 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
+static void set_reserve(File *file, size_t reserve)
+{
+    LOCK(file);
+    file->reserve = reserve;
+    UNLOCK(file);
+}
+
 /* Grows the file with address space to spare behind its map, so that the next growth makes no other one. */
 static int grow_with_room(Window *self, int64_t old, int64_t new)
 {
     File *file = self->file;
     size_t before = file->reserve;
-    int error;
+    int error, fits;
 
-    if (file->state->call.system.can_reserve && new < PTRDIFF_MAX / 2 && (!self->owns || new > map_room(self->map)) &&
-        file->reserve < (size_t)new) {
-        file->reserve = new < MUCH_ROOM / 2 ? MUCH_ROOM : 2 * (size_t)new;
+    LOCK(file);
+    fits = self->owns && new <= map_room(self->map);
+    UNLOCK(file);
+    if (!fits && file->state->call.system.can_reserve && new < PTRDIFF_MAX / 2 && before < (size_t)new) {
+        set_reserve(file, new < MUCH_ROOM / 2 ? MUCH_ROOM : 2 * (size_t)new);
         error = grow(self, old, new);
         if (error == 0)
             return 0;
-        file->reserve = before; /* maybe there is not so much of it */
+        set_reserve(file, before); /* maybe there is not so much of it */
         if (PyErr_Occurred())
             return error;
     }
@@ -959,7 +1088,7 @@ int window_reach(Window *self, int64_t size)
     if (begin_change(self) < 0)
         return -1;
     if (file->file.faults != 0) {
-        raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);
+        raise_faulted(self);
         error = -1;
     } else {
         error = size_now(file, &now);
@@ -989,7 +1118,9 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
     mf_add(&file->file.faults, -(intptr_t)faults);
     error = size_now(file, &now);
     if (error == 0) {
+        LOCK(file);
         differs = now != self->length || (self->owns && self->map->map.lost_to != 0);
+        UNLOCK(file);
         if (differs)
             error = take_note(self);
     }

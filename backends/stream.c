@@ -21,10 +21,8 @@ typedef struct {
     int64_t length;   /* bytes */
     int64_t position; /* from the first byte on; it may be past the end */
     PyObject *weakrefs;
-    char open;
-#ifdef Py_GIL_DISABLED
-    PyMutex mutex;
-#endif
+    SHARED(char) open;
+    MUTEX
 } Stream;
 
 static PyObject *raise_closed_stream(Stream *self)
@@ -678,7 +676,12 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
         return NULL;
     }
     if (grow && window->file->access != MF_WRITE) {
-        raise_unsupported(PyUnicode_FromFormat("a file opened in mode %R cannot grow: open it in mode 'r+', 'w+' or 'x+'", window->mode));
+        raise_unsupported(
+            PyUnicode_FromFormat("a file opened in mode %R cannot grow: open it in mode 'r+', 'w+' or 'x+'", window->mode));
+        return NULL;
+    }
+    if (grow && window->file->file.device) {
+        raise_unsupported(PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", window->file->name));
         return NULL;
     }
     self = PyObject_New(Stream, window->file->state->stream_type);

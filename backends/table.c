@@ -6,6 +6,8 @@ void mf_fill_table(mf_table *out)
     mf_query_system(&out->system);
     out->open = mf_open;
     out->duplicate = mf_duplicate;
+    out->create = mf_create;
+    out->publish = mf_publish;
     out->remove = mf_remove;
     out->close = mf_close;
     out->close_section = mf_close_section;

@@ -13,6 +13,17 @@ const char *kind_of(const Window *self)
     return self->whole || self->file == NULL ? "mapped file" : "view";
 }
 
+PyObject *raise_faulted(Window *self)
+{
+    int64_t at = -1;
+
+    LOCK(self->file);
+    if (self->owns && self->map->map.lost_to != 0)
+        at = (int64_t)self->map->map.lost_from;
+    UNLOCK(self->file);
+    return raise_fault(self->file, at);
+}
+
 PyObject *raise_closed(Window *self)
 {
     if (self->file == NULL)
@@ -464,6 +475,7 @@ typedef struct {
     PyObject_HEAD
     Window *window; /* NULL at the end */
     Py_ssize_t place;
+    MUTEX
 } Iterator;
 
 static PyObject *iterate(PyObject *object)
@@ -475,8 +487,8 @@ static PyObject *iterate(PyObject *object)
         return raise_closed(self);
     iterator = PyObject_New(Iterator, self->file->state->iterator_type);
     if (iterator != NULL) {
+        memset((char *)iterator + sizeof(PyObject), 0, sizeof *iterator - sizeof(PyObject));
         iterator->window = (Window *)Py_NewRef(object);
-        iterator->place = 0;
     }
     return (PyObject *)iterator;
 }
@@ -485,14 +497,25 @@ static PyObject *iterator_next(PyObject *object)
 {
     Iterator *self = (Iterator *)object;
     PyObject *byte;
+    Window *window, *ended = NULL;
+    Py_ssize_t place;
 
-    if (self->window == NULL)
+    LOCK(self);
+    window = self->window;
+    place = self->place++;
+    Py_XINCREF((PyObject *)window); /* another thread may come to the end meanwhile */
+    UNLOCK(self);
+    if (window == NULL)
         return NULL;
-    byte = get_byte(self->window, self->place++, NULL);
+    byte = get_byte(window, place, NULL);
     if (byte == NULL && !PyErr_Occurred()) {
-        Py_DECREF((PyObject *)self->window);
+        LOCK(self);
+        ended = self->window;
         self->window = NULL;
+        UNLOCK(self);
     }
+    Py_XDECREF((PyObject *)ended);
+    Py_DECREF((PyObject *)window);
     return byte;
 }
 
@@ -868,7 +891,7 @@ static PyObject *sync_file(Window *self, int durable)
     if (error != 0 || closing != 0)
         return raise_os_error(file, error != 0 ? error : closing, "flush");
     if (file->file.faults != 0)
-        return raise_fault(file, self->owns && self->map->map.lost_to != 0 ? (int64_t)self->map->map.lost_from : -1);
+        return raise_faulted(self);
     return Py_NewRef(Py_None);
 }
 
@@ -982,9 +1005,15 @@ static PyObject *get_closed(PyObject *self, void *unused)
 static PyObject *get_mapped(PyObject *object, void *unused)
 {
     Window *self = (Window *)object;
+    int mapped = 0;
 
     (void)unused;
-    return PyBool_FromLong(self->map != NULL && (self->open ? self->start != NULL : self->map->users != 0));
+    if (self->file != NULL) {
+        LOCK(self->file);
+        mapped = self->map != NULL && (self->open ? self->start != NULL : self->map->users != 0);
+        UNLOCK(self->file);
+    }
+    return PyBool_FromLong(mapped);
 }
 
 static PyObject *get_faulted(PyObject *object, void *unused)
@@ -1045,10 +1074,19 @@ static PyObject *get_handle(PyObject *object, void *unused)
 {
     Window *self = (Window *)object;
 
+    File *file = self->file;
+    PyObject *handle;
+    int error;
+
     (void)unused;
-    if (!self->open)
+    if (!self->open || !file_use(file))
         return raise_closed(self);
-    return PyLong_FromSsize_t((Py_ssize_t)self->file->file.handle);
+    handle = PyLong_FromSsize_t((Py_ssize_t)file->file.handle);
+    error = file_release(file);
+    if (error == 0)
+        return handle;
+    Py_XDECREF(handle);
+    return raise_os_error(file, error, "close");
 }
 
 static int refuse_init(PyObject *self, PyObject *args, PyObject *names)
@@ -1131,6 +1169,7 @@ static PyMethodDef methods[] = {
     {"_open", FAST(window_open), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_view", FAST(window_view), METH_FASTCALL, NULL},
     {"_stream", FAST(window_stream), METH_FASTCALL, NULL},
+    {"_descriptor", window_descriptor, METH_O, NULL},
     {"_close", window_close, METH_O, NULL},
     {"_abandon", window_abandon, METH_O, NULL},
     {"flush", FAST(window_flush), METH_FASTCALL | METH_KEYWORDS,

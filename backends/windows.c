@@ -13,6 +13,8 @@
 #include <windows.h>
 #include <psapi.h>
 #include <winioctl.h>
+#include <stdio.h>
+#include <wchar.h>
 
 #define ABSENT ((intptr_t)-1)
 
@@ -296,14 +298,20 @@ int64_t mf_milliseconds(void)
 /* Fills in out from a handle of ours, after cutting the file to no bytes if found says so; or closes it. */
 static int take(HANDLE handle, int found, mf_file *out)
 {
-    mf_file file = {(intptr_t)handle, 0, 0, 0};
+    mf_file file = {.handle = (intptr_t)handle};
     int error = GetFileType(handle) == FILE_TYPE_DISK ? 0 : ERROR_NOT_SUPPORTED;
+    SYSTEM_INFO info;
 
     /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
     if (error == 0 && found == MF_EMPTIED)
         error = mf_set_size(&file, 0);
-    if (error == 0)
+    if (error == 0) {
         error = mf_get_size(&file, &file.size);
+        if (error == ERROR_INVALID_FUNCTION || error == ERROR_INVALID_PARAMETER)
+            error = ERROR_NOT_SUPPORTED; /* a disk, as \\.\PhysicalDrive0: no section can be made of one */
+    }
+    GetSystemInfo(&info);
+    file.granularity = info.dwAllocationGranularity;
     if (error == 0)
         *out = file;
     else
@@ -330,6 +338,35 @@ int mf_open(const mf_char *path, int access, int found, mf_file *out)
     if (error != 0 && found == MF_NEW)
         DeleteFileW(path);
     return error;
+}
+
+int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room)
+{
+    size_t length = wcslen(path);
+    DWORD number;
+    int error;
+
+    temporary[0] = L'\0';
+    if (GetFileAttributesW(path) != INVALID_FILE_ATTRIBUTES)
+        return ERROR_FILE_EXISTS;
+    if (length + 40 > room)
+        return ERROR_NOT_SUPPORTED;
+    for (number = 0; number < 100; number++) {
+        wmemcpy(temporary, path, length);
+        swprintf(temporary + length, room - length, L".%lx-%lx-%lx", GetCurrentProcessId(), GetTickCount(), number);
+        error = mf_open(temporary, MF_WRITE, MF_NEW, out);
+        if (error != ERROR_FILE_EXISTS)
+            break;
+    }
+    if (error != 0)
+        temporary[0] = L'\0';
+    return error;
+}
+
+int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
+{
+    (void)file;
+    return MoveFileExW(temporary, path, 0) ? 0 : last_error();
 }
 
 int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)

@@ -1,7 +1,7 @@
 """What the fault guard costs: the library against itself, built without it.
 
 Both sides are built here, from the sources that are there, into a temporary folder: one as it is, one without what the guard needs in
-the C parts (MAPPEDFILE_WITHOUT_GUARD) and in Python. They run in processes of their own, by turns; and as where a process has its memory
+the C parts (MAPPEDFILE_WITHOUT_GUARD). They run in processes of their own, by turns; and as where a process has its memory
 matters as much as the guard, many processes are made. Where there is valgrind it also counts the instructions, which are the same each
 time; it sees nothing of the system's.
 """
@@ -22,12 +22,6 @@ from .harness import NotHere, Samples, Setting, row
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDES = ("without", "with")
-#: What Python does for the guard's sake.
-PYTHON = {
-    "_file.py": r"^ +_guard\.renew\(\)\n",
-    "_window.py": r"^ +if _guard\.pending:\n +_guard\.put_in_place\(self\._name\)\n",
-}
-
 WORKER = """
 import gc, sys, time
 from timeit import Timer
@@ -73,12 +67,6 @@ def build(folder: Path, side: str) -> Path:
     flags = "-O2"
     if side == "without":
         flags += " -DMAPPEDFILE_WITHOUT_GUARD"
-        for name, pattern in PYTHON.items():
-            path = place / "src" / "mappedfile" / name
-            text, found = re.subn(pattern, "", path.read_text("utf-8"), flags=re.MULTILINE)
-            if found != 1:
-                raise NotHere(f"{name} does something else for the guard than benchmarks/guard.py knows: {pattern}")
-            path.write_text(text, "utf-8")
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(
         command, cwd=place, env={**os.environ, "CFLAGS": flags}, capture_output=True, text=True, check=False

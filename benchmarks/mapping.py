@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import compileall
+import importlib
 import mmap
 import os
 import random
 import statistics
+import struct
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,21 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import mappedfile
 from mappedfile import MappedFile
-from mappedfile._native import ffi, lib
 
-from .harness import Samples, Setting, child, frames, row, steps
+from .harness import NotHere, Samples, Setting, child, frames, row, steps
 
 if TYPE_CHECKING:
     from .harness import Steps
 
 PAGE = 4096
 MIB = 1 << 20
-NATIVE: dict[str, Any] = {"ffi": ffi, "lib": lib}
 
 # Opening and viewing
 
 
-@row("open", "MappedFile(path, 'r+'), first byte, close", "open(), mmap.mmap(), ...", 1.0)
+@row("open", "MappedFile(path, 'r+'), first byte, close", "open(), mmap.mmap(), ...", 0.85)
 def opening(at: Setting) -> Samples:
     names = {"path": str(at.file(MIB)), "MappedFile": MappedFile, "mmap": mmap.mmap}
     return at.compare(
@@ -38,17 +38,34 @@ def opening(at: Setting) -> Samples:
     )
 
 
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise NotHere(f"{name} is not installed") from error
+
+
+@row("open-arrow", "MappedFile(path), first byte, close", "pyarrow.memory_map(path), read_buffer(1), close", 1.0)
+def opening_arrow(at: Setting) -> Samples:
+    names = {"path": str(at.file(MIB)), "MappedFile": MappedFile, "memory_map": _module("pyarrow").memory_map}
+    return at.compare(
+        "m = memory_map(path); m.read_buffer(1); m.close()", "w = MappedFile(path); w[0]; w.close()", names
+    )
+
+
+@row("open-memmap", "MappedFile(path), first byte, close", "np.memmap(path), first byte, gone", 0.4)
+def opening_memmap(at: Setting) -> Samples:
+    names = {"path": str(at.file(MIB)), "MappedFile": MappedFile, "memmap": _module("numpy").memmap}
+    return at.compare("m = memmap(path, mode='r'); m[0]; del m", "w = MappedFile(path); w[0]; w.close()", names)
+
+
 @opening.profile
 def _(at: Setting) -> Steps:
     path = str(at.file(MIB))
-    names = NATIVE | {
-        "path": path,
-        "raw_path": os.fsencode(path),
-        "MappedFile": MappedFile,
-        "mmap": mmap.mmap,
-        "os": os,
-    }
-    names |= _map_names(path)
+    whole = MappedFile(path, "r+")
+    whole[0]
+    names = {"path": path, "MappedFile": MappedFile, "mmap": mmap.mmap, "os": os, "whole": whole}
+    names["fd"] = os.open(path, os.O_RDWR)
     yield from steps(
         at,
         names,
@@ -62,9 +79,7 @@ def _(at: Setting) -> Steps:
         ("ours: all", "w = MappedFile(path, 'r+'); w[0]; w.close()"),
         ("ours: without a first byte", "w = MappedFile(path, 'r+'); w.close()"),
         ("ours: first byte, when mapped", "whole[0]"),
-        ("backend: mf_open, mf_close", "r = ffi.new(mf_file); lib.mf_open(raw_path, 1, 0, r); lib.mf_close(r)"),
-        *_MAP_STEPS,
-        ("os.fsencode(path)", "os.fsencode(path)"),
+        ("os.open, os.close: the system's part of opening", "f = os.open(path, 2); os.close(f)"),
     )
     yield from frames(lambda: _open_and_close(path))
 
@@ -75,7 +90,7 @@ def _open_and_close(path: str) -> None:
     w.close()
 
 
-@row("view", "view(off, 4096), first byte, close", "mmap.mmap(fd, 4096, offset=off), ...", 1.3)
+@row("view", "view(off, 4096), first byte, close", "mmap.mmap(fd, 4096, offset=off), ...", 1.0)
 def viewing(at: Setting) -> Samples:
     with open(at.file(MIB), "r+b") as f, MappedFile(f, "r+") as file:
         names = {"fd": f.fileno(), "file": file, "off": 17 * PAGE, "mmap": mmap.mmap}
@@ -88,8 +103,9 @@ def viewing(at: Setting) -> Samples:
 
 @viewing.profile
 def _(at: Setting) -> Steps:
-    names = NATIVE | _map_names(at.file(MIB)) | {"off": 17 * PAGE, "odd": 17 * PAGE + 3, "mmap": mmap.mmap}
-    whole = names["whole"]
+    path = at.file(MIB)
+    whole = MappedFile(path, "r+")
+    names = {"fd": os.open(path, os.O_RDWR), "whole": whole, "off": 17 * PAGE, "odd": 17 * PAGE + 3, "mmap": mmap.mmap}
     yield from steps(
         at,
         names,
@@ -98,7 +114,6 @@ def _(at: Setting) -> Steps:
         ("ours: all", "w = whole.view(off, 4096); w[0]; w.close()"),
         ("ours: without first byte", "w = whole.view(off, 4096); w.close()"),
         ("ours: at an odd offset", "w = whole.view(odd, 4096); w[0]; w.close()"),
-        *_MAP_STEPS,
     )
 
     def operation() -> None:
@@ -108,70 +123,6 @@ def _(at: Setting) -> Steps:
 
     yield from frames(operation)
 
-
-def _map_names(path: Any) -> dict[str, Any]:
-    """What the steps of a map work on: an open file, its whole map, and a map by hand."""
-    fd = os.open(path, os.O_RDWR)
-    raw = ffi.new("mf_file *")
-    lib.mf_adopt(fd, 1, 0, raw)
-    section = ffi.new("mf_section *")
-    lib.mf_open_section(raw, 1, section)
-    # Until it is unmapped it is on the guard's list, and counted in its file: both must be there.
-    kept = ffi.gc(ffi.new("mf_mapping *"), lambda mapping, _raw=raw: lib.mf_unmap(mapping))
-    lib.mf_map(raw, section, 1, 0, PAGE, kept)
-    return {
-        "fd": fd,
-        "raw": raw,
-        "section": section,
-        "kept": kept,
-        "out": ffi.new("mf_mapping *"),
-        "address": kept.base,
-        "buffer": ffi.buffer(kept.base, PAGE),
-        "whole": MappedFile(path, "r+"),
-        "mf_file": ffi.typeof("mf_file *"),
-        "mapping": ffi.typeof("mf_mapping *"),
-        "nothing": lambda _: None,
-        "python": _python,
-        "mmap": mmap.mmap,
-    }
-
-
-def _python() -> None:
-    """Stand for what a wrapper does: some frames and objects."""
-    for number in range(3):
-        _Thing(number).work()
-
-
-class _Thing:
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.seen: dict[int, int] = {}
-        self.ids: set[int] = set()
-
-    def work(self) -> list[object]:
-        self.seen[self.number] = self.number
-        self.ids.add(id(self))
-        self.ids.discard(id(self))
-        return [self.number + 1, (self.number, self.seen), memoryview(b"abc").toreadonly()]
-
-
-_MAP_STEPS = (
-    ("backend: mf_map, mf_unmap", "lib.mf_map(raw, section, 1, 0, 4096, out); lib.mf_unmap(out)"),
-    ("the same and a first byte", "lib.mf_map(raw, section, 1, 0, 4096, out); out.base[0]; lib.mf_unmap(out)"),
-    ("ffi.new(mf_mapping *)", "ffi.new(mapping)"),
-    ("ffi.gc(address, f), and the call of f", "ffi.gc(address, nothing)"),
-    ("address + n", "address + 1"),
-    ("ffi.buffer(address, 4096)", "ffi.buffer(address, 4096)"),
-    ("memoryview(buffer)", "memoryview(buffer)"),
-    ("memoryview(buffer).toreadonly()", "memoryview(buffer).toreadonly()"),
-    ("a Python function", "nothing(0)"),
-    # A page fault leaves caches and TLB cold: the same Python costs more after one.
-    ("some Python", "python()"),
-    ("mmap.mmap, close()", "m = mmap(fd, 4096); m.close()"),
-    ("mmap.mmap, close(), some Python", "m = mmap(fd, 4096); m.close(); python()"),
-    ("mmap.mmap, first byte, close()", "m = mmap(fd, 4096); m[0]; m.close()"),
-    ("mmap.mmap, first byte, close(), some Python", "m = mmap(fd, 4096); m[0]; m.close(); python()"),
-)
 
 # Reading
 
@@ -185,73 +136,69 @@ def _pair(at: Setting, size: int = 4 * MIB) -> dict[str, Any]:
     return {"m": m, "w": w, "d": w.data, "i": size // 2}
 
 
-@row("item", "w[i]", "mmap[i]", 2.0)
+@row("item", "w[i]", "mmap[i]", 1.0)
 def item(at: Setting) -> Samples:
     return at.compare("m[i]", "w[i]", _pair(at), loop=True)
 
 
-@row("data-item", "d[i] with d = w.data", "mmap[i]", 1.0)
-def data_item(at: Setting) -> Samples:
-    return at.compare("m[i]", "d[i]", _pair(at), loop=True)
+@row("len", "len(w)", "len(mmap)", 1.1)
+def length(at: Setting) -> Samples:
+    return at.compare("len(m)", "len(w)", _pair(at), loop=True)
 
 
-@row("data", "w.data[i], the property each time", "mmap[i]", 1.0)
+@row("memoryview", "memoryview(w)", "memoryview(mmap)", 1.3)
+def view_of_it(at: Setting) -> Samples:
+    return at.compare("memoryview(m)", "memoryview(w)", _pair(at), loop=True)
+
+
+@row("data", "w.data", "memoryview(mmap)", 1.1)
 def data(at: Setting) -> Samples:
-    return at.compare("m[i]", "w.data[i]", _pair(at), loop=True)
+    return at.compare("memoryview(m)", "w.data", _pair(at), loop=True)
 
 
-@item.profile
-def _(at: Setting) -> Steps:
-    class Plain:
-        __slots__ = ("memory",)
+@row("unpack", "struct.unpack_from('<I', w, 8)", "struct.unpack_from('<I', mmap, 8)", 1.15)
+def unpack(at: Setting) -> Samples:
+    return at.compare("u('<I', m, 8)", "u('<I', w, 8)", _pair(at) | {"u": struct.unpack_from}, loop=True)
 
-        def __init__(self, memory: memoryview) -> None:
-            self.memory = memory
 
-        def __getitem__(self, key: int) -> int:
-            return self.memory[key]
+@row("slice-step", "w[a:b:2] of 4 KiB", "mmap[a:b:2]", 1.1)
+def slice_step(at: Setting) -> Samples:
+    return at.compare("m[0:4096:2]", "w[0:4096:2]", _pair(at), loop=True)
 
-    class Empty:
-        def __getitem__(self, key: int) -> int:
-            return 7
 
+@row("flush", "w.flush(0, 4096) of a clean page", "mmap.flush(0, 4096)", 1.1)
+def flush(at: Setting) -> Samples:
+    return at.compare("m.flush(0, 4096)", "w.flush(0, 4096)", _pair(at), loop=True)
+
+
+def _near(at: Setting) -> dict[str, Any]:
+    """A line's end, 43 bytes on."""
     names = _pair(at)
-    names |= {"plain": Plain(names["d"]), "empty": Empty()}
-    yield from steps(
-        at,
-        names,
-        ("mmap[i]", "m[i]"),
-        ("w[i]", "w[i]"),
-        ("memoryview[i]", "d[i]"),
-        ("a class whose __getitem__ returns 7: the frame alone", "empty[i]"),
-        ("a class whose __getitem__ is self.memory[key]", "plain[i]"),
-        ("the type test: i.__class__ is int", "i.__class__ is int"),
-    )
-    w = names["w"]
-    yield from frames(lambda: w[5])
+    at_, end = names["i"], names["i"] + 43
+    names["m"][at_:end] = names["w"][at_:end] = b"." * 43
+    names["m"][end] = names["w"][end] = 10
+    return names
 
 
-@data.profile
-def _(at: Setting) -> Steps:
-    names = _pair(at) | NATIVE
-    names["buffer"] = ffi.buffer(ffi.from_buffer(names["d"]), 4 * MIB)
-    names["address"] = ffi.from_buffer(names["d"])
-    yield from steps(
-        at,
-        names,
-        ("mmap[i]", "m[i]"),
-        ("w.data[i]", "w.data[i]"),
-        ("w.data", "w.data"),
-        ("memoryview[i]", "d[i]"),
-        ("ffi.buffer(address, n)", "ffi.buffer(address, 4096)"),
-        ("memoryview(buffer)", "memoryview(buffer)"),
-        ("w.closed: a property", "w.closed"),
-    )
-    w = names["w"]
-    yield from frames(lambda: w.data)
+@row("find-near", r"w.find(b'\n', p), 43 bytes on", "mmap.find", 0.7)
+def find_near(at: Setting) -> Samples:
+    return at.compare(r"m.find(b'\n', i)", r"w.find(b'\n', i)", _near(at), loop=True)
 
 
-@row("slice-64", "w[a:b], 64 bytes", "mmap[a:b]", 1.6)
+@row("count-near", r"w.count(b'\n', p, p + 64)", "mmap.find of the same, twice", 0.7)
+def count_near(at: Setting) -> Samples:
+    peer = r"m.find(b'\n', i, i + 64); m.find(b'\n', i + 44, i + 64)"
+    return at.compare(peer, r"w.count(b'\n', i, i + 64)", _near(at), loop=True)
+
+
+@row("in-near", r"b'\n' in v, 43 bytes on", "mmap.find(...) >= 0", 0.7)
+def in_near(at: Setting) -> Samples:
+    names = _near(at)
+    names["m"][:44] = names["w"][:44] = b"." * 43 + b"\n"
+    return at.compare(r"m.find(b'\n') >= 0", r"b'\n' in w", names, loop=True)
+
+
+@row("slice-64", "w[a:b], 64 bytes", "mmap[a:b]", 1.05)
 def slice_64(at: Setting) -> Samples:
     return at.compare("m[a:b]", "w[a:b]", _pair(at) | {"a": 1000, "b": 1064}, loop=True)
 
@@ -266,7 +213,6 @@ def slice_1m(at: Setting) -> Samples:
 def _(at: Setting) -> Steps:
     for size in (64, MIB):
         names = _pair(at) | {"a": 1000, "b": 1000 + size, "s": slice(1000, 1000 + size)}
-        names["buffer"] = ffi.buffer(ffi.from_buffer(names["d"]), len(names["d"]))
         yield f"-- {size} bytes", 0.0
         yield from steps(
             at,
@@ -275,7 +221,6 @@ def _(at: Setting) -> Steps:
             ("w[a:b]", "w[a:b]"),
             ("w[s], the slice made before", "w[s]"),
             ("slice(a, b)", "slice(a, b)"),
-            ("ffi.buffer[a:b]", "buffer[a:b]"),
             ("memoryview[a:b]", "d[a:b]"),
             ("bytes(memoryview[a:b])", "bytes(d[a:b])"),
         )
@@ -287,7 +232,7 @@ def _(at: Setting) -> Steps:
 _WORDS = b"the of and to in that is was he for it with as his on be at by had not are but from or have".split()
 
 
-def _haystack(at: Setting, fill: str, size: int) -> Path:
+def haystack(at: Setting, fill: str, size: int) -> Path:
     source = random.Random(2)
     path = at.folder / "haystack"
     with open(path, "wb") as file:
@@ -304,7 +249,7 @@ def _haystack(at: Setting, fill: str, size: int) -> Path:
 
 def _search(at: Setting, fill: str, needle: bytes) -> Samples:
     size = at.pick(256, 64) * MIB
-    path = _haystack(at, fill, size)
+    path = haystack(at, fill, size)
     with open(path, "r+b") as f:
         m = mmap.mmap(f.fileno(), 0)
     w = MappedFile(path, "r+")
@@ -321,22 +266,22 @@ ABSENT_TEXT = b"the and his not."
 ALMOST_ZEROS = b"\0" * 15 + b"\1"
 
 
-@row("find-random", "find of 16 absent bytes, 256 MiB at random", "mmap.find", 0.5)
+@row("find-random", "find of 16 absent bytes, 256 MiB at random", "mmap.find", 0.45)
 def find_random(at: Setting) -> Samples:
     return _search(at, "random", ABSENT)
 
 
-@row("find-text", "the same in text, a needle of its words", "mmap.find", 0.5)
+@row("find-text", "the same in text, a needle of its words", "mmap.find", 0.6)
 def find_text(at: Setting) -> Samples:
     return _search(at, "text", ABSENT_TEXT)
 
 
-@row("find-zeros", "the same in zeros, another needle", "mmap.find", 0.5)
+@row("find-zeros", "the same in zeros, another needle", "mmap.find", 0.45)
 def find_zeros(at: Setting) -> Samples:
     return _search(at, "zeros", ABSENT)
 
 
-@row("find-prefix", "the same in zeros, a needle of 15 zeros and a one", "mmap.find", 0.5)
+@row("find-prefix", "the same in zeros, a needle of 15 zeros and a one", "mmap.find", 0.45)
 def find_prefix(at: Setting) -> Samples:
     return _search(at, "zeros", ALMOST_ZEROS)
 
@@ -348,14 +293,13 @@ def find_prefix(at: Setting) -> Samples:
 def _(at: Setting) -> Steps:
     size = 64 * MIB
     for fill, needle in (("random", ABSENT), ("text", ABSENT_TEXT), ("zeros", ABSENT), ("zeros", ALMOST_ZEROS)):
-        w = MappedFile(_haystack(at, fill, size))
-        names = NATIVE | {"w": w, "needle": needle, "size": size, "memory": ffi.from_buffer(w.data), "whole": w[:]}
+        w = MappedFile(haystack(at, fill, size))
+        names = {"w": w, "needle": needle, "whole": w[:]}
         yield f"-- 64 MiB of {fill}, needle {needle!r}", 0.0
         yield from steps(
             at,
             names,
             ("w.find", "w.find(needle)"),
-            ("backend: mf_find", "lib.mf_find(memory, size, needle, 16)"),
             ("bytes.find", "whole.find(needle)"),
             ("bytes.find of two bytes", "whole.find(b'\\xc8\\xc9')"),
         )
@@ -366,7 +310,7 @@ def _(at: Setting) -> Steps:
 _IMPORT = "import time; start = time.perf_counter_ns(); {}; print(time.perf_counter_ns() - start)"
 
 
-@row("import", "import mappedfile", "import mmap, _cffi_backend", 2.0)
+@row("import", "import mappedfile", "import mmap, _cffi_backend", 2.5)
 def importing(at: Setting) -> Samples:
     def side(code: str) -> float:
         return float(child(_IMPORT.format(code)))
@@ -458,26 +402,22 @@ def many_close(at: Setting) -> Samples:
     return _first_and_last(at, 1)
 
 
-_MANY_NATIVE = """
-import sys
-from time import perf_counter_ns as now
-from mappedfile._native import ffi, lib
-raw, section = ffi.new("mf_file *"), ffi.new("mf_section *")
-assert lib.mf_open(sys.argv[1].encode(), 1, 0, raw) == 0
-lib.mf_open_section(raw, 1, section)
-maps = []
-for step in ("map", "unmap"):
-    for batch in range(0, 50000, 1000):
-        start = now()
-        for number in range(batch, batch + 1000):
-            if step == "map":
-                maps.append(ffi.new("mf_mapping *"))
-                assert lib.mf_map(raw, section, 1, number * 4096, 4096, maps[number]) == 0
-            else:
-                lib.mf_unmap(maps[number])
-        if batch in (0, 1000, 10000, 25000, 48000, 49000):
-            print(f"backend: mf_{step}, from number {batch} on:{(now() - start) / 1000}")
+_BYTES = """
+import sys, tracemalloc
+from mappedfile import MappedFile
+with MappedFile(sys.argv[1], "r+") as file:
+    views = [file.view(0, 4096) for _ in range(10)]
+    views = [None] * 20_000
+    tracemalloc.start()
+    for number in range(20_000):
+        views[number] = file.view(number % 100 * 4096, 4096)
+    print(tracemalloc.get_traced_memory()[0] / 20_000)
 """
+
+
+@row("view-bytes", "bytes of memory (as ns) a live view takes, of 20,000", "400 bytes", 1.0)
+def view_bytes(at: Setting) -> Samples:
+    return Samples([400.0], [float(child(_BYTES, at.sparse(100 * PAGE)))])
 
 
 @many.profile
@@ -487,9 +427,6 @@ def _(at: Setting) -> Steps:
         for label, batches in zip(("view()", "close()"), _many(at, collect)[:2], strict=True):
             for batch in (0, 1, 10, 25, 48, 49):
                 yield f"{label}, from number {batch * 1000} on, gc {'on' if collect else 'off'}", batches[batch]
-    for line in child(_MANY_NATIVE, at.sparse(VIEWS * PAGE)).splitlines():
-        label, value = line.rsplit(":", 1)
-        yield label, float(value)
 
 
 if (

@@ -1029,7 +1029,8 @@ def fills_the_disk(folder: str) -> None:
                 met = fault
                 break
         assert met is not None
-        assert (met.errno, met.filename, met.offset) == (errno.EIO, "file", place)
+        assert (met.errno, met.filename, met.offset) == (errno.ENOSPC, "file", place)
+        assert "the disk is full" in str(met)
         assert file.faulted
         assert file[:3] == b"yes"
         assert file[place - PAGE_SIZE] == 7

@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import mappedfile
-from mappedfile._check import _bsd_mounts, _linux_mounts
 from mappedfile.contract import CLAUSES
+from mappedfile.contract._report import _bsd_mounts, _linux_mounts
 
 try:
     import pty
@@ -74,6 +75,53 @@ def hangs(subject, folder):
     with open(folder / "held", "wb") as file:
         (folder / "hung").touch()
         subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], stdout=file)
+
+def until(path):
+    '''Wait for a file that somebody else makes.'''
+    while not path.exists():
+        time.sleep(0.01)
+
+@clause("C1", modes=("r",))
+def waits_for_the_test(subject, folder):
+    '''This holds once somebody has read the line before.'''
+    until(pathlib.Path(os.environ["GO"]))
+
+@clause("C2", modes=("r", "r+"))
+def waits_for_another(subject, folder):
+    '''This holds if both modes run at the same time.'''
+    (folder.parent / f"began-{subject.mode}").touch()
+    for mode in ("r", "r+"):
+        until(folder.parent / f"began-{mode}")
+
+@clause("C3", modes=("r", "r+"))
+def waits_for_the_next(subject, folder):
+    '''This holds in mode "r" when it did in mode "r+".'''
+    if subject.mode == "r":
+        until(folder.parent / "over")
+    else:
+        (folder.parent / "over").touch()
+
+def nobody_else(folder):
+    others = {each.name for each in folder.parent.iterdir()} - {folder.name}
+    if others:
+        raise Broken(f"there is {others}")
+
+@clause("D1", modes=("r", "r+", "c"))
+def is_next_to_it(subject, folder):
+    '''This takes a moment.'''
+    time.sleep(0.05)
+
+@clause("D2", modes=("r", "r+", "c"), alone=True)
+def is_alone(subject, folder):
+    '''This has the folder for itself.'''
+    for _ in range(20):
+        nobody_else(folder)
+        time.sleep(0.005)
+
+@clause("D3", modes=("r", "r+", "c"))
+def comes_after_it(subject, folder):
+    '''This takes a moment, too.'''
+    time.sleep(0.05)
 
 def interrupt(folder):
     while not list(pathlib.Path(folder).rglob("hung")):
@@ -187,6 +235,15 @@ def told(tmp_path_factory):
     return json.loads(out)
 
 
+@contextmanager
+def began(command, folder):
+    """A command that was started, with pipes for its streams; clause C1 waits for the file "go" in the folder."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "", "GO": str(folder / "go")}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*map(str, command)], env=environment, **pipes) as process:
+        yield process
+
+
 class TestRealContract:
     """``mappedfile check`` in a folder of the test's."""
 
@@ -235,7 +292,7 @@ class TestRealContract:
         out, _ = run([sys.executable, "-c", before + "print(*{*sys.modules} - before)"], expect=0)
 
         assert "mappedfile._file" in out.split()
-        assert not re.search(r"rich|argparse|multiprocessing|contract|_cli|_check|__main__", out)
+        assert not re.search(r"rich|argparse|multiprocessing|contract|\bcli\b|__main__", out)
 
 
 class TestReport:
@@ -243,7 +300,8 @@ class TestReport:
 
     @pytest.fixture
     def told(self, program, folder):
-        out, err = run(program, "check", "--json", "--timeout", "2", folder, expect=1)
+        every = [word for letter in "AB" for word in ("--clause", letter)]
+        out, err = run(program, "check", "--json", "--timeout", "2", *every, folder, expect=1)
         assert "" == err
         return json.loads(out)
 
@@ -275,9 +333,72 @@ class TestReport:
         assert "  A3  FAILS     This meets an error.\n                - OSError: [Errno 5] device on fire\n" in out
         assert "- mode c: not here: no magic on this system" in out
         assert "  A5  not here  This cannot be shown.\n                - no magic at all\n" in out
-        assert "2 hold, 2 fail, 1 cannot be shown here." in out
-        assert f"page size    {mappedfile.PAGE_SIZE}\n" in out
-        assert "truncate_mapped: others can cut a mapped file short" in out
+        assert f"\npage size    {mappedfile.PAGE_SIZE:,} bytes\n" in out
+        assert "truncate_mapped" not in out
+
+    def test_the_verdict_comes_last(self, program, folder):
+        """What fails is told again at the end, with its reasons and nothing else; then the counts and the verdict."""
+        out, _ = run(program, "check", "--clause", "A", folder, expect=1)
+
+        *_, end = out.split("\nWhat fails\n\n")
+        assert [
+            '  A2  FAILS     This fails in mode "r+".',
+            "                - mode r+: length: expected 3, got 4",
+            "  A3  FAILS     This meets an error.",
+            "                - OSError: [Errno 5] device on fire",
+            "",
+        ] == end.splitlines()[:5]
+        counts, verdict = end.splitlines()[5:]
+        assert re.fullmatch(r"2 hold, 2 fail, 1 cannot be shown here\. It took \d+\.\d s\.", counts)
+        assert "The contract does not hold here: A2, A3." == verdict
+
+    def test_nothing_fails(self, program, folder):
+        """Where no clause fails the last line says so."""
+        out, _ = run(program, "check", "--clause", "A1", folder, expect=0)
+
+        assert "What fails" not in out
+        assert out.endswith(" s.\nNo clause fails here.\n")
+
+    def test_verbose(self, program, folder):
+        """--verbose: what this system can do, before the clauses; and clauses as a whole."""
+        out, _ = run(program, "check", "--verbose", "--clause", "A1", folder, expect=0)
+
+        before, after = out.split("  A1  holds     ")
+        assert "truncate_mapped: others can cut a mapped file short" in " ".join(before.split())
+        assert "this holds. Its second sentence.\n" in after
+
+    def test_line_by_line(self, program, folder, tmp_path):
+        """A pipe has every line at once: the check that is to come waits for somebody who has read the line before."""
+        command = [*program, "check", "--clause", "A1", "--clause", "C1", "--mode", "r", str(folder)]
+        with began(command, tmp_path) as process:
+            lines = iter(process.stdout.readline, b"")
+            before = [next(line for line in lines if line.startswith(start)) for start in (b"folder", b"  A1")]
+            (tmp_path / "go").touch()
+            after = [*lines]
+
+        assert before[1].split()[:2] == [b"A1", b"holds"]
+        assert 0 == process.returncode
+        assert after[-1].strip() == b"No clause fails here."
+
+    def test_side_by_side(self, program, folder):
+        """Checks that wait for one another come to an end; the rows and modes are in order all the same."""
+        out, _ = run(program, "check", "--json", "--clause", "C2", "--clause", "C3", folder, expect=0)
+
+        rows = json.loads(out)["clauses"]
+        assert [("C2", ["r", "r+"]), ("C3", ["r", "r+"])] == [
+            (row["id"], [outcome["mode"] for outcome in row["modes"]]) for row in rows
+        ]
+
+    def test_alone(self, program, folder):
+        """A check that is to be alone is: it starts when the others have ended, and the next when it has."""
+        run(program, "check", "--clause", "D", folder, expect=0)
+
+    def test_ascii(self, program, folder):
+        """Where the output takes ASCII alone there are other characters, and no traceback."""
+        out, err = run(REAL, "check", "--clause", "L5", "--mode", "r", folder, expect=0, PYTHONIOENCODING="ascii")
+
+        assert "" == err
+        assert "\nL - Lifetime: closing while mapped\n" in out
 
     def test_exit_status_0(self, program, folder):
         """Clauses that hold, and clauses that cannot be shown, are a success."""
@@ -288,7 +409,8 @@ class TestReport:
         """Ctrl-C: a message, no traceback, the folder as it was, status 130."""
         out, err = run(program, "check", "--clause", "B2", "--interrupt", folder, expect=130)
 
-        assert "" == out
+        assert out.startswith("folder ")
+        assert "B2" not in out
         assert "mappedfile: interrupted" == err.strip()
 
 
@@ -298,14 +420,13 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            ([], "COMMAND"),
             (["chek"], "invalid choice"),
             (["check", "--mode", "rw"], "invalid choice"),
             (["check", "--clause", "Q7"], "no such clause: Q7; there are A1, A2"),
             (["check", "--clause", "A5", "--mode", "c"], "the clauses chosen do not speak of mode c"),
-            (["check", "--timeout", "soon"], "invalid seconds value: 'soon'"),
-            (["check", "--timeout", "0"], "invalid seconds value: '0'"),
-            (["check", "--timeout", "nan"], "invalid seconds value: 'nan'"),
+            (["check", "--timeout", "soon"], "'soon' is not a time: expected seconds, more than 0, such as 60 or 0.5"),
+            (["check", "--timeout", "0"], "'0' is not a time"),
+            (["check", "--timeout", "nan"], "'nan' is not a time"),
         ],
     )
     def test_arguments(self, program, arguments, says):
@@ -331,16 +452,34 @@ class TestUsage:
         assert "cannot use" in err
         assert "Traceback" not in err
 
-    def test_nobody_reads(self, program, folder):
-        """A pipe whose reader has gone, as in ``mappedfile check | head``: no traceback, also when all was buffered."""
-        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    @pytest.mark.parametrize("buffered", ["", "1"])
+    @pytest.mark.parametrize(
+        "arguments",
+        [("check", "--clause", "A1"), ("check", "--json", "--clause", "A1"), ("warm",), ("info", "--json"), ()],
+    )
+    def test_nobody_reads(self, program, folder, arguments, buffered):
+        """A pipe whose reader has gone, as in ``mappedfile check | true``: nothing is said, and the status is 141."""
+        what = [] if not arguments else [folder] if arguments[0] == "check" else [folder / "mine"]
         reader, writer = os.pipe()
         os.close(reader)
-        done = subprocess.run([*program, "check", "--clause", "A1", folder], stdout=writer, stderr=subprocess.PIPE,
-                              env=environment, check=False)  # fmt: skip
+        done = subprocess.run([*program, *arguments, *what], stdout=writer, stderr=subprocess.PIPE,
+                              env={**os.environ, "PYTHONUNBUFFERED": buffered}, check=False)  # fmt: skip
         os.close(writer)
 
-        assert (1, b"") == (done.returncode, done.stderr)
+        assert (141, b"") == (done.returncode, done.stderr)
+
+    def test_nobody_reads_any_more(self, program, folder, tmp_path):
+        """The reader goes in the midst of it, as ``head`` does: the rest is not run, and the folder is as it was."""
+        every = ("A1", "C1", "A2", "B2")  # B2 would hang
+        clauses = [word for id in every for word in ("--clause", id)]
+        with began([*program, "check", *clauses, "--mode", "r", str(folder)], tmp_path) as process:
+            while not process.stdout.readline().startswith(b"  A1"):
+                pass
+            process.stdout.close()
+            (tmp_path / "go").touch()
+            assert b"" == process.stderr.read()
+
+        assert 141 == process.returncode
 
     @pytest.mark.skipif(
         not (shutil.which("sh") and os.path.exists("/dev/full")),
@@ -350,12 +489,32 @@ class TestUsage:
         """A full disk behind the standard output is told; a standard output that is closed is nobody's concern."""
         command = shlex.join([*program, "check", "--clause", "A1", str(folder)])
 
-        _, err = run(["sh", "-c"], f"{command} > /dev/full", expect=1)
-        assert f"mappedfile: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}\n" == err
+        _, err = run(["sh", "-c"], f"{command} > /dev/full", expect=2)
+        assert f"mappedfile: cannot write the output: {os.strerror(errno.ENOSPC)}\n" == err
         assert ("", "") == run(["sh", "-c"], f"{command} >&-", expect=0)
+        assert ("", "") == run(["sh", "-c"], f"{command} --clause Q 2>&-", expect=2)
 
-    def test_version(self):
-        assert f"mappedfile {mappedfile.__version__}\n" == run(REAL, "--version", expect=0)[0]
+    @pytest.mark.parametrize("option", ["-V", "--version"])
+    def test_version(self, option):
+        assert f"mappedfile {mappedfile.__version__}\n" == run(REAL, option, expect=0)[0]
+
+    def test_help(self):
+        """Alone it prints its help: every command, and what the exit statuses mean."""
+        out, err = run(REAL, expect=0)
+
+        assert "" == err
+        assert (out, err) == run(REAL, "--help", expect=0)
+        assert ["check", "residency", "warm", "evict", "info"] == re.findall(r"^    (\w+) {2,}\w", out, re.MULTILINE)
+        for status in ("0", "1", "2", "130", "141"):
+            assert re.search(rf"^  {status} +\w", out, re.MULTILINE)
+
+    @pytest.mark.parametrize("command", ["check", "residency", "warm", "evict", "info"])
+    def test_help_of_a_command(self, command):
+        """Every command has a help of lines that fit, in ASCII."""
+        out, _ = run(REAL, command, "--help", expect=0, PYTHONIOENCODING="ascii", COLUMNS="100")
+
+        assert out.startswith(f"usage: mappedfile {command} ")
+        assert max(map(len, out.splitlines())) <= 100
 
 
 @needs_pty
@@ -364,18 +523,28 @@ class TestTerminal:
 
     @needs_rich
     def test_rich(self, program, folder):
-        """With rich: a progress bar, which goes away, and a table in colours that fits 80 columns."""
+        """With rich: a progress bar, which goes away, and lines in colours that fit 80 columns."""
         text = on_a_terminal(program, "check", "--clause", "A", folder, expect=1)
 
         assert "━" in text  # the bar
         assert "\x1b[32mholds" in text
         assert "\x1b[1;31mFAILS" in text
         assert "\x1b[33mnot here" in text
-        table = ESCAPES.sub("", text[text.rindex("Clause") :])
-        assert re.search(
-            r"^ A2 +FAILS +This fails in mode \"r\+\"\. *\n +- mode r\+: length: expected 3, got 4", table, re.MULTILINE
+        end = ESCAPES.sub("", text[text.rindex("What fails") :])
+        assert (
+            '\n  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n' in end
         )
-        assert max(map(len, table.splitlines())) <= 80
+        assert "\nThe contract does not hold here: A2, A3.\n" in end
+        assert "━" not in end
+        assert max(map(len, end.splitlines())) <= 80
+
+    def test_ascii(self, program, folder):
+        """A terminal that takes ASCII alone gets nothing else."""
+        text = on_a_terminal(program, "check", "--clause", "A", folder, expect=1, PYTHONIOENCODING="ascii")
+
+        assert text.isascii()
+        assert "Traceback" not in text
+        assert "The contract does not hold here: A2, A3." in text
 
     @needs_rich
     def test_no_color(self, program, folder):

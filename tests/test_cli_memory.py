@@ -16,7 +16,8 @@ from test_memory import by_us, by_vmtouch, half_warm, kept, locked, write
 
 import mappedfile
 from mappedfile import PAGE_SIZE, MappedFile, Residency
-from mappedfile._cli_memory import amount, level, parts, runs, share
+from mappedfile.cli._bars import level, parts, runs
+from mappedfile.cli._numbers import amount, share, span
 
 ABLE = mappedfile.capabilities()
 BLOCKS = "\N{LIGHT SHADE}\N{MEDIUM SHADE}\N{DARK SHADE}\N{FULL BLOCK}"
@@ -66,7 +67,7 @@ class TestResidency:
             out, err = run(REAL, "residency", path, expect=0)
         assert "" == err
         head, bar = out.splitlines()
-        assert f"{path}: 8.0 MiB, 1024 of 2048 pages in memory (50.0 %)" == head
+        assert f"{path}: 8.0 MiB, 1,024 of 2,048 pages in memory (50.0 %)" == head
         assert BLOCKS[3] * 40 + BLOCKS[0] * 40 == bar
 
     @needs_evict
@@ -100,11 +101,11 @@ class TestResidency:
     def test_what_cannot_be_looked_at(self, path, folder):
         """A message for each file that cannot be looked at; the others are; the exit status is 1."""
         path.write_bytes(b"x" * PAGE_SIZE)
-        missing = folder / "missing"
-        out, err = run(REAL, "residency", missing, path, folder, expect=1)
+        missing, gone = folder / "missing", folder / "gone" / "too"
+        out, err = run(REAL, "residency", missing, path, gone, expect=1)
         assert out.startswith(f"{path}: ")
         assert re.search(
-            rf"^mappedfile residency: {re.escape(str(missing))}: \S.+\nmappedfile residency: {re.escape(str(folder))}: \S.+\n$",
+            rf"^mappedfile residency: {re.escape(str(missing))}: \S.+\nmappedfile residency: {re.escape(str(gone))}: \S.+\n$",
             err,
         )
         files = told("residency", missing, path, expect=1)
@@ -121,9 +122,10 @@ class TestResidency:
             out, _ = run(REAL, "residency", empty, large, path, expect=0)
         pages = (6 << 30) // PAGE_SIZE + 1
         assert (
-            f"{empty}: 0 bytes, 0 of 0 pages in memory\n{large}: 6.0 GiB, 0 of {pages} pages in memory (0.0 %)\n" in out
+            f"{empty}: 0 bytes, 0 of 0 pages in memory\n{large}: 6.0 GiB, 0 of {pages:,} pages in memory (0.0 %)\n"
+            in out
         )
-        assert out.endswith(f"3 files: 5 of {pages + 5} pages in memory (0.1 %)\n")
+        assert out.endswith(f"3 files: 5 of {pages + 5:,} pages in memory (0.1 %)\n")
 
     @needs_matplotlib
     @needs_evict
@@ -192,7 +194,7 @@ class TestWarm:
         for _ in range(10):  # the system may take pages away at any time
             out, err = run(REAL, "warm", path, expect=0)
             assert "" == err
-            assert re.match(rf"{re.escape(str(path))}: 70.0 MiB in \d+\.\d\d s, \d+\.\d [MG]iB/s[;\n]", out)
+            assert re.match(rf"{re.escape(str(path))}: 70.0 MiB in \d+\.\d\d s, [\d,]+\.\d MiB/s[;\n]", out)
             said = by_vmtouch(path) if LINUX else by_us(path)
             if (pages, pages) == said:
                 assert out.endswith("iB/s\n")
@@ -203,8 +205,8 @@ class TestWarm:
         path.write_bytes(b"x" * 10)
         empty = folder / "empty"
         empty.touch()
-        out, err = run(REAL, "warm", folder / "missing", empty, folder, path, expect=1)
-        assert [str(empty), str(path)] == [line.rpartition(": ")[0] for line in out.splitlines()]
+        out, err = run(REAL, "warm", folder / "missing", empty, folder / "gone", path, expect=1)
+        assert [str(empty), str(path), "2 files"] == [line.rpartition(": ")[0] for line in out.splitlines()]
         assert 2 == err.count("mappedfile warm: ")
         assert "Traceback" not in err
 
@@ -215,14 +217,15 @@ class TestWarm:
         path.write_bytes(bytes(200 << 20))
         text = on_a_terminal(REAL, "warm", path, expect=0, COLUMNS="160")
         assert "━" in text
-        assert re.search(r"/s\b", text)
+        # One unit for all, and the time that is left.
+        assert re.search(r" \d+\.\d of 200\.0 MiB, [\d,]+\.\d MiB/s, \d+:\d\d left  file", ESCAPES.sub("", text))
         assert f"{path}: 200.0 MiB in" in ESCAPES.sub("", text).replace("\n", "")
 
     @needs_pty
     def test_terminal_without_rich(self, path):
         path.write_bytes(bytes(200 << 20))
         text = on_a_terminal(WITHOUT_RICH, "warm", path, expect=0)
-        assert "\r100% " in text
+        assert re.search(r"\r200\.0 of 200\.0 MiB, [\d,]+\.\d MiB/s, 0:00 left  file", text)
         assert "\x1b" not in text
 
 
@@ -236,9 +239,8 @@ class TestEvict:
         path.write_bytes(content)
         out, err = run(REAL, "evict", path, expect=0)
         assert "" == err
-        evicted, before = map(
-            int, re.fullmatch(rf"{re.escape(str(path))}: (\d+) of (\d+) pages evicted\n", out).groups()
-        )
+        numbers = re.fullmatch(rf"{re.escape(str(path))}: ([\d,]+) of ([\d,]+) pages evicted\n", out).groups()
+        evicted, before = (int(number.replace(",", "")) for number in numbers)
         assert 0 < evicted == before
         if LINUX:
             assert (0, len(content) // PAGE_SIZE + 1) == by_vmtouch(path)
@@ -264,7 +266,7 @@ class TestEvict:
 
     def test_errors(self, path, folder):
         path.write_bytes(b"x")
-        out, err = run(REAL, "evict", folder / "missing", path, folder, expect=1)
+        out, err = run(REAL, "evict", folder / "missing", path, folder / "gone", expect=1)
         assert out.startswith(f"{path}: ")
         assert 2 == err.count("mappedfile evict: ")
 
@@ -289,10 +291,10 @@ for command in ("warm", "residency", "evict"):
 """
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
     lines = done.stdout.partition("--\n")[2].splitlines()
-    assert re.match(r".*: 80.0 KiB in [\d.]+ s, [\d.]+ .iB/s$", lines[0])
+    assert re.match(r".*: 80.0 KiB in [\d.]+ s, [\d,.]+ KiB/s$", lines[0])
     assert ["0", "1"] == lines[1:3]
     assert [
-        f"{path}: evicted; what stays is told only to the owner of the file, and to who may write it",
+        f"{path}: evicted; the system tells what stays only to the owner of the file, and to those who may write it",
         "0",
     ] == lines[3:]
     told = "the system tells what of a file is in memory only to its owner, and to those who may write it"
@@ -313,9 +315,9 @@ class TestInfo:
         assert str(path) == lines[0]
         said = {line[2:15].strip(): line[15:] for line in lines[1:]}
         assert ["size", "on disk", "mode", "maps", "page size", "granularity", "huge pages", "in memory"] == [*said]
-        assert f"{3 * PAGE_SIZE} bytes (12.0 KiB)" == said["size"]
+        assert f"{3 * PAGE_SIZE:,} bytes (12.0 KiB)" == said["size"]
         assert said["mode"].endswith("opens in 'r', 'r+', 'c'")
-        assert (f"{PAGE_SIZE} bytes", f"{mappedfile.GRANULARITY} bytes") == (said["page size"], said["granularity"])
+        assert (f"{PAGE_SIZE:,} bytes", f"{mappedfile.GRANULARITY:,} bytes") == (said["page size"], said["granularity"])
         assert ("3 of 3 pages (100.0 %)" if ABLE.file_residency else "not told here") == said["in memory"]
         if LINUX:
             assert re.search(rf"\({os.getpid()}\)", said["maps"])
@@ -361,7 +363,7 @@ class TestInfo:
             folder.chmod(0o755)
         program = """
 import os, sys
-from mappedfile._info import facts
+from mappedfile.cli._info import facts
 facts(sys.argv[1])
 os.setgid(65534), os.setuid(65534)
 told = facts(sys.argv[1])
@@ -405,8 +407,10 @@ class TestParts:
         """Some is never none, nor all."""
         assert [0, 1, 1, 2, 2, 3] == [level(part) for part in (0, 0.001, 0.499, 0.5, 0.999, 1)]
         for some, of, part in ((0, 9, "0.0"), (1, 10**6, "0.1"), (10**6 - 1, 10**6, "99.9"), (3, 3, "100.0")):
-            assert f"{some} of {of} pages in memory ({part} %)" == share(some, of)
+            assert f"{some:,} of {of:,} pages in memory ({part} %)" == share(some, of)
         assert "0 of 0 pages in memory" == share(0, 0)
-        assert ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 GiB", "2048.0 PiB"] == [
-            amount(size) for size in (0, 1023, 1024, 3 << 29, 2 << 60)
+        assert ["0 bytes", "1 byte", "1,023 bytes", "1.0 KiB", "1.5 GiB", "2,048.0 PiB"] == [
+            amount(size) for size in (0, 1, 1023, 1024, 3 << 29, 2 << 60)
         ]
+        assert "1,536.0 MiB" == amount(3 << 29, "MiB")
+        assert ["0:00", "0:59", "1:00", "1:00:05"] == [span(seconds) for seconds in (0.4, 59, 59.7, 3605)]

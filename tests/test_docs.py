@@ -75,3 +75,19 @@ def test_tests_that_are_named_exist():
     assert named
     for name in named:
         assert name in tests or (name.endswith("*") and any(test.startswith(name[:-1]) for test in tests)), name
+
+
+def test_the_architecture_names_what_is_there():
+    """Files and functions that docs/architecture.md names exist, and every source file is named."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    quoted = set(re.findall(r"`([^`]+)`", text))
+    files = {name for name in quoted if "/" in name}
+    sources = "".join(path.read_text("utf-8") for path in [*ROOT.glob("backends/*.[ch]"), *ROOT.glob("src/**/*.py")])
+
+    assert [] == [name for name in files if not (ROOT / name).exists()]
+    there = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("backends/*.[ch]")}
+    assert there - files == {"backends/native.h", "backends/search.h", "backends/search_loop.h"}
+    functions = [name for name in quoted if re.fullmatch(r"_?[a-z]+(_[a-z]+)+|[a-z]+", name)]
+    assert 20 <= len(functions)
+    assert [] == [name for name in functions if not re.search(rf"\b{name}\b", sources)]

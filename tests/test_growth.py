@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from support import LINUX, only
 
-from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile, MappingFault, _window, capabilities
+from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile, MappingFault, capabilities
 from mappedfile.contract._probe import address_of, file_maps, handles
 
 SECONDS = 60 if STRESS else 1.5

@@ -548,7 +548,7 @@ def test_position_and_flags(folder: Path, mode: str) -> None:
             if POSIX:
                 assert not os.get_inheritable(file.fileno())
             else:
-                assert not os.get_handle_inheritable(file.fileno())
+                assert not os.get_handle_inheritable(file.handle)
             assert (bytes(SIZE) if mode == "w+" else CONTENT) == file[:]
         assert 77 == opened.tell()
 

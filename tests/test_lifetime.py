@@ -220,11 +220,12 @@ def doors(window: Any) -> Iterator[Any]:
         yield view
         yield view[1:]
         yield view.cast("H" if len(view) % 2 == 0 else "B")
-        while isinstance(view, memoryview):
-            view = view.obj
-        yield view
-        yield memoryview(view)
-        yield memoryview(view).obj
+        owner = view
+        while isinstance(owner, memoryview):
+            owner = owner.obj
+        yield owner
+        yield memoryview(owner)
+        yield memoryview(owner).obj
 
 
 def test_no_door_to_write(path: Path) -> None:
@@ -242,7 +243,7 @@ def test_no_door_to_write(path: Path) -> None:
                     np.frombuffer(door, "u1"),
                     np.asarray(memoryview(door)),
                 ):
-                    with pytest.raises(ValueError, match="WRITEABLE|read-only|writeable"):
+                    with pytest.raises(ValueError, match=r"WRITEABLE|read-only|writeable"):
                         array.flags.writeable = True
                     with pytest.raises(ValueError, match="read-only"):
                         array[0] = 1
@@ -267,7 +268,8 @@ def test_what_takes_bytes_takes_a_window(path: Path, tmp_path: Path) -> None:
                 assert hashlib.sha256(content).digest() == hashlib.sha256(window).digest()
                 assert zlib.crc32(content) == zlib.crc32(window)
                 assert content == np.frombuffer(window, "u1").tobytes()
-                assert content == b"".join([window]) and b"x" + content == b"x" + window
+                assert content == b"".join([window])
+                assert b"x" + content == b"x" + window
                 target = tmp_path / "copy"
                 with open(target, "wb") as copy:
                     assert len(content) == copy.write(window)
@@ -317,7 +319,7 @@ elif how == "exit in with":
         sys.exit(0)
 elif how == "closed behind its back":
     import mappedfile.contract._lifetime as l
-    l.close_behind_its_back(file.fileno())
+    l.close_behind_its_back(file.handle)
 """
 
 

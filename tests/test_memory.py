@@ -780,14 +780,16 @@ def test_pages_of_a_range(sixteen_pages: MappedFile, pages: int, more: int, data
         for inwards in (False, True):
             with view._use(first, stop - first, inwards) as use:
                 assert stop == first or use.offset % PAGE_SIZE == 0
-                found = list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE))) if use.size else []
+                found = (
+                    list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE))) if use.size else []
+                )
             expected = []
             for page in range(16):
                 inside = range(max(page * PAGE_SIZE, window.start), min((page + 1) * PAGE_SIZE, window.stop))
                 asked = [offset + first <= byte < offset + stop for byte in (inside[0], inside[-1])] if inside else []
-                if inwards and all(asked) and asked:
-                    expected.append(page)
-                elif not inwards and range(max(inside.start, offset + first), min(inside.stop, offset + stop)):
+                if (inwards and all(asked) and asked) or (
+                    not inwards and range(max(inside.start, offset + first), min(inside.stop, offset + stop))
+                ):
                     expected.append(page)
             assert expected == found
 

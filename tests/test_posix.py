@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import need, only
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 from mappedfile._native import ffi, lib
@@ -176,7 +178,7 @@ class Slow:
         lib.mf_fill_table(table)
         table.grow = grow
 file = import_on(Slow()).MappedFile(sys.argv[1], "r+")
-thread = threading.Thread(target=file.resize, args=(5000,))
+thread = threading.Thread(target=file.resize, args=(300_000,))
 thread.start()
 begun.wait()
 waiting = threading.Thread(target=lambda: file[5])  # for that resize: the file is not mapped yet
@@ -196,9 +198,32 @@ ended.set()
 thread.join()
 waiting.join()
 file.refresh()
-assert len(file) == 5000, len(file)
+assert len(file) == 300_000, len(file)
 file.close()
 """
     command = [sys.executable, "-W", "ignore", "-c", program, str(path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_compiles_without_what_openbsd_lacks() -> None:
+    """posix.c needs no posix_fallocate, posix_fadvise, mincore or uc_sigmask: without them it says that it cannot.
+
+    Not shared: Windows has a backend of its own.
+    """
+    only(sys.platform == "linux", "plays OpenBSD with the headers of Linux")
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    need(compiler, "a C compiler")
+    here = Path(__file__).parent
+    command = [
+        str(compiler),
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsyntax-only",
+        "-include",
+        here / "openbsd.h",
+    ]
+    done = subprocess.run([*command, here.parent / "backends" / "posix.c"], capture_output=True, text=True, check=False)
     assert (0, "") == (done.returncode, done.stderr)

@@ -74,7 +74,7 @@ def test_close_twice(file: MappedFile) -> None:
     Not shared: it is EBADF elsewhere, which the contract's own check sees.
     """
     raw = ffi.new("mf_file *")
-    assert lib.mf_adopt(file.fileno(), lib.MF_READ, lib.MF_EXISTING, raw) == 0
+    assert lib.mf_duplicate(file.handle, lib.MF_READ, lib.MF_EXISTING, raw) == 0
     again = ffi.new("mf_file *", [raw.handle, 0])
     assert lib.mf_close(raw) == 0
     assert raw.handle == -1
@@ -108,13 +108,15 @@ def test_misaligned_offset(file: MappedFile) -> None:
     Not shared: such an offset is aligned elsewhere.
     """
     other = MappedFile(file.name)
-    raw, section = other._source
-    out = ffi.new("mf_mapping *")
-    assert ERROR_MAPPED_ALIGNMENT == lib.mf_map(raw, section, lib.MF_READ, PAGE_SIZE, PAGE_SIZE, out)
+    out, section = ffi.new("mf_mapping *"), ffi.new("mf_section *")
+    with other._use(0, None, False) as use:
+        raw = ffi.cast("mf_file *", use.handle)
+        assert 0 == lib.mf_open_section(raw, lib.MF_READ, section)
+        assert ERROR_MAPPED_ALIGNMENT == lib.mf_map(raw, section, lib.MF_READ, PAGE_SIZE, PAGE_SIZE, out)
+        assert 0 == lib.mf_close_section(section)
     assert out.base == ffi.NULL
     with other.view(PAGE_SIZE, PAGE_SIZE) as view:
         assert CONTENT[PAGE_SIZE : 2 * PAGE_SIZE] == view[:]
-    del raw, section
     other.close()
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from mappedfile._cli import main
+from mappedfile.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

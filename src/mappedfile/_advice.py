@@ -85,6 +85,8 @@ class Advice(Enum):
         return bool(_mf_advise(0, 0, self) == 0)
 
 
+Advice.__module__ = "mappedfile"
+
 #: These do away with pages, and so only with those that are in the range as a whole.
 DROPS = frozenset({Advice.DONTNEED, Advice.COLD, Advice.PAGEOUT})
 
@@ -128,6 +130,9 @@ class Residency(bytes):
         return f"<Residency: {self.resident} of {self.pages} pages in memory>"
 
     __str__ = __repr__
+
+
+Residency.__module__ = "mappedfile"
 
 
 def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsIndex | None) -> bool:

@@ -36,6 +36,8 @@ class Capabilities:
     evict: bool = _says("the pages of a file can be evicted from memory")
 
 
+Capabilities.__module__ = "mappedfile"
+
 _POSIX = sys.platform != "win32"
 _CAPABILITIES = Capabilities(
     truncate_mapped=_POSIX,

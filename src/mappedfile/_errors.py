@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # ENODEV means two things, and its text ("No such device") neither. On Windows the code is ERROR_NOT_SUPPORTED.
 _CANNOT_MAP = 50 if sys.platform == "win32" else errno.ENODEV
 _NOTES = {
-    (_CANNOT_MAP, "open"): "not a regular file, and nothing else can be mapped",
+    (_CANNOT_MAP, "open"): "not a regular file that can be mapped, nor a disk in mode 'r', 'r+' or 'c'",
     (_CANNOT_MAP, "map"): "its file system cannot map it like this",
 }
 
@@ -26,7 +26,7 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 
     *doing* is what the system refused to do; *text* is there when better words are known than the system's.
     """
-    text = text or _NOTES.get((code, doing), "")
+    text = text or _NOTES.get((code, doing), "") or (doing in ("map", "resize", "refresh") and _map_limit(code)) or ""
     if sys.platform == "win32":
         if not text:
             from mappedfile._native import ffi
@@ -39,7 +39,8 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
     """Bytes of a map are gone: the file was cut short under it, the disk behind a hole is full, or its device failed.
 
-    ``errno`` is ``EIO`` and ``filename`` the file. Raised by access through the library; buffers read zeros there.
+    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the file. Raised by
+    access through the library; buffers read zeros there.
     """
 
     #: Where in the file the first byte was that was asked for and is gone; None when that is not known.
@@ -49,13 +50,40 @@ class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
 MappingFault.__module__ = "mappedfile"
 
 
-def mapping_fault(name: Name, offset: int | None = None) -> MappingFault:
-    """Build the error for bytes of file *name* that are gone."""
+def mapping_fault(name: Name, offset: int | None = None, handle: int = -1) -> MappingFault:
+    """Build the error for bytes of file *name* that are gone. *handle* is the open file, or -1."""
     where = "" if offset is None else f" at offset {offset}"
-    why = "the file was cut short, or its device failed"
-    fault = MappingFault(errno.EIO, f"bytes mapped{where} are gone ({why}): refresh() maps what there is", name)
+    code, why = errno.EIO, "the file was cut short, or its device failed"
+    if sys.platform != "win32" and handle >= 0 and offset is not None:
+        try:
+            full = os.fstatvfs(handle).f_bavail == 0
+            inside = offset < os.fstat(handle).st_size
+        except OSError:  # what is told is the fault
+            full = inside = False
+        if full and inside:
+            code, why = errno.ENOSPC, "the disk is full: there is no block for them"
+        elif full:
+            why = "the file was cut short, its disk is full, or its device failed"
+    fault = MappingFault(code, f"bytes mapped{where} are gone ({why}): refresh() maps what there is", name)
     fault.offset = offset
     return fault
+
+
+def _map_limit(code: int) -> str:
+    """Say so if it was the number of maps: mmap(2), ENOMEM. Linux alone has such a limit."""
+    if code != errno.ENOMEM or sys.platform != "linux":
+        return ""
+    try:
+        with open("/proc/sys/vm/max_map_count", encoding="ascii") as limit, open("/proc/self/maps", "rb") as maps:
+            most, there = int(limit.read()), sum(1 for _ in maps)
+    except OSError:
+        return ""
+    if there < most - 1:
+        return ""
+    return (
+        f"the process has {there} maps, and may have {most} (vm.max_map_count): close views and drop buffers, map"
+        " larger parts, or raise the limit (sysctl vm.max_map_count)"
+    )
 
 
 def lock_error(code: int, name: Name, size: int) -> OSError | None:

@@ -6,7 +6,6 @@ import os
 import sys
 
 from mappedfile import _memory
-from mappedfile._system import CAN_RESERVE
 from mappedfile._view import View
 from mappedfile._window import Window
 
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from mappedfile._types import File, Mode
 
 if sys.platform == "win32":
-    from msvcrt import get_osfhandle
+    import _winapi
+    from msvcrt import get_osfhandle, open_osfhandle
 
     def handle_of(descriptor: int) -> int:
         """Return the handle behind a descriptor; 0, which is no handle, when the descriptor is not open."""
@@ -26,6 +26,16 @@ if sys.platform == "win32":
             return get_osfhandle(descriptor)
         except OSError:
             return 0
+
+    def open_descriptor(handle: int, readonly: bool) -> int:
+        """Return a new descriptor on a handle, duplicated. It is not inherited by child programs."""
+        process = _winapi.GetCurrentProcess()
+        same = _winapi.DuplicateHandle(process, handle, process, 0, False, _winapi.DUPLICATE_SAME_ACCESS)
+        try:
+            return open_osfhandle(same, os.O_BINARY | os.O_NOINHERIT | (os.O_RDONLY if readonly else os.O_RDWR))
+        except BaseException:
+            _winapi.CloseHandle(same)
+            raise
 
 else:
 
@@ -200,11 +210,45 @@ class MappedFile(Window):
         """The mode it was opened in."""
         return self._mode
 
-    def fileno(self) -> int:
-        """Return the descriptor that the mapped file holds; on Windows, the handle. It stays the mapped file's.
+    @property
+    def replaced(self) -> bool:
+        """Whether the name leads to another file now, or to none: it was renamed, deleted, or replaced by another.
 
-        Raises ``ValueError`` on a closed file.
+        It compares what identifies a file: device and inode, on Windows volume and file index. A relative name is
+        looked up from the folder that is current now.
+
+        Raises ``ValueError`` on a closed file, and for one that was not opened by a path; ``OSError`` when the system
+        does not tell.
         """
+        if isinstance(self.name, int):
+            raise ValueError(f"the mapped file on descriptor {self.name} has no name that could lead elsewhere")
+        ours = os.fstat(self.fileno())
+        try:
+            there = os.stat(self.name)
+            if sys.platform == "win32" and not there.st_ino:  # Wine 8, from Python 3.12 on: it tells who opens the file
+                descriptor = os.open(self.name, os.O_RDONLY | os.O_NOINHERIT)
+                try:
+                    there = os.fstat(descriptor)
+                finally:
+                    os.close(descriptor)
+        except FileNotFoundError:
+            return True
+        return not os.path.samestat(there, ours)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the mapped file. It stays the mapped file's, which closes it.
+
+        On Windows it is made when it is first asked for; what Win32 takes is ``handle``.
+
+        Raises ``ValueError`` on a closed file; ``OSError`` when there can be no more descriptors.
+        """
+        if sys.platform == "win32":
+            return self._descriptor(open_descriptor)
+        return self._handle
+
+    @property
+    def handle(self) -> int:
+        """What the system knows the open file by: on Windows the ``HANDLE``, elsewhere the descriptor."""
         return self._handle
 
     def close(self, *, strict: bool = False) -> None:

@@ -29,9 +29,10 @@ GUARD_REFUSED: int
 def connect(
     table: BytesLike,
     os_error: Callable[[int, Name, str], OSError],
-    mapping_fault: Callable[[Name, int], MappingFault],
+    mapping_fault: Callable[[Name, int, int], MappingFault],
     lock_error: Callable[[int, Name, int], OSError | None],
     alive_error: Callable[[int, int, str], BufferError],
+    close_descriptor: Callable[[int], None],
     /,
 ) -> None: ...
 def guard_policy(policy: int = ..., /) -> int: ...
@@ -152,6 +153,7 @@ class Window:
     def _length(self) -> int: ...
     @property
     def _handle(self) -> int: ...
+    def _descriptor(self, make: Callable[[int, bool], int], /) -> int: ...
     def _open(
         self,
         path: str | bytes | None,

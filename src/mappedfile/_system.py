@@ -1,12 +1,14 @@
 """What this system is like, as far as maps are concerned; and the C types, connected with the backend."""
 
+import os
+
 from mappedfile import _errors, _memory
 from mappedfile._native import ffi, lib
 
 _table = ffi.new("mf_table *")
 lib.mf_fill_table(_table)
 _memory.connect(
-    ffi.buffer(_table), _errors.os_error, _errors.mapping_fault, _errors.lock_error, _errors.alive_error
+    ffi.buffer(_table), _errors.os_error, _errors.mapping_fault, _errors.lock_error, _errors.alive_error, os.close
 )
 _system = _table.system
 

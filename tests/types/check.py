@@ -17,7 +17,9 @@ HERE = Path(__file__).parent
 def mypy(path: Path) -> set[int]:
     """Return the lines in which mypy sees an error."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent"]
-    done = subprocess.run([*command, "--disable-error-code", "type-arg", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--disable-error-code", "type-arg", path], capture_output=True, text=True, check=False
+    )
     if done.returncode > 1 or done.stderr:
         raise SystemExit(f"mypy failed:\n{done.stdout}{done.stderr}")
     return {int(line) for line in re.findall(rf"{re.escape(path.name)}:(\d+): error", done.stdout)}

@@ -50,7 +50,7 @@ def use(file: MappedFile) -> View:
     assert_type(len(file), int)
     assert_type(b"x" in file, bool)
     assert_type(65 in file, bool)
-    assert_type([byte for byte in file], list[int])
+    assert_type(list(file), list[int])
     assert_type(file.find(b"x"), int)
     assert_type(file.find(65, 1, None), int)
     assert_type(file.rfind(bytearray(b"x"), None, -1) + file.count(b"", 2), int)

@@ -23,7 +23,15 @@ Part = Callable[["Subject", Path], None]
 #: After which a child is taken to hang.
 SECONDS = 60
 
-_START = "from mappedfile.contract._children import main; main()"
+#: A child imports one module of clauses. To import the package, with all of them, takes longer than
+#: most parts do.
+_START = """
+import sys, types
+package = sys.modules["mappedfile.contract"] = types.ModuleType("mappedfile.contract")
+package.__path__ = [sys.argv.pop(1)]
+from mappedfile.contract._children import main
+main()
+"""
 
 
 class Child:
@@ -32,7 +40,8 @@ class Child:
     def __init__(self, function: Part, subject: Subject, folder: Path) -> None:
         # Every warning is shown, and a crash says where.
         command = [sys.executable, "-W", "always", "-X", "faulthandler", "-c", _START]
-        command += [function.__module__, function.__name__, str(subject), os.fspath(folder)]
+        command += [os.path.dirname(__file__), function.__module__, function.__name__]
+        command += [str(subject), os.fspath(folder)]
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)

@@ -36,22 +36,27 @@ class Clause(NamedTuple):
     says: str
     modes: tuple[str, ...]
     check: Check
+    #: Whether other checks disturb it, and it disturbs them.
+    alone: bool = False
 
 
 #: Every clause by its id, in the order of the contract.
 CLAUSES: dict[str, Clause] = {}
 
 
-def clause(id: str, *, modes: tuple[str, ...] = ALL) -> Callable[[Check], Check]:
-    """Make a function the check of clause *id*; its docstring is the clause's text."""
+def clause(id: str, *, modes: tuple[str, ...] = ALL, alone: bool = False) -> Callable[[Check], Check]:
+    """Make a function the check of clause *id*; its docstring is the clause's text.
+
+    A check that is *alone* has the folder's file system to itself.
+    """
 
     def register(check: Check) -> Check:
         @wraps(check)
-        def alone(subject: Subject, folder: Path) -> None:
+        def tidy(subject: Subject, folder: Path) -> None:
             gc.collect()  # what earlier checks left behind does not go, and is not counted, during this one
             check(subject, folder)
 
-        CLAUSES[id] = Clause(id, " ".join((check.__doc__ or "").split()), modes, alone)
+        CLAUSES[id] = Clause(id, " ".join((check.__doc__ or "").split()), modes, tidy, alone)
         return check
 
     return register

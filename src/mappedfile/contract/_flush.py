@@ -361,7 +361,7 @@ def flush_what_is_gone(subject: Subject, folder: Path) -> None:
     path = folder / "other"
     mapped = subject.create(path, bytes(PAGE))
     mapped[0] = 1
-    close_behind_its_back(mapped.fileno())
+    close_behind_its_back(mapped.handle)
     with raises(OSError, "flush() of a file that is gone") as caught:
         mapped.flush()
     _check_error(caught.error, errno.EBADF, {6}, path)

@@ -51,7 +51,7 @@ class Number:
 @clause("I1")
 def I1(subject: Subject, folder: Path) -> None:
     """A path (str, bytes, PathLike), a descriptor, or an object with `fileno()`. The caller's descriptor is duplicated:
-    never used later, never closed."""
+    never used later, never closed. Its own `fileno()` is a descriptor on every system, which closes with it."""
     path = folder / "file-\u00e4\u20ac"
     kinds: list[Callable[[Path], Any]] = [
         str,
@@ -64,6 +64,7 @@ def I1(subject: Subject, folder: Path) -> None:
         with subject.open(kind(path), subject.mode, **creation(subject, path)) as mapped:
             equal(len(CONTENT), len(mapped), f"the length of a file opened by {kind(path)!r}")
             check_bytes(subject, mapped, path)
+            check_descriptor(subject, mapped, path)
         path.unlink()
     if subject.mode == "x+":
         return  # creates a file, and so needs a path
@@ -108,7 +109,8 @@ def I1(subject: Subject, folder: Path) -> None:
 @clause("I2")
 def I2(subject: Subject, folder: Path) -> None:
     """Missing file, directory, FIFO, socket, character device, closed descriptor, embedded NUL, missing permission:
-    the fitting `OSError` subclass or `ValueError`, with file name, and no handle leaked."""
+    the fitting `OSError` subclass or `ValueError`, with file name, and no handle leaked. A file that says that it has
+    no bytes, and cannot be mapped (`/proc`), is one of them, and no empty file."""
     options = {"size": PAGE} if subject.mode in ("w+", "x+") else {}
     here = folder / "here"
     here.write_bytes(b"here")
@@ -136,6 +138,9 @@ def I2(subject: Subject, folder: Path) -> None:
         file()
     with refused(subject, OSError, "a character device", os.devnull, **options) as file:
         file()
+    if sys.platform != "win32" and os.path.exists("/proc/self/maps") and subject.mode in ("r", "c"):
+        with refused(subject, OSError, "a file of /proc", "/proc/self/maps", **options) as file:
+            file()
     for fifo in fifos(folder):
         # Without O_NONBLOCK the open waits for the other end: somebody must come, or the check would hang.
         opened = threading.Event()
@@ -233,6 +238,23 @@ def I3(subject: Subject, folder: Path) -> None:
             subject.open(new if subject.mode == "x+" else path, subject.mode, reserve=2**62, populate=True, **options)
     true(not new.exists(), "no file was created")
     equal(before, handles(), "the number of handles")
+
+
+def check_descriptor(subject: Subject, mapped: Any, path: Path) -> None:
+    """`fileno()` is a descriptor of the file, by which it can be opened again, and closes with it."""
+    number = mapped.fileno()
+    equal(number, mapped.fileno(), "fileno() when it is asked again")
+    with open(path, "rb") as other:
+        ours, theirs = os.fstat(number), os.fstat(other.fileno())
+    equal((theirs.st_dev, theirs.st_ino), (ours.st_dev, ours.st_ino), "the file that fileno() leads to")
+    if subject.mode in ("r", "r+", "c"):
+        with subject.open(mapped, subject.mode) as again:
+            equal(mapped[:], again[:], "the bytes of a file opened by a mapped file")
+    mapped.close()
+    with raises(OSError, "fstat of the descriptor of a closed file"):
+        os.fstat(number)
+    with raises(ValueError, "fileno() of a closed file"):
+        mapped.fileno()
 
 
 @clause("I4")

@@ -834,7 +834,7 @@ def L10(subject: Subject, folder: Path) -> None:
         file = subject.create(path, pattern(GRANULARITY))
         view = file.view(0, 100) if way in ("close with views", "flush") else None
         file[0]
-        close_behind_its_back(file.fileno())
+        close_behind_its_back(file.handle)
         if way == "flush" and subject.shared:
             with raises(OSError, "flush() without a descriptor") as caught:
                 file.flush()

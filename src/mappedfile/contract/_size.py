@@ -9,6 +9,7 @@ import gc
 import mmap
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from mappedfile import MappedFile
@@ -119,7 +120,8 @@ def S2(subject: Subject, folder: Path) -> None:
 @clause("S3", modes=SHARED_WRITABLE)
 def S3(subject: Subject, folder: Path) -> None:
     """`resize()` to a smaller size raises `BufferError` and changes nothing while a view or buffer is alive (Windows
-    could not do it either: 1224); otherwise it works."""
+    could not do it either: 1224); otherwise it works. What was never seen is never cut: where others have made the
+    file longer it raises `ValueError` until `refresh()`."""
     path = folder / "file"
     content = bytes(range(256)) * (4 * PAGE // 256) + b"end"
     size = len(content)
@@ -154,8 +156,19 @@ def S3(subject: Subject, folder: Path) -> None:
             mapped.view(0, new + 1)
     mapped.resize(2 * PAGE)
     equal(bytes(2 * PAGE), mapped[:], "the bytes after shrinking to nothing and growing again")
+    mapped.resize(100)
+    with open(path, "ab") as others:
+        others.write(b"theirs" * 20)
+    for new in (150, 99, 0):
+        with raises(ValueError, f"resize({new}) of 100 bytes that others have made 220"):
+            mapped.resize(new)
+        equal((100, 220), (len(mapped), path.stat().st_size), "the length, and the file's, after a refusal")
+    mapped.refresh()
+    equal(b"theirs" * 20, mapped[100:], "what others wrote")
+    mapped.resize(150)
+    equal((150, 150), (len(mapped), path.stat().st_size), "the length, and the file's, once it was seen")
     mapped.close()
-    equal(bytes(2 * PAGE), path.read_bytes(), "the file")
+    equal(bytes(100) + (b"theirs" * 20)[:50], path.read_bytes(), "the file")
 
 
 @clause("S4")
@@ -173,10 +186,13 @@ def S4(subject: Subject, folder: Path) -> None:
     in_child(resize_in_vain, subject, folder)
 
 
-@clause("S5", modes=SHARED_WRITABLE)
+@clause("S5", modes=SHARED_WRITABLE, alone=True)  # it may fill the disk
 def S5(subject: Subject, folder: Path) -> None:
-    """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later; `sparse=True` opts out."""
+    """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later; `sparse=True` opts out. A
+    file that must not exist (`"x+"`) appears with its size, or not at all."""
     size = 2**20
+    if subject.mode == "x+":
+        watch_creation(subject, folder)
     holes = system_leaves_holes(folder, size)
     if free_space(folder) < 64 * size:
         fill_disk(subject, folder, allocates=holes is not None)
@@ -199,6 +215,37 @@ def S5(subject: Subject, folder: Path) -> None:
             mapped.resize(64 * size)
             blocks = allocated(folder / "sparse")
             true(blocks < 64 * size, f"with sparse=True there are fewer blocks than {64 * size} bytes, not {blocks}")
+
+
+def watch_creation(subject: Subject, folder: Path) -> None:
+    """Whoever looks while files are made sees none, or one of its size."""
+    wrong: list[int] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            for number in range(20):
+                try:
+                    size = os.path.getsize(folder / f"new{number}")
+                except OSError:
+                    continue
+                if size != 3 * PAGE + number:
+                    wrong.append(size)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        for number in range(20):
+            subject.open(folder / f"new{number}", subject.mode, size=3 * PAGE + number).close()
+    finally:
+        done.set()
+        watcher.join()
+    equal([], wrong, "the sizes that a new file had before it had its own")
+    equal({f"new{number}" for number in range(20)}, {path.name for path in folder.glob("*new*")}, "the files")
+    with raises(FileExistsError, "a new file whose name is taken"):
+        subject.open(folder / "new0", subject.mode, size=PAGE)
+    for path in folder.glob("*new*"):
+        path.unlink()
 
 
 @clause("S6")
@@ -559,12 +606,15 @@ def past(subject: Subject, path: Path, size: int) -> None:
 
 
 def maps_whole(subject: Subject, path: Path, size: int) -> bool:
-    """Whether the system maps a file of this size as a whole: a private map may be more than it lets one promise to fill;
-    and Wine promises to fill shared ones too."""
+    """Whether the system maps a file of this size as a whole: Wine promises to fill shared maps, and refuses."""
     access = {"r": mmap.ACCESS_READ, "c": mmap.ACCESS_COPY}.get(subject.mode, mmap.ACCESS_WRITE)
-    with open(path, "rb" if access != mmap.ACCESS_WRITE else "r+b") as file:
+    options: dict[str, Any] = {"access": access}
+    if subject.mode == "c" and sys.platform != "win32":  # private maps are not counted before they are written to
+        no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # Python 3.13 has it
+        options = {"flags": mmap.MAP_PRIVATE | no_reserve}
+    with open(path, "rb" if access == mmap.ACCESS_READ else "r+b") as file:
         try:
-            mmap.mmap(file.fileno(), size, access=access).close()
+            mmap.mmap(file.fileno(), size, **options).close()
         except OSError:
             return False
     return True

@@ -1,4 +1,4 @@
-"""What there is to know about mapping a file, for ``mappedfile info``. What the system does not tell is None."""
+"""``mappedfile info``: what there is to know about mapping a file."""
 
 from __future__ import annotations
 
@@ -7,64 +7,90 @@ import re
 import stat
 import sys
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
-from mappedfile._cli_memory import amount, pages, resident, share
 from mappedfile._native import ffi
+from mappedfile.cli._files import FilesCommand, pages_of, resident
+from mappedfile.cli._numbers import amount, count, share
+from mappedfile.cli._terminal import printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal
+    import argparse
+    from typing import Any, Literal
 
-    from mappedfile._window import Window
+    from mappedfile import View
+    from mappedfile.cli._files import Facts, Found
+    from mappedfile.cli._terminal import Progress
 
-_MODES: tuple[Literal["r", "r+", "c"], ...] = ("r", "r+", "c")
-_HUGE = Path("/sys/kernel/mm/transparent_hugepage")
+MODES: tuple[Literal["r", "r+", "c"], ...] = ("r", "r+", "c")
+HUGE = "/sys/kernel/mm/transparent_hugepage"
 
 
-def facts(name: str) -> dict[str, Any]:
-    """Look at a file from all sides."""
+class InfoCommand(FilesCommand):
+    """Tells what there is to know about mapping a file."""
+
+    name = "info"
+    help = "tell what there is to know about mapping a file"
+    description = (
+        "Tell size, modes, maps, granularity and huge pages of a file, and what of it is in memory."
+    )
+    takes_directories = False
+
+    def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
+        return facts(file.name)
+
+    def show(self, result: Facts) -> None:
+        for line in lines(result):
+            self.terminal.say(line)
+
+
+def facts(name: str) -> Facts:
+    """Look at a file from all sides. What the system does not tell is None."""
     with MappedFile(name) as file:
         status = os.stat(name)
+        blocks = getattr(status, "st_blocks", None)
         return {
             "file": name,
             "size": len(file),
-            "allocated": blocks * 512 if (blocks := getattr(status, "st_blocks", None)) is not None else None,
+            "allocated": None if blocks is None else blocks * 512,
             "permissions": stat.filemode(status.st_mode),
-            "modes": [mode for mode in _MODES if opens(name, mode)],
+            "modes": [mode for mode in MODES if opens(name, mode)],
             "maps": maps_of(file),
             "page_size": PAGE_SIZE,
             "granularity": GRANULARITY,
             "huge_pages": huge_pages(file),
-            "pages": pages(len(file)),
+            "pages": pages_of(0, len(file)),
             "resident": resident(file),
         }
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def lines(told: Facts) -> list[str]:
     """Put the facts into words."""
     allocated, maps, huge = told["allocated"], told["maps"], told["huge_pages"]
     said = {
-        "size": f"{told['size']} bytes" + (f" ({amount(told['size'])})" if told["size"] >= 1024 else ""),
+        "size": f"{count(told['size'])} bytes",
         "on disk": "not told here" if allocated is None else amount(allocated),
         "mode": f"{told['permissions']}; opens in {', '.join(map(repr, told['modes']))}",
         "maps": "not told here",
-        "page size": f"{told['page_size']} bytes",
-        "granularity": f"{told['granularity']} bytes",
+        "page size": f"{count(told['page_size'])} bytes",
+        "granularity": f"{count(told['granularity'])} bytes",
         "huge pages": "not told here",
         "in memory": "not told here",
     }
+    if told["size"] >= 1024:
+        said["size"] += f" ({amount(told['size'])})"
     if maps is not None:
-        processes = ", ".join(f"{each['command']} ({each['process']})" for each in maps)
+        processes = ", ".join(f"{printable(each['command'])} ({each['process']})" for each in maps)
         number = sum(each["maps"] for each in maps)
-        said["maps"] = f"{number}, of {processes}" if maps else "none that this user may see"
+        said["maps"] = f"{count(number)}, of {processes}" if maps else "none that this user may see"
     if huge is not None:
         can = {True: "yes", False: "no", None: "not told"}[huge["eligible"]]
-        said["huge pages"] = f"{amount(huge['size'])}, policy {huge['policy']!r}; in maps of this file: {can}"
+        policy = f"{amount(huge['size'])}, policy {huge['policy']!r}"
+        said["huge pages"] = f"{policy}; in maps of this file: {can}"
     if told["resident"] is not None:
         said["in memory"] = share(told["resident"], told["pages"]).replace(" in memory", "")
-    return [told["file"], *(f"  {what:13}{text}" for what, text in said.items())]
+    return [printable(told["file"]), *(f"  {what:13}{text}" for what, text in said.items())]
 
 
 def opens(name: str, mode: Literal["r", "r+", "c"]) -> bool:
@@ -77,7 +103,7 @@ def opens(name: str, mode: Literal["r", "r+", "c"]) -> bool:
 
 
 def maps_of(file: MappedFile) -> list[dict[str, Any]] | None:
-    """List the other processes that have the file mapped, and how often: Linux' proc_pid_maps(5)."""
+    """List the other processes that have the file mapped, and how often: proc_pid_maps(5)."""
     if sys.platform != "linux":
         return None
     if not len(file):
@@ -90,14 +116,20 @@ def maps_of(file: MappedFile) -> list[dict[str, Any]] | None:
         with suppress(OSError):  # it has ended, or is somebody else's
             number = sum(line.split()[3:5] == place for line in maps(process))
             if number and process != ours:
-                command = Path(f"/proc/{process}/comm").read_text("utf-8", "surrogateescape").strip()
+                command = text_of(f"/proc/{process}/comm").strip()
                 found.append({"process": process, "command": command, "maps": number})
     return found
 
 
 def maps(process: int) -> list[str]:
     """Return the lines of a process's maps."""
-    return Path(f"/proc/{process}/maps").read_text("utf-8", "surrogateescape").splitlines()
+    return text_of(f"/proc/{process}/maps").splitlines()
+
+
+def text_of(path: str) -> str:
+    """Return what the system has to tell."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def span(line: str) -> range:
@@ -106,18 +138,18 @@ def span(line: str) -> range:
     return range(int(start, 16), int(stop, 16))
 
 
-def address_of(window: Window) -> int:
+def address_of(window: View | MappedFile) -> int:
     """Return where in memory a window is."""
     return int(ffi.cast("uintptr_t", ffi.from_buffer(window.data)))
 
 
 def huge_pages(file: MappedFile) -> dict[str, Any] | None:
-    """Tell how large huge pages are, what the policy is, and whether maps of the file can have them."""
+    """Tell the size of huge pages, the policy, and whether maps of the file can have them."""
     if sys.platform != "linux":
         return None
     try:
-        size = int((_HUGE / "hpage_pmd_size").read_text("ascii"))
-        policy = re.findall(r"\[(\w+)\]", (_HUGE / "enabled").read_text("ascii"))[0]
+        size = int(text_of(f"{HUGE}/hpage_pmd_size"))
+        policy = re.findall(r"\[(\w+)\]", text_of(f"{HUGE}/enabled"))[0]
     except (OSError, IndexError, ValueError):
         return None
     return {"size": size, "policy": policy, "eligible": eligible(file, size)}
@@ -131,7 +163,7 @@ def eligible(file: MappedFile, size: int) -> bool | None:
         view.advise("hugepage")
         address = address_of(view)
         inside = False
-        for line in Path("/proc/self/smaps").read_text("utf-8", "surrogateescape").splitlines():
+        for line in text_of("/proc/self/smaps").splitlines():
             word, _, rest = line.partition(" ")
             if not word.endswith(":"):
                 inside = address in span(line)

@@ -1,0 +1,139 @@
+"""The tests on C files that were compiled to be watched: ``instrumented.py asan|coverage [PYTEST ARGUMENT...]``.
+
+asan      AddressSanitizer and UndefinedBehaviorSanitizer: what they see ends the process that did it. At last the
+          storms again, with what was allocated in the C files, and never freed.
+coverage  gcov: the lines and branches of the C files that no test reaches; and coverage.py's lines of the Python files.
+
+Runs in an environment of its own, into which it installs the library.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPILE = {
+    "asan": "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined",
+    "coverage": "-g -O0 --coverage -fprofile-update=atomic",
+}
+# The guard takes SIGBUS, and tests look at how their children die.
+ASAN = "handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_abort=0:abort_on_error=1:allocator_may_return_null=1"
+LEAKS = "tests/test_storms.py"
+
+
+def build(kind: str, folder: Path) -> None:
+    """Compile and install. What gcov needs lies beside the object files, so these are kept."""
+    for name in ("backends", "src", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            shutil.copy(source, folder)
+    flags = dict.fromkeys(("CFLAGS", "LDFLAGS"), COMPILE[kind])
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--force-reinstall",
+        ".",
+    ]
+    subprocess.run(command, cwd=folder, env={**os.environ, **flags}, check=True)
+
+
+def library(name: str) -> str:
+    """Return the path of a runtime of gcc's."""
+    told = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
+    return str(Path(told.strip()).resolve())
+
+
+def run(arguments: list[str], **settings: str) -> int:
+    """Run the tests."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, check=False).returncode
+
+
+def asan(arguments: list[str]) -> int:
+    """Run the tests with the sanitizers; then the storms for leaks: children under strace cannot be searched."""
+    settings = {"LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}", "PYTHONMALLOC": "malloc"}
+
+    def reports(arguments: list[str], more: str) -> tuple[int, list[str]]:
+        """Run them; return the status, and what the sanitizers reported. pytest would lose it with the process."""
+        with tempfile.TemporaryDirectory() as folder:
+            log = f"log_path={folder}/report"
+            failed = run(
+                ["pytest", *arguments],
+                **settings,
+                ASAN_OPTIONS=f"{ASAN}:{more}:{log}",
+                UBSAN_OPTIONS=f"print_stacktrace=1:abort_on_error=1:{log}",
+            )
+            return failed, [file.read_text() for file in Path(folder).iterdir()]
+
+    failed, told = reports(arguments, "detect_leaks=0")
+    print("\n".join(told), f"{len(told)} reports", sep="\n")
+    more, leaks = reports(["-q", LEAKS], "detect_leaks=1:exitcode=0:fast_unwind_on_malloc=0")
+    ours = [leak for report in leaks for leak in report.split("\n\n") if re.search(r"mappedfile/_|backends/", leak)]
+    print("\n\n".join(ours), f"{len(ours)} leaks of what the C files allocated", sep="\n")
+    return failed or more or bool(told or ours)
+
+
+def coverage(arguments: list[str], folder: Path) -> int:
+    """Run the tests, and print what they do not reach."""
+    data = folder / "coverage"
+    (folder / "rc").write_text(
+        f"[run]\ndata_file={data}\nparallel=true\nbranch=true\nsource=mappedfile\npatch=subprocess\n"
+    )
+    failed = run(["coverage", "run", "--rcfile", str(folder / "rc"), "-m", "pytest", *arguments])
+    for step in (["combine", "-q"], ["report", "-m", "--skip-covered"]):
+        run(["coverage", step[0], "--rcfile", str(folder / "rc"), *step[1:]])
+    for notes in sorted(folder.rglob("*.gcno")):
+        subprocess.run(
+            ["gcov", "-b", "-o", str(notes.parent), str(notes)], cwd=folder, stdout=subprocess.DEVNULL, check=True
+        )
+    for listing in sorted(folder.glob("*.c.gcov")):
+        if (ROOT / "backends" / listing.stem).exists():
+            tell(listing)
+    return failed
+
+
+def tell(listing: Path) -> None:
+    """Print the lines that were never run, and those of which a branch was never taken."""
+    lines, branches, ran, taken = [], [], [0, 0], [0, 0]
+    number = text = ""
+    for line in listing.read_text().splitlines():
+        branch = re.match(r"branch +\d+ (never executed|taken (\d+)%?)(?! \(throw)", line)
+        if branch:
+            taken[branch[2] not in (None, "0")] += 1
+            if branch[2] == "0" and (not branches or branches[-1][0] != number):
+                branches.append((number, text))
+        elif found := re.match(r" *([^:]+): *(\d+):(.*)", line):
+            count, number, text = found.groups()
+            if count != "-" and number != "0":
+                ran[count[0] not in "#="] += 1
+            if count[0] in "#=":
+                lines.append((number, text))
+    print(f"{listing.stem}: {ran[1]} of {sum(ran)} lines, {taken[1]} of {sum(taken)} branches")
+    for what, found in (("never run", lines), ("a branch never taken", branches)):
+        print(f"  {what}:", *(f"    {number:>4} {text}" for number, text in found), sep="\n")
+
+
+def main() -> int:
+    """Build, and run."""
+    kind, *arguments = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build(kind, folder)
+        return asan(arguments) if kind == "asan" else coverage(arguments, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""``mappedfile evict``: have the system forget what it has of files in memory."""
+
+from __future__ import annotations
+
+import os
+
+from mappedfile import PAGE_SIZE, MappedFile
+from mappedfile._advice import evict
+from mappedfile.cli._files import FilesCommand, files, pages_of, part, resident
+from mappedfile.cli._numbers import count
+from mappedfile.cli._terminal import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from mappedfile.cli._files import Facts, Found
+    from mappedfile.cli._terminal import Progress
+
+
+#: Where the system takes advice on ranges of files: not on macOS, nor on Windows.
+FADVISE: Any = getattr(os, "posix_fadvise", None)
+DONTNEED: Any = getattr(os, "POSIX_FADV_DONTNEED", None)
+
+
+class EvictCommand(FilesCommand):
+    """Has the system forget what it has of files in memory."""
+
+    name = "evict"
+    help = "have the system forget what it has of files in memory"
+    description = (
+        "Write files back to their disks, and have the system forget what it has of them in\n"
+        "memory. Pages that somebody has mapped stay. Nothing is lost."
+    )
+
+    def impossible(self, given: argparse.Namespace) -> str:
+        from mappedfile import capabilities
+
+        if not capabilities().evict:
+            return "this system cannot evict the pages of a file (capabilities().evict is false)"
+        if given.range != (0, None) and FADVISE is None:
+            return "this system evicts whole files only: leave --range out"
+        return ""
+
+    def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
+        with MappedFile(file.name) as mapped:
+            size = len(mapped)
+            offset, length = part(given.range, size)
+            before = resident(mapped, offset, length)
+            if length == size:
+                evict(mapped)
+            elif length:
+                evict_range(mapped, offset, length)
+            after = resident(mapped, offset, length)
+        return {
+            "file": file.name,
+            "size": size,
+            "offset": offset,
+            "length": length,
+            "pages": pages_of(offset, length),
+            "resident": after,
+            "evicted": None if before is None or after is None else max(before - after, 0),
+        }
+
+    def show(self, result: Facts) -> None:
+        self.terminal.say(f"{printable(result['file'])}: {told(result)}")
+
+    def show_sum(self, seen: list[Facts]) -> None:
+        keys = ("size", "length", "resident", "evicted")
+        every = {key: sum(result[key] or 0 for result in seen) for key in keys}
+        self.terminal.say(f"{files(seen)}: {told(every)}")
+
+
+def evict_range(mapped: MappedFile, offset: int, length: int) -> None:
+    """Evict the pages of a range. The system keeps a page that the range does not have all of."""
+    offset, stop = offset - offset % PAGE_SIZE, offset + length
+    stop += -stop % PAGE_SIZE
+    os.fsync(mapped.fileno())
+    FADVISE(mapped.fileno(), offset, stop - offset, DONTNEED)
+
+
+def part_of(result: Facts) -> bool:
+    """Whether it is about a part of a file."""
+    return bool(result["length"] < result["size"])
+
+
+def told(result: Facts) -> str:
+    """Say what has gone, and what stays."""
+    evicted, stays = result["evicted"], result["resident"]
+    if evicted is None:
+        who = "the owner of the file, and to those who may write it"
+        return f"evicted; the system tells what stays only to {who}"
+    said = f"{count(evicted)} of {count(evicted + stays)} pages evicted"
+    if stays:
+        # Linux has pages in larger pieces, and forgets a piece as a whole.
+        piece = ", in one piece with pages outside the range" if part_of(result) else ""
+        said += (
+            f"; {count(stays)} stay: they are mapped{piece}, or the file system is memory itself"
+        )
+    return said

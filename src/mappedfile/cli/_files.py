@@ -1,0 +1,288 @@
+"""What the commands have in common that do the same with each of their files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+from contextlib import contextmanager
+
+from mappedfile import PAGE_SIZE, MappedFile
+from mappedfile.cli._numbers import amount, count, range_of
+from mappedfile.cli._terminal import DONE, FAILED, UNUSABLE, Progress, Terminal, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, TypeAlias
+
+    #: What there is to tell of one file, ready for JSON.
+    Facts: TypeAlias = dict[str, Any]
+
+#: Of the JSON documents. It changes when a field goes away or changes its meaning.
+SCHEMA = 1
+
+EPILOG = """\
+exit status:
+  0    all went well
+  1    something went wrong with a file; the others were done
+  2    it cannot be done
+  130  interrupted
+  141  nobody reads the output any more
+"""
+
+DIRECTORIES = """
+A directory stands for the regular files in it, at any depth. Symbolic links in it are not followed,
+and a file with several names counts once.
+"""
+
+
+class Found:
+    """A file to do something with, or why there is none."""
+
+    def __init__(
+        self,
+        name: str,
+        status: os.stat_result | None = None,
+        *,
+        error: OSError | None = None,
+        again: bool = False,
+    ) -> None:
+        self.name = name
+        self.status = status
+        self.error = error
+        #: It was named, and is a file that was found before.
+        self.again = again
+
+    def expected(self, wanted: tuple[int, int | None]) -> int:
+        """Return about how many bytes of a range are to be read: holes have no blocks."""
+        if self.status is None or self.again:
+            return 0
+        length = part(wanted, self.status.st_size)[1]
+        blocks = getattr(self.status, "st_blocks", None)
+        return length if blocks is None else min(length, blocks * 512)
+
+
+class FilesCommand:
+    """A command that does the same with each of its files."""
+
+    name: str
+    help: str
+    description: str
+    #: Whether directories stand for the files in them, and ranges of files can be chosen.
+    takes_directories = True
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+
+    def add(self, commands: Any) -> None:
+        """Say what the command takes."""
+        parser = commands.add_parser(
+            self.name,
+            help=self.help,
+            description=self.description + (DIRECTORIES if self.takes_directories else ""),
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if self.takes_directories:
+            parser.add_argument("files", metavar="FILE", nargs="+", help="a file, or a directory")
+            parser.add_argument(
+                "--range",
+                metavar="START-END",
+                type=range_argument,
+                default=(0, None),
+                help="only this part of each file, in bytes: 0-1G, 1G- or -1G; K, M, G and T are"
+                " powers of 1024, and END is the first byte that is not wanted",
+            )
+            parser.add_argument(
+                "-s", "--summary", action="store_true", help="only the sums, not every file"
+            )
+        else:
+            parser.add_argument("files", metavar="FILE", nargs="+")
+        parser.add_argument(
+            "--json", action="store_true", help="print a JSON document instead of lines"
+        )
+        self.add_options(parser)
+        parser.set_defaults(run=self.run)
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Say what else it takes."""
+
+    def impossible(self, given: argparse.Namespace) -> str:
+        """Return why it cannot be done at all, if so."""
+        return ""
+
+    def run(self, given: argparse.Namespace) -> int:
+        """Do it with every file. When something goes wrong with one, say so and go on."""
+        why = self.impossible(given)
+        if why:
+            return self.refuse(why)
+        every = found(given.files) if self.takes_directories else map(Found, given.files)
+        results: list[Facts] = []
+        status = DONE
+        with self.begun(every, given) as (turns, progress):
+            for file in turns:
+                try:
+                    if file.again:
+                        self.complain(f"{printable(file.name)}: counted once, under another name")
+                        continue
+                    if file.error is not None:
+                        raise file.error
+                    result = self.look(file, given, progress)
+                except OSError as error:
+                    why = error.strerror or str(error)
+                    self.complain(f"{printable(file.name)}: {why}")
+                    results.append({"file": file.name, "error": why})
+                    status = FAILED
+                    continue
+                results.append(result)
+                if not (given.json or (self.takes_directories and given.summary)):
+                    self.show(result)
+        seen = [result for result in results if "error" not in result]
+        status = max(status, self.finish(seen, given))
+        if given.json:
+            self.say_json(results)
+        elif self.takes_directories and self.wants_sum(given):
+            self.show_sum(seen)
+        return status
+
+    @contextmanager
+    def begun(
+        self, every: Iterator[Found], given: argparse.Namespace
+    ) -> Iterator[tuple[Iterator[Found], Progress]]:
+        """Be ready to look at files."""
+        yield every, Progress(0)
+
+    def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
+        """Do it with one file; return what there is to tell."""
+        raise NotImplementedError
+
+    def show(self, result: Facts) -> None:
+        """Show it."""
+        raise NotImplementedError
+
+    def finish(self, seen: list[Facts], given: argparse.Namespace) -> int:
+        """Do what is to be done with all files together; return an exit status."""
+        return DONE
+
+    def show_sum(self, seen: list[Facts]) -> None:
+        """Show what the files come to together."""
+
+    @staticmethod
+    def wants_sum(given: argparse.Namespace) -> bool:
+        """Whether there may be more than one file."""
+        return given.summary or len(given.files) > 1 or any(map(os.path.isdir, given.files))
+
+    def say_json(self, results: list[Facts]) -> None:
+        """Print the JSON document."""
+        import json
+
+        self.terminal.say(json.dumps({"schema": SCHEMA, "page_size": PAGE_SIZE, "files": results}))
+
+    def complain(self, what: str) -> None:
+        """Write to the standard error stream."""
+        self.terminal.complain(f"mappedfile {self.name}: {what}")
+
+    def refuse(self, what: str) -> int:
+        """Say why it cannot be done at all."""
+        self.complain(what)
+        return UNUSABLE
+
+
+# Files
+
+
+def found(names: Sequence[str]) -> Iterator[Found]:
+    """List the files of these names, and those in directories of these names; each file once."""
+    seen: set[tuple[int, int]] = set()
+    for name in names:
+        try:
+            status = os.stat(name)
+        except OSError as error:
+            yield Found(name, error=error)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from inside(name, seen)
+        else:
+            again = not is_new(status, seen)
+            yield Found(name, status, again=again)
+
+
+def inside(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
+    """List the regular files in a directory, in the order of their names."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        yield Found(folder, error=error)
+        return
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            status = os.lstat(path)
+        except OSError as error:
+            yield Found(path, error=error)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from inside(path, seen)
+        elif stat.S_ISREG(status.st_mode) and is_new(status, seen):
+            yield Found(path, status)
+
+
+def is_new(status: os.stat_result, seen: set[tuple[int, int]]) -> bool:
+    """Whether a file was not seen before, under another name."""
+    key = (status.st_dev, status.st_ino)
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def files(seen: Sequence[object]) -> str:
+    """Say how many files there are."""
+    return "1 file" if len(seen) == 1 else f"{count(len(seen))} files"
+
+
+# Ranges
+
+
+def range_argument(text: str) -> tuple[int, int | None]:
+    """Return the range that a user gave."""
+    try:
+        return range_of(text)
+    except ValueError as why:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a range ({why}): expected START-END, in bytes or with K, M, G or T,"
+            " such as 0-1G, 1G- or -1G"
+        ) from None
+
+
+def part(wanted: tuple[int, int | None], size: int) -> tuple[int, int]:
+    """Return the offset and length of what a file of *size* bytes has of a range."""
+    start, stop = wanted
+    offset = min(start, size)
+    return offset, (size if stop is None else min(stop, size)) - offset
+
+
+def pages_of(offset: int, length: int) -> int:
+    """Return how many pages have bytes of a range."""
+    return -(-(offset + length) // PAGE_SIZE) - offset // PAGE_SIZE if length else 0
+
+
+def place(result: Facts) -> str:
+    """Say what of a file was looked at: all of it, or a range."""
+    offset, length, size = result["offset"], result["length"], result["size"]
+    if length == size:
+        return amount(size)
+    return f"{amount(offset)} to {amount(offset + length)} of {amount(size)}"
+
+
+def resident(file: MappedFile, offset: int = 0, length: int | None = None) -> int | None:
+    """Count the pages of a range that are in memory; None where that is not told."""
+    from mappedfile import capabilities
+
+    if not capabilities().file_residency:
+        return None
+    try:
+        return file.residency(offset, length).resident
+    except PermissionError:
+        return None

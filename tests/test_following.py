@@ -1,0 +1,94 @@
+"""docs/following.md: a tail -f that survives growth, cutting and rotation."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent.parent / "docs" / "following.md"
+
+# Writes lines to a log, and waits for a word before each thing that it does to the file.
+WRITER = """
+import os, sys
+path = sys.argv[1]
+number = 0
+def lines(count, mode="ab"):
+    global number
+    with open(path, mode) as log:
+        for _ in range(count):
+            log.write(b"line %d\\n" % number)
+            number += 1
+for command in sys.stdin:
+    match command.split():
+        case ["append", count]:
+            lines(int(count))
+        case ["rotate"]:
+            os.rename(path, path + ".1")
+            lines(3, "xb")
+        case ["replace"]:
+            before, path = path, path + ".new"
+            lines(3, "xb")
+            os.replace(path, before)
+            path = before
+        case ["cut"]:
+            try:
+                os.truncate(path, 0)
+            except OSError:  # Windows: it is mapped
+                os.rename(path, path + ".cut")
+                open(path, "xb").close()
+            lines(2)
+    print(number, flush=True)
+"""
+
+
+def test_follow(tmp_path: Path) -> None:
+    """Every line comes, once and in order, whatever is done to the log meanwhile."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, PAGE, "exec"), names)
+    path = tmp_path / "log"
+    path.write_bytes(b"")
+    expected, got, ended = 0, bytearray(), threading.Event()
+    seen = threading.Condition()
+
+    def read() -> None:
+        for new in names["follow"](path, ended.is_set, 0.001):
+            with seen:
+                got.extend(new)
+                seen.notify_all()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", WRITER, path], **pipes) as writer:
+        for command in (
+            "append 5",
+            "append 20000",
+            "rotate",
+            "append 3",
+            "cut",
+            "append 30000",
+            "replace",
+            "cut",
+            "append 1",
+        ):
+            if command == "replace" and sys.platform == "win32":
+                continue  # Windows lets nobody replace a file that is mapped
+            writer.stdin.write(f"{command}\n")
+            writer.stdin.flush()
+            expected = int(writer.stdout.readline())
+            with seen:  # what is cut before it was read is lost: so the writer waits
+                assert seen.wait_for(lambda expected=expected: got.count(b"\n") >= expected, 60), (
+                    command,
+                    bytes(got[-100:]),
+                )
+        writer.stdin.close()
+    ended.set()
+    reader.join()
+    assert b"".join(b"line %d\n" % number for number in range(expected)) == got
+    assert os.path.getsize(path) > 0

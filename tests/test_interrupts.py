@@ -1,0 +1,171 @@
+"""Interrupts and signal handlers at any moment of any call: S4, L7. See tests/interrupting.py."""
+
+from __future__ import annotations
+
+import gc
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import interrupting
+import pytest
+from conftest import STRESS
+from support import LINUX, need, only, strace
+
+from mappedfile import MappedFile
+
+# What is open when the interrupt comes is dropped.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.mark.parametrize("what", interrupting.CALLS)
+@pytest.mark.parametrize("event", ["line", "opcode"])
+def test_at_every_place(folder: Path, what: str, event: str) -> None:
+    """Ctrl-C at whichever line, or instruction, of the library: the object is as it was or as it is to be; nothing is left behind."""
+    call = interrupting.CALLS[what]
+    with interrupting.given(folder) as given:
+        interrupting.once(call, *given)  # loads what it needs
+    for number in range(10_000):
+        with interrupting.given(folder) as given:
+            came = interrupting.interrupted_at(number, event, call, *given)
+            del given
+            gc.collect(0)
+        if not came:
+            break
+    else:
+        pytest.fail("it never came to an end")
+
+
+# By timers
+
+ROUNDS = 100_000 if STRESS else 1500
+timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+
+
+@pytest.fixture
+def timer() -> Iterator[Callable[..., interrupting.Timer]]:
+    """Makes timers, which end with the test."""
+    made = []
+
+    def make(*arguments: Any) -> interrupting.Timer:
+        made.append(interrupting.Timer(*arguments))
+        return made[-1]
+
+    yield make
+    for one in reversed(made):
+        one.close()
+
+
+@pytest.fixture
+def shared_memory() -> Iterator[Path]:
+    """A folder in a tmpfs, where it takes its time to have the blocks of a file."""
+    only(Path("/dev/shm").is_dir(), "no tmpfs at /dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="mappedfile-", dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@timers
+def test_at_any_time(folder: Path, timer: Callable[..., interrupting.Timer]) -> None:
+    """Ctrl-C at any time, thousands of times, in any call: no descriptor, map or count is left, and all works on."""
+    interrupt = timer()
+    dice = random.Random(1)
+    names = sorted(interrupting.CALLS)
+    came = 0
+    for what in names:
+        with interrupting.given(folder) as given:
+            interrupting.once(interrupting.CALLS[what], *given)  # loads what it needs
+    for _ in range(ROUNDS):
+        call = interrupting.CALLS[dice.choice(names)]
+        with interrupting.given(folder) as given:
+            came += interrupt(dice.choice([1, 50, 100, 300]) * 1e-6, call, *given)
+            del given
+    print(came, "interrupts in", ROUNDS, "calls")
+    assert came > ROUNDS // 20
+
+
+@timers
+def test_in_long_calls(shared_memory: Path, timer: Callable[..., interrupting.Timer]) -> None:
+    """Ctrl-C while the system is at work for long: many MiB to have blocks for, to search, to give back."""
+    interrupt = timer()
+    dice = random.Random(2)
+    large = 64 << 20
+    calls: dict[str, interrupting.Call] = {
+        "open": lambda file, path: MappedFile(path, "w+", size=large),
+        "resize up": lambda file, path: file.resize(large),
+        "resize down": lambda file, path: (file.resize(large), file.resize(5)),
+        "populate": lambda file, path: MappedFile(path, "w+", size=large, populate=True),
+        "find": lambda file, path: (file.resize(large), file.find(b"absent")),
+    }
+    came = 0
+    for number in range(2000 if STRESS else 30):
+        call = list(calls.values())[number % len(calls)]
+        with interrupting.given(shared_memory) as given:
+            came += interrupt(dice.choice([0.0003, 0.002, 0.01, 0.02]), call, *given)
+            del given
+    print(came, "interrupts")
+    assert came > 5
+
+
+@timers
+@pytest.mark.parametrize("name", interrupting.HANDLERS)
+def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrupting.Timer], name: str) -> None:
+    """A signal handler that uses the object while the same thread is in a call: it works, or says that the size is being changed."""
+    large = 48 << 20
+    calls: dict[str, interrupting.Call] = {
+        "resize up": lambda file, path: file.resize(large),
+        "resize down": lambda file, path: (file.resize(large), file.resize(500)),
+        "find": lambda file, path: (file.resize(large), file.count(b"absent")),
+        "flush": lambda file, path: file.flush(),
+        "lock": lambda file, path: (file.lock(), file.unlock()),
+        "advise": lambda file, path: file.advise("populate_read"),
+    }
+    nested = interrupting.Nested(name, 1000)
+    beat = timer(nested)
+    refused = 0
+    for what, call in calls.items():
+        with interrupting.given(shared_memory) as (file, path):
+            nested.file = file
+            try:
+                beat(0.001, call, file, path, 0.003)
+            except (BufferError, ValueError) as error:
+                # The handler has closed it, or uses it: both is told in the call. Nothing else is.
+                refused += 1
+                allowed = (
+                    "is closed|never opened" if name == "close" else "is using its memory|refresh\\(\\) first|alive"
+                )
+                assert re.search(allowed, str(error)), (what, error)
+            nested.file = None
+            nested.settle(what)
+            del file
+    print(name, nested.done, nested.refused, refused)
+    assert nested.done + nested.refused > 0 or name == "close"
+
+
+# By system calls that fail with EINTR: the first time each, together with a signal
+
+
+@pytest.mark.skipif(not LINUX, reason="no strace but on Linux")
+@pytest.mark.parametrize("how", ["use", "raise"])
+@pytest.mark.parametrize("system_call", ["openat", "fallocate", "ftruncate", "msync,fsync,fdatasync,sync_file_range"])
+def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
+    """Every call of the system that a signal can interrupt is made again after the handlers, which may use the file, or raise."""
+    need(strace(), "strace, and permission to trace")
+    script = [sys.executable, "-W", "ignore::ResourceWarning", interrupting.__file__, folder, how]
+    inject = f"inject={system_call}:error=EINTR:signal=SIGUSR1:when=1+2"
+    paths = ["-P", folder / "file", "-P", folder / "free"]
+    command = [strace(), "-f", "-qq", "-o", folder / "log", "-e", f"trace={system_call}", "-e", inject, *paths, *script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
+    assert (0, "") == (done.returncode, done.stderr)
+    print(done.stdout, (folder / "log").read_text().count("INJECTED"))
+    came = eval(done.stdout)
+    assert came["called"] > 10
+    assert came["done"] > 10
+    assert (how == "raise") == (came["raised"] > 0)
