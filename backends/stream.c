@@ -648,9 +648,13 @@ static PyObject *get_mode(PyObject *self, void *unused)
 static PyObject *represent(PyObject *object)
 {
     Stream *self = (Stream *)object;
+    int64_t length;
 
+    LOCK(self);
+    length = self->length;
+    UNLOCK(self);
     return PyUnicode_FromFormat("<%sStream on %R, offset %lld, length %lld>", self->open ? "" : "closed ", self->file->name,
-                                (long long)self->offset, (long long)self->length);
+                                (long long)self->offset, (long long)length);
 }
 
 /* _stream(offset, length, grow) of a window. */
