@@ -7,6 +7,15 @@
 
 #define MUCH_ROOM (64 << 20) /* bytes */
 
+/* Methods of a mapped file may be called with a view. */
+static int is_no_file(Window *self)
+{
+    if (self->whole || self->file == NULL)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%R is a view: only a mapped file has a size to change", (PyObject *)self);
+    return 1;
+}
+
 /* Taking turns */
 
 static void end_change(Window *self)
@@ -419,7 +428,7 @@ static int create(File *file, const mf_char *native, int64_t size)
     mf_char temporary[4096];
     int error;
 
-    WITHOUT_GIL(error = call->create(native, &file->file, temporary, sizeof temporary / sizeof temporary[0]));
+    CALL_AGAIN(file->state, error, call->create(native, &file->file, temporary, sizeof temporary / sizeof temporary[0]));
     if (error == call->system.not_supported)
         return open_file(file, native, -1, MF_WRITE, MF_NEW, size);
     if (error != 0)
@@ -1010,7 +1019,7 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     int64_t new, now;
     int error;
 
-    if (to_size(number, "size", &new) < 0)
+    if (is_no_file(self) || to_size(number, "size", &new) < 0)
         return NULL;
     if (self->open && file->access != MF_WRITE) {
         raise_unsupported(PyUnicode_FromFormat(
@@ -1112,7 +1121,7 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
     int error, differs = 0;
 
     (void)unused;
-    if (begin_change(self) < 0)
+    if (is_no_file(self) || begin_change(self) < 0)
         return NULL;
     faults = file->file.faults;
     mf_add(&file->file.faults, -(intptr_t)faults);

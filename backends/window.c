@@ -485,10 +485,11 @@ static PyObject *iterate(PyObject *object)
 
     if (!self->open)
         return raise_closed(self);
-    iterator = PyObject_New(Iterator, self->file->state->iterator_type);
+    iterator = PyObject_GC_New(Iterator, self->file->state->iterator_type);
     if (iterator != NULL) {
         memset((char *)iterator + sizeof(PyObject), 0, sizeof *iterator - sizeof(PyObject));
         iterator->window = (Window *)Py_NewRef(object);
+        PyObject_GC_Track(iterator);
     }
     return (PyObject *)iterator;
 }
@@ -519,21 +520,42 @@ static PyObject *iterator_next(PyObject *object)
     return byte;
 }
 
+/* A window of a subclass may have its iterator as an attribute. */
+static int iterator_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT((PyObject *)((Iterator *)object)->window);
+    return 0;
+}
+
+static int iterator_clear(PyObject *object)
+{
+    Py_CLEAR(((Iterator *)object)->window);
+    return 0;
+}
+
 static void iterator_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
 
-    Py_XDECREF((PyObject *)((Iterator *)object)->window);
-    PyObject_Free(object);
+    PyObject_GC_UnTrack(object);
+    iterator_clear(object);
+    PyObject_GC_Del(object);
     Py_DECREF(type);
 }
 
 static PyType_Slot iterator_slots[] = {
-    {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, iterator_next}, {Py_tp_dealloc, iterator_dealloc}, {0, NULL},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, iterator_next},
+    {Py_tp_traverse, iterator_traverse},
+    {Py_tp_clear, iterator_clear},
+    {Py_tp_dealloc, iterator_dealloc},
+    {0, NULL},
 };
 
 PyType_Spec iterator_spec = {
-    "mappedfile._memory.Iterator", sizeof(Iterator), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, iterator_slots,
+    "mappedfile._memory.Iterator", sizeof(Iterator), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, iterator_slots,
 };
 
 /* Searching */

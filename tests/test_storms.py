@@ -41,7 +41,7 @@ def test_resize_and_close(folder: Path) -> None:
     """A file that one thread makes longer and another closes is closed, whoever comes first."""
     storming.find_1(folder, rounds=5)
     before = handles(), file_maps()
-    seen = storming.find_1(folder, LONG) if STRESS else storming.find_1(folder, rounds=300)
+    seen = storming.find_1(folder, LONG) if STRESS else storming.find_1(folder, rounds=100)
     gc.collect()
     assert before == (handles(), file_maps())
     print(seen)

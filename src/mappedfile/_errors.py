@@ -88,9 +88,9 @@ def _map_limit(code: int) -> str:
 
 def lock_error(code: int, name: Name, size: int) -> OSError | None:
     """Build the error for *size* bytes that a limit keeps from being locked; None if it was no limit."""
-    from mappedfile import _advice
+    from mappedfile import _limits
 
-    limit = _advice.lock_limit(code, size)
+    limit = _limits.lock_limit(code, size)
     return os_error(code, name, text=limit) if limit else None
 
 

@@ -120,9 +120,9 @@ class Window(_memory.Window):
         limit (``RLIMIT_MEMLOCK``); on Windows the minimum working set is raised by what is missing (``VirtualLock``,
         Remarks), as far as the system lets it.
         """
-        from mappedfile import _advice
+        from mappedfile import _limits as _limits  # what tells of a limit is there before one is met
 
-        _advice.lock(self)
+        self._lock()
 
     def _make_view(self, kind: type[_V], offset: SupportsIndex, length: SupportsIndex | None, populate: bool) -> _V:
         view = self._view(kind, offset, length)

@@ -111,9 +111,9 @@ def stream_of(file: MappedFile, view: View) -> None:
         archive.namelist()
     tarfile.open(fileobj=stream).close()
     tarfile.open(fileobj=stream, mode="w:gz").close()
-    gzip.open(stream).read()
+    gzip.open(stream).read()  # noqa: SIM115
     gzip.GzipFile(fileobj=stream).read()
-    lzma.open(stream).read()
+    lzma.open(stream).read()  # noqa: SIM115
     csv.reader(io.TextIOWrapper(stream, "utf-8"))
     json.load(stream)
     pickle.load(stream)
