@@ -8,7 +8,7 @@ from mappedfile import _system as _system  # connects the C types with the backe
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
+    from types import ModuleType, TracebackType
     from typing import Any, Literal, Self, SupportsIndex, TypeVar
 
     import numpy as np
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     _V = TypeVar("_V", bound="Window")
 
-#: _array.py's function, once it has been asked for.
+#: _stream.py, and _array.py's function, once they have been asked for.
+_stream: ModuleType | None = None
 _array: Callable[..., Any] | None = None
 
 
@@ -45,8 +46,11 @@ class Window(_memory.Window):
         Raises ``ValueError`` for a range outside the window and on a closed window; ``io.UnsupportedOperation`` for
         *grow* in the modes ``"r"`` and ``"c"``.
         """
-        from mappedfile import _stream as _stream  # makes it an io.BufferedIOBase
+        global _stream
+        if _stream is None:
+            from mappedfile import _stream as module  # has it be an io.BufferedIOBase
 
+            _stream = module
         return self._stream(offset, length, grow)
 
     def array(
