@@ -45,7 +45,7 @@ def test_at_every_place(folder: Path, what: str, event: str) -> None:
 
 # By timers
 
-ROUNDS = 100_000 if STRESS else 1500
+ROUNDS = 100_000 if STRESS else 1000
 timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
 
 
@@ -105,13 +105,13 @@ def test_in_long_calls(shared_memory: Path, timer: Callable[..., interrupting.Ti
         "find": lambda file, path: (file.resize(large), file.find(b"absent")),
     }
     came = 0
-    for number in range(2000 if STRESS else 30):
+    for number in range(2000 if STRESS else 20):
         call = list(calls.values())[number % len(calls)]
         with interrupting.given(shared_memory) as given:
             came += interrupt(dice.choice([0.0003, 0.002, 0.01, 0.02]), call, *given)
             del given
     print(came, "interrupts")
-    assert came > 5
+    assert came > 3
 
 
 @timers
@@ -160,12 +160,12 @@ def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
     need(strace(), "strace, and permission to trace")
     script = [sys.executable, "-W", "ignore::ResourceWarning", interrupting.__file__, folder, how]
     inject = f"inject={system_call}:error=EINTR:signal=SIGUSR1:when=1+2"
-    paths = ["-P", folder / "file", "-P", folder / "free"]
+    paths = ["-P", folder / "file", "-P", folder / "free", "-P", f"{folder}/."]  # the last: of a file that has no name yet
     command = [strace(), "-f", "-qq", "-o", folder / "log", "-e", f"trace={system_call}", "-e", inject, *paths, *script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (0, []) == (done.returncode, [line for line in done.stderr.splitlines() if "resolved into" not in line])
     print(done.stdout, (folder / "log").read_text().count("INJECTED"))
     came = eval(done.stdout)
     assert came["called"] > 10
-    assert came["done"] > 10
+    assert came["done"] > 5
     assert (how == "raise") == (came["raised"] > 0)
