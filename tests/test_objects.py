@@ -6,6 +6,7 @@ import gc
 import inspect
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,6 +153,53 @@ def test_opened_at_last(path: Path) -> None:
     file.__init__(path)  # type: ignore[misc]
     assert CONTENT == file[:]
     file.close()
+
+
+@pytest.mark.parametrize("mode", ["w+", "x+"])
+def test_opening_fails(path: Path, mode: str) -> None:
+    """When a file cannot have its size, nothing of it stays open."""
+    before = handles(), file_maps()
+    kept = []
+    for _ in range(3):
+        with pytest.raises(OSError) as caught:
+            MappedFile(path, mode, size=2**62)  # type: ignore[call-overload]
+        kept.append(caught.value)
+    assert before == (handles(), file_maps())
+    assert path.exists() == (mode == "w+")
+
+
+def test_opened_by_two_threads(path: Path) -> None:
+    """Two threads open the same object: one of them has done it, the other is refused, and what it had opened is given back."""
+    before = handles(), file_maps()
+    outcomes: list[str] = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            file = MappedFile.__new__(MappedFile)
+            start = threading.Barrier(2)
+
+            def work(file: MappedFile = file, start: threading.Barrier = start) -> None:
+                start.wait()
+                try:
+                    file.__init__(path, "w+", size=5000)  # type: ignore[misc]
+                except ValueError as error:
+                    outcomes.append(str(error))
+
+            threads = [threading.Thread(target=work) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(file) == 5000
+            file.close(strict=True)
+    finally:
+        sys.setswitchinterval(interval)
+    assert all("opened this object" in outcome or "has opened" in outcome for outcome in outcomes)
+    assert len(outcomes) == 100
+    del threads
+    gc.collect()
+    assert before == (handles(), file_maps())
 
 
 @pytest.mark.parametrize("kind", ["file", "view"])
