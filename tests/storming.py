@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,8 @@ def refresh(now: Round, dice: random.Random) -> None:
 
 def cut(now: Round, dice: random.Random) -> None:
     """The same after they cut it short."""
-    try:
+    with suppress(PermissionError):  # Windows, while it is mapped
         os.truncate(now.path, max(os.path.getsize(now.path) - dice.choice([1, PAGE_SIZE, 100_000]), 0))
-    except PermissionError:  # Windows, while it is mapped
-        pass
     now.file.refresh()
 
 

@@ -111,10 +111,29 @@ def uses(window: Any) -> list[Callable[[], Any]]:
         lambda: window == window,
         lambda: hash(window),
     ]
-    arguments: list[tuple[Any, ...]] = [(), (0,), (b"x",), ("willneed",), (False,), (0, 1), (View, 0, 1), (0, 1, True), (None,)]
+    arguments: list[tuple[Any, ...]] = [
+        (),
+        (0,),
+        (b"x",),
+        ("willneed",),
+        (False,),
+        (0, 1),
+        (View, 0, 1),
+        (0, 1, True),
+        (None,),
+    ]
     arguments.append(("name", -1, "name", "r", 0, 0, None, False, 0))
     for name in dir(window):
-        if name in ("__class__", "__init__", "__new__", "_open", "__init_subclass__", "__subclasshook__", "__setattr__", "__delattr__"):
+        if name in (
+            "__class__",
+            "__init__",
+            "__new__",
+            "_open",
+            "__init_subclass__",
+            "__subclasshook__",
+            "__setattr__",
+            "__delattr__",
+        ):
             continue
         found.append(lambda name=name: getattr(window, name))
         if callable(getattr(type(window), name, None)):
@@ -122,7 +141,9 @@ def uses(window: Any) -> list[Callable[[], Any]]:
     return found
 
 
-@pytest.mark.parametrize("kind", [MappedFile, View, _window.Window, _memory.Window], ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+@pytest.mark.parametrize(
+    "kind", [MappedFile, View, _window.Window, _memory.Window], ids=lambda kind: f"{kind.__module__}.{kind.__name__}"
+)
 def test_never_opened(kind: Any) -> None:
     """An object that was made and never opened refuses everything, and can be closed."""
     for use in uses(window := kind.__new__(kind)):
@@ -282,7 +303,14 @@ def test_errors_kept(path: Path) -> None:
     for window in (file, view):
         for wrong in uses(window):
             try:
-                if inspect.getclosurevars(wrong).nonlocals.get("name") not in ("close", "_close", "_abandon", "__exit__", "resize", "_resize"):
+                if inspect.getclosurevars(wrong).nonlocals.get("name") not in (
+                    "close",
+                    "_close",
+                    "_abandon",
+                    "__exit__",
+                    "resize",
+                    "_resize",
+                ):
                     wrong()
             except (TypeError, ValueError, AttributeError, OSError, BufferError, IndexError) as error:
                 kept.append(error)
@@ -524,7 +552,18 @@ elif how == "threads":
 
 @pytest.mark.parametrize(
     "how",
-    ["module", "builtins", "cycle", "subclass", "atexit", "weakref", "thread-local", "sys.modules cleared", "globals None", "threads"],
+    [
+        "module",
+        "builtins",
+        "cycle",
+        "subclass",
+        "atexit",
+        "weakref",
+        "thread-local",
+        "sys.modules cleared",
+        "globals None",
+        "threads",
+    ],
 )
 def test_end(path: Path, how: str) -> None:
     """The interpreter ends well whatever is alive and wherever it is: no finalizer raises, and nothing is said."""
