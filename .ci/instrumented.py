@@ -63,7 +63,7 @@ def run(arguments: list[str], **settings: str) -> int:
 
 
 def asan(arguments: list[str]) -> int:
-    """Run the tests with the sanitizers; then the storms again for leaks, which children under strace cannot tell."""
+    """Run the tests with the sanitizers; then the storms for leaks: children under strace cannot be searched."""
     settings = {"LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}", "PYTHONMALLOC": "malloc"}
 
     def reports(arguments: list[str], more: str) -> tuple[int, list[str]]:

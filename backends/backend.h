@@ -1,7 +1,7 @@
 /* The backend contract.
  *
- * posix.c and windows.c both have every function below, and nothing else is public. A function is one operation of the
- * system. It returns 0, or the system's error code (errno or GetLastError), read before any clean-up call; what it
+ * A system's files have every function below, and nothing else is public: posix.c and posix_guard.c, or
+ * windows.c and windows_guard.c. A function is one operation of the system. It returns 0, or the system's error code (errno or GetLastError), read before any clean-up call; what it
  * was to fill in is then untouched. Arguments arrive validated: offsets are multiples of the granularity, addresses
  * and lengths handed to mf_flush are whole pages inside one map. Nothing here allocates, decides a policy or, but for the fault
  * guard, keeps state.

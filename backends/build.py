@@ -8,17 +8,18 @@ from cffi import FFI
 
 HERE = os.path.relpath(Path(__file__).parent)
 WINDOWS = sysconfig.get_platform().startswith("win")
-HEADERS = ("search.h", "backend.h")
+SYSTEM = "windows" if WINDOWS else "posix"
+HEADERS = ("search", "backend")
 
 ffibuilder = FFI()
 ffibuilder.cdef(f"typedef {'wchar_t' if WINDOWS else 'char'} mf_char; typedef uintptr_t mf_word;")
 for header in HEADERS:
-    ffibuilder.cdef(Path(HERE, header).read_text("utf-8"))
+    ffibuilder.cdef(Path(HERE, f"{header}.h").read_text("utf-8"))
 ffibuilder.set_source(
     "mappedfile._native",
     '#include "native.h"',
-    sources=[f"{HERE}/{'windows' if WINDOWS else 'posix'}.c", f"{HERE}/search.c", f"{HERE}/table.c"],
-    depends=[f"{HERE}/{name}" for name in (*HEADERS, "native.h", "search_loop.h")],
+    sources=[f"{HERE}/{name}.c" for name in (SYSTEM, f"{SYSTEM}_guard", "search", "table")],
+    depends=[f"{HERE}/{name}.h" for name in (*HEADERS, "native", f"{SYSTEM}_private", "search_loop")],
     include_dirs=[HERE],
     py_limited_api=True,
 )

@@ -53,6 +53,44 @@ static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 #endif
 }
 
+/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives up. */
+enum { MF_TEMPORARY_NAMES = 100 };
+
+/* Rounds a size up to a multiple of a unit. */
+static inline size_t mf_round_up(size_t size, size_t unit)
+{
+    return size + (unit - size % unit) % unit;
+}
+
+/* What mf_map leaves in a map, once the system has given it. */
+static inline void mf_fill_mapping(mf_mapping *out, mf_file *file, char *base, size_t length,
+                                   int access, mf_copier *copier)
+{
+    out->base = base;
+    out->length = length;
+    out->file = file;
+    out->copier = copier;
+    out->access = access;
+    out->lost_from = UINTPTR_MAX;
+    out->lost_to = 0;
+    mf_add(&file->maps, 1);
+}
+
+/* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file. Any
+ * number of threads may do that at once. lost_to comes last: what it says counts. */
+static inline void mf_mark_lost(mf_mapping *map, size_t start, size_t page_size)
+{
+    uintptr_t from, to;
+
+    mf_add(&map->file->faults, 1);
+    from = map->lost_from;
+    while (from > start && !mf_replace(&map->lost_from, &from, start))
+        ;
+    to = map->lost_to;
+    while (to < start + page_size && !mf_replace(&map->lost_to, &to, start + page_size))
+        ;
+}
+
 /* benchmarks/guard.py builds the library without the guard too, and compares. */
 #ifdef MAPPEDFILE_WITHOUT_GUARD
 enum { WITHOUT_GUARD = 1 };

@@ -1,19 +1,12 @@
-/* The POSIX backend: mmap, munmap, msync. backend.h says what each function promises. */
-#define _GNU_SOURCE /* fallocate, sync_file_range, O_PATH, process_vm_readv, mincore */
-#define _DARWIN_C_SOURCE /* F_FULLFSYNC, F_PREALLOCATE */
-#define _FILE_OFFSET_BITS 64
-
-#include "native.h"
+/* The POSIX backend: mmap, munmap, msync. The fault guard is in posix_guard.c. backend.h says what
+ * each function promises. */
+#include "posix_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #ifdef __linux__
 #include <linux/fs.h>
@@ -22,31 +15,16 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #elif defined(__APPLE__)
-#include <mach/mach.h>
-#include <mach/mach_vm.h>
 #include <sys/disk.h>
 #include <sys/ioctl.h>
 #elif defined(__FreeBSD__)
 #include <sys/disk.h>
 #include <sys/ioctl.h>
 #endif
-#include <unistd.h>
-
-#ifndef MAP_ANONYMOUS
-#define MAP_ANONYMOUS MAP_ANON
-#endif
-#ifndef MAP_NORESERVE
-#define MAP_NORESERVE 0
-#endif
-
-static int fd_of(const mf_file *file)
-{
-    return (int)file->handle;
-}
 
 void mf_query_system(mf_system *out)
 {
-    out->page_size = (size_t)sysconf(_SC_PAGESIZE);
+    out->page_size = get_page_size();
     out->granularity = out->page_size;
     out->interrupted = EINTR;
     out->not_supported = ENOTSUP;
@@ -68,7 +46,6 @@ void mf_query_system(mf_system *out)
 /* What the offsets of maps of a file are multiples of, in bytes: files of huge pages have them for pages. */
 static size_t granularity_of(int fd)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
 #ifdef __linux__
     struct statfs volume;
 
@@ -77,7 +54,7 @@ static size_t granularity_of(int fd)
 #else
     (void)fd;
 #endif
-    return page;
+    return get_page_size();
 }
 
 static int is_disk(mode_t mode)
@@ -223,7 +200,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return errno;
 #endif
-    for (number = 0; number < 100; number++) {
+    for (number = 0; number < MF_TEMPORARY_NAMES; number++) {
         memcpy(temporary, path, folder);
         snprintf(temporary + folder, room - folder, ".mappedfile-%d-%llx-%d", (int)getpid(),
                  (unsigned long long)mf_milliseconds(), number);
@@ -363,9 +340,20 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
     return error;
 }
 
-/* Tmpfs starts a fallocate anew that a signal came to, and gives up what it had: so each piece that is interrupted is followed by
- * a smaller one. */
-enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, ZEROS = 1 << 24 };
+/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts a
+ * fallocate anew that a signal came to, and gives up what it had: so each piece that is interrupted is
+ * followed by a smaller one. */
+enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, LARGEST_PIECE_OF_ZEROS = 1 << 24 };
+
+/* Whether there cannot be room for so much: to find out piece by piece would fill the disk, and leave others none meanwhile. */
+static int has_no_room(int fd, int64_t length)
+{
+    struct statvfs volume;
+
+    if (fstatvfs(fd, &volume) != 0 || volume.f_blocks == 0)
+        return 0; /* it is not told */
+    return (uint64_t)length / volume.f_frsize > volume.f_bfree;
+}
 
 static int allocate_piece(int fd, mf_growth *growth)
 {
@@ -375,6 +363,8 @@ static int allocate_piece(int fd, mf_growth *growth)
 
     if (piece > left)
         piece = left;
+    else if (growth->step == 0 && growth->reached - growth->size < LARGEST_PIECE && has_no_room(fd, left))
+        return ENOSPC;
     error = allocate_blocks(fd, growth->reached, piece);
     if (error == 0) {
         growth->reached += piece;
@@ -382,7 +372,8 @@ static int allocate_piece(int fd, mf_growth *growth)
         growth->step = piece / 2 > SMALLEST_PIECE ? piece / 2 : SMALLEST_PIECE;
     } else if (error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS) {
         /* The file system cannot: zeros have their blocks too. */
-        error = write_zeros(fd, &growth->reached, growth->reached + (left < ZEROS ? left : ZEROS));
+        piece = left < LARGEST_PIECE_OF_ZEROS ? left : LARGEST_PIECE_OF_ZEROS;
+        error = write_zeros(fd, &growth->reached, growth->reached + piece);
     }
     return error;
 }
@@ -390,8 +381,9 @@ static int allocate_piece(int fd, mf_growth *growth)
 int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 {
     int fd = fd_of(file);
-    int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
-    int64_t tail = growth->size + (page - growth->size % page) % page;
+    size_t page = get_page_size();
+    size_t used = (size_t)(growth->size % (int64_t)page); /* of the last page */
+    int64_t tail = growth->size + (int64_t)(mf_round_up(used, page) - used);
     int error = 0;
 
     if (tail > growth->grown)
@@ -431,119 +423,16 @@ int mf_close_section(mf_section *section)
     return 0;
 }
 
-/* The fault guard's list of maps: how handlers find the map that an address is in, without a lock.
- *
- * Writers take turns. Whoever takes a map out waits until no handler is on the list any more: a handler stays there for some
- * microseconds, whatever else the process does. */
-static mf_word first_map, last_hit, handlers;
-static atomic_flag writing = ATOMIC_FLAG_INIT;
-static uintptr_t page_size;
-
-static mf_mapping *map_at(uintptr_t address)
-{
-    return (mf_mapping *)address;
-}
-
-static void lock_list(void)
-{
-    while (atomic_flag_test_and_set(&writing))
-        sched_yield();
-}
-
-static void unlock_list(void)
-{
-    atomic_flag_clear(&writing);
-}
-
-static atomic_int process; /* 0: not asked for yet */
-
-/* In a forked child, where other threads are no more. */
-static void start_anew(void)
-{
-    handlers = 0;
-    process = 0;
-    unlock_list();
-}
-
-static int not_ready;
-
-static void get_ready(void)
-{
-    page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
-    not_ready = pthread_atfork(lock_list, unlock_list, start_anew);
-}
-
-/* What there has to be before the list is used, or the error that keeps it from being. */
-static int ready(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    int error = WITHOUT_GUARD ? 0 : pthread_once(&once, get_ready);
-
-    return error != 0 ? error : not_ready;
-}
-
-int mf_process(void)
-{
-    int known = process;
-
-    if (known != 0)
-        return known;
-    known = (int)getpid();
-    if (ready() == 0 && !WITHOUT_GUARD) /* a child forgets it */
-        process = known;
-    return known;
-}
-
-static void put_on_list(mf_mapping *map)
-{
-    map->self = (uintptr_t)map;
-    if (WITHOUT_GUARD)
-        return;
-    lock_list();
-    map->previous = 0;
-    map->next = first_map;
-    if (first_map != 0)
-        map_at(first_map)->previous = map->self;
-    first_map = map->self;
-    unlock_list();
-}
-
-static void take_off_list(mf_mapping *map)
-{
-    if (WITHOUT_GUARD || map->self == 0)
-        return;
-    lock_list();
-    if (map->next != 0)
-        map_at(map->next)->previous = map->previous;
-    if (map->previous != 0)
-        map_at(map->previous)->next = map->next;
-    else
-        first_map = map->next;
-    if (last_hit == map->self)
-        last_hit = 0;
-    unlock_list();
-    map->self = 0;
-    while (handlers != 0)
-        sched_yield();
-}
-
 /* How much address space a map takes. In whole pages of the file: munmap wants that where they are huge. */
 static size_t extent(const mf_file *file, size_t length, size_t reserved)
 {
-    size_t unit = file == NULL ? 1 : file->granularity, size = reserved > length ? reserved : length;
-
-    return size + (unit - size % unit) % unit;
-}
-
-static int protection(int access)
-{
-    return access == MF_READ ? PROT_READ : PROT_READ | PROT_WRITE;
+    return mf_round_up(reserved > length ? reserved : length, file == NULL ? 1 : file->granularity);
 }
 
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
 {
     int flags = access == MF_COPY ? MAP_PRIVATE : MAP_SHARED;
-    int error = ready();
+    int error = mf_guard_prepare();
     void *base;
 
     (void)section;
@@ -551,18 +440,11 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
         return error;
     if (access == MF_COPY)
         flags |= MAP_NORESERVE; /* or Linux counts all of it as memory, written to or not: proc(5), overcommit_memory */
-    base = mmap(NULL, extent(file, length, out->reserved), protection(access), flags, fd_of(file), (off_t)offset);
+    base = mmap(NULL, extent(file, length, out->reserved), protection_of(access), flags, fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
-    out->base = base;
-    out->length = length;
-    out->file = file;
-    out->copier = NULL;
-    out->access = access;
-    out->lost_from = UINTPTR_MAX;
-    out->lost_to = 0;
-    put_on_list(out);
-    mf_add(&file->maps, 1);
+    mf_fill_mapping(out, file, base, length, access, NULL);
+    mf_guard_register(out);
     return 0;
 }
 
@@ -580,7 +462,7 @@ int mf_remap(mf_mapping *map, size_t grown)
     int error = 0;
     void *moved;
 
-    take_off_list(map);
+    mf_guard_unregister(map);
     moved = mremap(map->base, extent(map->file, map->length, map->reserved), extent(map->file, grown, 0), MREMAP_MAYMOVE);
     if (moved == MAP_FAILED) {
         error = errno;
@@ -588,7 +470,7 @@ int mf_remap(mf_mapping *map, size_t grown)
         map->base = moved;
         map->length = grown;
     }
-    put_on_list(map);
+    mf_guard_register(map);
     return error;
 #else
     (void)map;
@@ -601,7 +483,7 @@ int mf_unmap(mf_mapping *map)
 {
     if (map->base == NULL)
         return EINVAL;
-    take_off_list(map);
+    mf_guard_unregister(map);
     map->error = munmap(map->base, extent(map->file, map->length, map->reserved)) == 0 ? 0 : errno;
     map->base = NULL;
     if (map->file != NULL)
@@ -609,15 +491,23 @@ int mf_unmap(mf_mapping *map)
     return map->error;
 }
 
-/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2), NOTES. */
+#ifdef SYNC_FILE_RANGE_WRITE
+/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is passed on
+ * to the file beneath there, and starts the same. Clean pages that nobody has mapped leave memory. */
+static int writes_back_by_advice(int fd)
+{
+    struct statfs volume;
+
+    return fstatfs(fd, &volume) == 0 && volume.f_type == OVERLAYFS_SUPER_MAGIC;
+}
+#endif
+
+/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2),
+ * NOTES. */
 static int start_write_back(int fd, int64_t offset, int64_t length)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
-    struct statfs status;
-
-    /* On overlayfs sync_file_range succeeds and starts nothing. This is passed on to the file beneath, and starts the same; clean
-     * pages that nobody has mapped leave memory. */
-    if (fstatfs(fd, &status) == 0 && status.f_type == OVERLAYFS_SUPER_MAGIC)
+    if (writes_back_by_advice(fd))
         return posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
     if (sync_file_range(fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE) != 0)
         return errno;
@@ -649,287 +539,6 @@ int mf_sync(const mf_file *file, int wait)
         return errno;
 #endif
     return fsync(fd) == 0 ? 0 : errno;
-}
-
-/* The fault guard. SIGBUS comes for a page that a map has and its file has not: the file was cut short, the disk behind a hole
- * is full, the device failed. journald's answer is ours: zeros in its place, and a mark. */
-
-/* Who got SIGBUS before. Somebody who takes it after the guard may give it back to the handler that he found there, and raise it
- * anew: faulthandler does. So each time that the guard is put on top of somebody it is another handler, which knows its own
- * predecessor. */
-enum { LEVELS = 4 };
-static struct sigaction predecessors[LEVELS];
-
-static void raise_bound(mf_word *bound, uintptr_t value)
-{
-    uintptr_t old = *bound;
-
-    while (old < value && !mf_replace(bound, &old, value))
-        ;
-}
-
-static void lower_bound(mf_word *bound, uintptr_t value)
-{
-    uintptr_t old = *bound;
-
-    while (old > value && !mf_replace(bound, &old, value))
-        ;
-}
-
-static int has(const mf_mapping *map, uintptr_t address)
-{
-    return address - (uintptr_t)map->base < (map->length + page_size - 1) / page_size * page_size;
-}
-
-/* Where si_code tells (Linux), a fault is one. macOS says the same of a signal that was sent, and of a write to what is read-only
- * (XNU: sendsig, ux_exception): there a page that can be read is not missing, whoever says so. */
-#if defined(__APPLE__) || defined(UNTRUSTED_CODES)
-enum { CODES_TELL = 0 };
-#else
-enum { CODES_TELL = 1 };
-#endif
-enum { RETRIES = 1000 };
-static mf_word retries; /* since a page was mended */
-
-static int can_read(const char *page)
-{
-#if defined(__APPLE__)
-    char byte;
-    mach_vm_size_t done = 0;
-
-    return mach_vm_read_overwrite(mach_task_self(), (mach_vm_address_t)page, 1, (mach_vm_address_t)&byte, &done) ==
-               KERN_SUCCESS &&
-           done == 1;
-#elif defined(__linux__)
-    char byte;
-    struct iovec from = {(void *)(uintptr_t)page, 1}, to = {&byte, 1};
-
-    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
-#else
-    (void)page;
-    return 0;
-#endif
-}
-
-/* Puts a copy in the place of a page that can be read and not be written: a full disk has it, where the page has holes or the file
- * system writes to another place. The system copies, since it minds no fault. */
-static int put_copy(char *page)
-{
-#ifdef __linux__
-    struct iovec from = {page, page_size}, to = {NULL, page_size};
-
-    if (!can_read(page))
-        return 0;
-    to.iov_base = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (to.iov_base == MAP_FAILED)
-        return 0;
-    if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)page_size &&
-        mremap(to.iov_base, page_size, page_size, MREMAP_MAYMOVE | MREMAP_FIXED, page) == page)
-        return 1;
-    munmap(to.iov_base, page_size);
-#else
-    (void)page;
-#endif
-    return 0;
-}
-
-/* Puts a page of ours where the address is, if that is in a map of ours: what can be read, or zeros. Read-only maps stay that. */
-static int put_page(uintptr_t address)
-{
-    mf_mapping *map;
-    char *page = NULL;
-    size_t start;
-    int access = MF_READ;
-
-    handlers++;
-    map = map_at(last_hit);
-    if (map == NULL || !has(map, address))
-        for (map = map_at(first_map); map != NULL && !has(map, address); map = map_at(map->next))
-            ;
-    if (map != NULL && !CODES_TELL) {
-        start = (address - (uintptr_t)map->base) / page_size * page_size;
-        if (can_read(map->base + start)) {
-            /* Another thread may have mended it just now: the access is made again. But not for ever. */
-            int again = start >= map->lost_from && start < map->lost_to && mf_add(&retries, 1) < RETRIES;
-
-            handlers--;
-            return again;
-        }
-        retries = 0;
-    }
-    if (map != NULL) {
-        start = (address - (uintptr_t)map->base) / page_size * page_size;
-        page = map->base + start;
-        access = map->access;
-        last_hit = map->self;
-        /* The mark comes first: who sees the zeros can see it. */
-        map->file->faults++;
-        lower_bound(&map->lost_from, start);
-        raise_bound(&map->lost_to, start + page_size);
-    }
-    handlers--; /* before the system is asked, which may take its time */
-    if (page == NULL)
-        return 0;
-    if (access != MF_READ && put_copy(page))
-        return 1;
-    return mmap(page, page_size, protection(access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
-}
-
-/* Whether a page could not be had, rather than that somebody sent the signal or an address was misaligned. */
-static int is_missing_page(const siginfo_t *info)
-{
-#ifdef BUS_MCEERR_AR
-    /* Broken memory that somebody used is one; a mere report of some (BUS_MCEERR_AO) is not. */
-    return info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR || info->si_code == BUS_MCEERR_AR;
-#else
-    return info->si_addr != NULL;
-#endif
-}
-
-/* Whether the interrupted instruction raised the signal: it will again, and nobody can have it ignored. */
-static int comes_again(const siginfo_t *info)
-{
-#ifdef BUS_MCEERR_AO
-    return info->si_code > 0 && info->si_code != BUS_MCEERR_AO; /* sigaction(2): what users send is not positive */
-#else
-    return info->si_addr != NULL;
-#endif
-}
-
-/* These two are no handlers, whatever SA_SIGINFO says. */
-static int is_default(const struct sigaction *action)
-{
-    return action->sa_handler == SIG_DFL;
-}
-
-static int is_ignored(const struct sigaction *action)
-{
-    return action->sa_handler == SIG_IGN;
-}
-
-/* Acts as the system or the predecessor would have, had there been no guard. */
-static void pass_on(struct sigaction *predecessor, int number, siginfo_t *info, void *context)
-{
-    static const struct sigaction by_default = {.sa_handler = SIG_DFL};
-    struct sigaction to = *predecessor;
-#ifdef __OpenBSD__
-    sigset_t mask = ((ucontext_t *)context)->sc_mask;
-#else
-    sigset_t mask = ((ucontext_t *)context)->uc_sigmask;
-#endif
-    int other;
-
-    if ((to.sa_flags & (int)SA_RESETHAND) != 0)
-        *predecessor = by_default;
-    if (is_ignored(&to) && !comes_again(info))
-        return;
-    if (is_ignored(&to) || is_default(&to)) {
-        sigaction(number, &by_default, NULL);
-        if (!comes_again(info))
-            raise(number); /* blocked until the handler returns */
-        return;
-    }
-    for (other = 1; other < NSIG; other++)
-        if (sigismember(&to.sa_mask, other) == 1 || (other == number && !(to.sa_flags & SA_NODEFER)))
-            sigaddset(&mask, other);
-    pthread_sigmask(SIG_SETMASK, &mask, NULL); /* until the handler returns */
-    if (to.sa_flags & SA_SIGINFO)
-        to.sa_sigaction(number, info, context);
-    else
-        to.sa_handler(number);
-}
-
-static void on_fault(int level, int number, siginfo_t *info, void *context)
-{
-    int error = errno;
-
-    if (!is_missing_page(info) || !put_page((uintptr_t)info->si_addr))
-        pass_on(&predecessors[level], number, info, context);
-    errno = error;
-}
-
-#define LEVEL(n)                                                      \
-    static void on_fault_##n(int number, siginfo_t *info, void *context) \
-    {                                                                 \
-        on_fault(n, number, info, context);                           \
-    }
-LEVEL(0)
-LEVEL(1)
-LEVEL(2)
-LEVEL(3)
-
-static void (*const on_faults[LEVELS])(int, siginfo_t *, void *) = {on_fault_0, on_fault_1, on_fault_2, on_fault_3};
-
-/* The level of an action, or -1 when it is not the guard's. */
-static int level_of(const struct sigaction *action)
-{
-    int level = LEVELS - 1;
-
-    while (level >= 0 && !(action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_faults[level]))
-        level--;
-    return level;
-}
-
-static int same(const struct sigaction *one, const struct sigaction *other)
-{
-    if ((one->sa_flags & SA_SIGINFO) != (other->sa_flags & SA_SIGINFO))
-        return 0;
-    return one->sa_flags & SA_SIGINFO ? one->sa_sigaction == other->sa_sigaction : one->sa_handler == other->sa_handler;
-}
-
-int mf_guarded(void)
-{
-    struct sigaction now;
-
-    return sigaction(SIGBUS, NULL, &now) == 0 && level_of(&now) >= 0;
-}
-
-int mf_guard(void)
-{
-    static int levels; /* of those that were used */
-    struct sigaction now, ours = {0};
-    int level, error = ready();
-
-    if (error != 0)
-        return error;
-    lock_list();
-    if (sigaction(SIGBUS, NULL, &now) != 0)
-        error = errno;
-    if (error == 0 && level_of(&now) < 0) {
-        for (level = 0; level < levels && !same(&predecessors[level], &now); level++)
-            ;
-        if (level == LEVELS) {
-            error = EAGAIN;
-        } else {
-            predecessors[level] = now;
-            ours.sa_sigaction = on_faults[level];
-            ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
-            /* What is sent interrupts a system call if it would have without us. */
-            ours.sa_flags |= is_ignored(&now) ? SA_RESTART : now.sa_flags & SA_RESTART;
-            sigfillset(&ours.sa_mask); /* who jumps out of a handler of his must not jump out of this one */
-            if (sigaction(SIGBUS, &ours, NULL) != 0)
-                error = errno;
-            else if (level == levels)
-                levels++;
-        }
-    }
-    unlock_list();
-    return error;
-}
-
-int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count)
-{
-    (void)map;
-    mf_move(to, to_step, from, from_step, count);
-    return 0;
-}
-
-int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
-              size_t needle_length, size_t *end, int64_t *out)
-{
-    (void)map;
-    *out = search(haystack, length, needle, needle_length, end);
-    return 0;
 }
 
 /* What one system has and another has not. Linux' numbers are spelled out too: headers may be older than the kernel. */
@@ -1001,8 +610,8 @@ int mf_allow_locked(size_t more)
 
 int mf_residency(char *base, size_t length, char *out)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t pages = (length + page - 1) / page;
+    size_t page = get_page_size();
+    size_t pages = mf_round_up(length, page) / page;
     size_t at;
 
 #ifdef __OpenBSD__
@@ -1048,29 +657,44 @@ int mf_tells_residency(const mf_file *file, int *out)
 #endif
 }
 
+#if defined(__linux__) && !defined(__alpha__)
+enum { CACHESTAT = 451 }; /* the call: Linux 6.5, and not in every libc */
+
+/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the file that
+ * is open, and a file system on top of another, as overlay, maps those of a file below. Here it is known
+ * that they are the same. */
+static int can_count_cached(const struct statfs *volume)
+{
+    switch ((uint32_t)volume->f_type) {
+    case 0xEF53:     /* ext4 */
+    case 0x58465342: /* XFS */
+    case 0x9123683E: /* btrfs */
+    case 0x01021994: /* tmpfs */
+        return 1;
+    default:
+        return 0;
+    }
+}
+#endif
+
 int mf_count_cached(const mf_file *file, int64_t offset, int64_t length, int64_t *out)
 {
 #if defined(__linux__) && !defined(__alpha__)
-    /* cachestat: Linux 6.5, and not in every libc. It counts the pages of the file that is open, and a file system on top of
-     * another, as overlay, maps those of a file below: so it is asked where it is known that they are the same. */
-    static const uint32_t known[] = {0xEF53 /* ext4 */, 0x58465342 /* XFS */, 0x9123683E /* btrfs */, 0x01021994 /* tmpfs */};
     struct statfs volume;
-    size_t at;
     struct {
         uint64_t offset, length;
     } range = {(uint64_t)offset, (uint64_t)length};
     struct {
         uint64_t cached, dirty, written_back, evicted, recently_evicted;
-    } found;
+    } pages;
 
     if (fstatfs(fd_of(file), &volume) != 0)
         return errno;
-    for (at = 0; (uint32_t)volume.f_type != known[at]; at++)
-        if (at + 1 == sizeof known / sizeof known[0])
-            return ENOTSUP;
-    if (syscall(451, fd_of(file), &range, &found, 0) != 0)
+    if (!can_count_cached(&volume))
+        return ENOTSUP;
+    if (syscall(CACHESTAT, fd_of(file), &range, &pages, 0) != 0)
         return errno;
-    *out = (int64_t)(found.cached + found.evicted);
+    *out = (int64_t)(pages.cached + pages.evicted);
     return 0;
 #else
     (void)file;

@@ -1,16 +1,8 @@
-/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile, CloseHandle. kernel32 alone; what
- * Windows before 10 version 1803 lacks is looked for when it is needed. backend.h says what each function promises. */
-#ifndef _WIN32_WINNT
-#define _WIN32_WINNT 0x0602
-#endif
-#ifndef UNICODE
-#define UNICODE
-#endif
-#define WIN32_LEAN_AND_MEAN
+/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile, CloseHandle.
+ * The fault guard is in windows_guard.c. kernel32 alone; what Windows before 10 version 1803 lacks is
+ * looked for when it is needed. backend.h says what each function promises. */
+#include "windows_private.h"
 
-#include "native.h"
-
-#include <windows.h>
 #include <psapi.h>
 #include <winioctl.h>
 #include <stdio.h>
@@ -23,19 +15,18 @@ static HANDLE handle_of(intptr_t value)
     return (HANDLE)value;
 }
 
-static int last_error(void)
-{
-    return (int)GetLastError();
-}
-
+/* To whole pages. */
 static size_t round_up(size_t length)
 {
-    SYSTEM_INFO info;
-    size_t page;
+    return mf_round_up(length, get_page_size());
+}
 
-    GetSystemInfo(&info);
-    page = info.dwPageSize;
-    return (length + page - 1) / page * page;
+/* What sections and placeholders are told of the memory of a map. */
+static DWORD protection_of(int access)
+{
+    static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
+
+    return protections[access];
 }
 
 /* Address space that is reserved can be replaced by views, piece by piece: a placeholder. VirtualAlloc2's reference. */
@@ -111,7 +102,6 @@ static int give_back(char *base, char *stop)
 /* Puts a view at the start of a placeholder, whose other end is that of the map. */
 static int replace(const mf_section *section, int access, int64_t offset, char *base, size_t length, size_t room)
 {
-    static const ULONG protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
     map_view_of_file_3 map = (map_view_of_file_3)(void (*)(void))find_function("MapViewOfFile3");
     size_t size = round_up(length);
     int error = map == NULL ? ERROR_NOT_SUPPORTED : 0;
@@ -123,7 +113,7 @@ static int replace(const mf_section *section, int access, int64_t offset, char *
     /* To the byte: a view that reached past the section, up to its page's end, would be refused, though the reference asks
      * for whole pages. The system rounds up to the placeholder by itself (Windows 10: simdjson's issue 2728). */
     if (map(handle_of(section->handle), GetCurrentProcess(), base, (ULONG64)offset, length, MEM_REPLACE_PLACEHOLDER,
-            protections[access], NULL, 0) == NULL) {
+            protection_of(access), NULL, 0) == NULL) {
         error = last_error();
         if (size < room)
             reshape(base, room, MEM_COALESCE_PLACEHOLDERS);
@@ -134,7 +124,7 @@ static int replace(const mf_section *section, int access, int64_t offset, char *
 /* Whether this Windows has placeholders: it has the functions, and they do it. */
 static int can_reserve(void)
 {
-    size_t page = round_up(1);
+    size_t page = get_page_size();
     char *base;
     int split;
 
@@ -146,9 +136,8 @@ static int can_reserve(void)
 
 void mf_query_system(mf_system *out)
 {
-    SYSTEM_INFO info;
+    SYSTEM_INFO info = get_system_info();
 
-    GetSystemInfo(&info);
     out->page_size = info.dwPageSize;
     out->granularity = info.dwAllocationGranularity;
     out->interrupted = -1;
@@ -200,7 +189,6 @@ static int map_view(HANDLE section, DWORD access, int64_t offset, size_t length,
 
 int mf_open_section(const mf_file *file, int access, mf_section *out)
 {
-    static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
     HANDLE section = INVALID_HANDLE_VALUE;
     int64_t size = 0, size_before;
     int error = mf_get_size(file, &size);
@@ -209,7 +197,7 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
      * when its size is what it was before, it is the section's. */
     while (error == 0 && size > 0) {
         size_before = size;
-        error = make_section(file, protections[access], 0, &section);
+        error = make_section(file, protection_of(access), 0, &section);
         if (error == ERROR_FILE_INVALID) /* it has been emptied */
             error = 0;
         if (error == 0)
@@ -231,15 +219,12 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
  * write would move the file pointer, and a duplicated handle shares that with its caller's. */
 static int clear_behind(const mf_file *file, int64_t size)
 {
-    SYSTEM_INFO info;
+    size_t length = (size_t)(size % (int64_t)get_granularity()); /* of the last view */
+    size_t behind = round_up(length) - length;
     HANDLE section;
-    size_t length, behind;
     char *base;
     int error;
 
-    GetSystemInfo(&info);
-    length = (size_t)(size % info.dwAllocationGranularity);
-    behind = round_up(length) - length;
     if (behind == 0)
         return 0;
     error = make_section(file, PAGE_READWRITE, size, &section);
@@ -300,7 +285,6 @@ static int take(HANDLE handle, int found, mf_file *out)
 {
     mf_file file = {.handle = (intptr_t)handle};
     int error = GetFileType(handle) == FILE_TYPE_DISK ? 0 : ERROR_NOT_SUPPORTED;
-    SYSTEM_INFO info;
 
     /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
     if (error == 0 && found == MF_EMPTIED)
@@ -310,8 +294,7 @@ static int take(HANDLE handle, int found, mf_file *out)
         if (error == ERROR_INVALID_FUNCTION || error == ERROR_INVALID_PARAMETER)
             error = ERROR_NOT_SUPPORTED; /* a disk, as \\.\PhysicalDrive0: no section can be made of one */
     }
-    GetSystemInfo(&info);
-    file.granularity = info.dwAllocationGranularity;
+    file.granularity = get_granularity();
     if (error == 0)
         *out = file;
     else
@@ -351,7 +334,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
         return ERROR_FILE_EXISTS;
     if (length + 40 > room)
         return ERROR_NOT_SUPPORTED;
-    for (number = 0; number < 100; number++) {
+    for (number = 0; number < MF_TEMPORARY_NAMES; number++) {
         wmemcpy(temporary, path, length);
         swprintf(temporary + length, room - length, L".%lx-%lx-%lx", GetCurrentProcessId(), GetTickCount(), number);
         error = mf_open(temporary, MF_WRITE, MF_NEW, out);
@@ -427,25 +410,18 @@ static int map_reserving(const mf_section *section, int access, int64_t offset, 
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
 {
     static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
+    char *base;
     int error;
 
     if (out->reserved <= length)
         out->reserved = 0; /* one view */
     if (out->reserved != 0)
-        error = map_reserving(section, access, offset, length, out->reserved, &out->base);
+        error = map_reserving(section, access, offset, length, out->reserved, &base);
     else
-        error = map_view(handle_of(section->handle), accesses[access], offset, length, &out->base);
-    if (error != 0)
-        return error;
-    out->length = length;
-    out->self = (uintptr_t)out;
-    out->file = file;
-    out->copier = mf_copy;
-    out->access = access;
-    out->lost_from = UINTPTR_MAX;
-    out->lost_to = 0;
-    mf_add(&file->maps, 1);
-    return 0;
+        error = map_view(handle_of(section->handle), accesses[access], offset, length, &base);
+    if (error == 0)
+        mf_fill_mapping(out, file, base, length, access, mf_copy);
+    return error;
 }
 
 int mf_remap(mf_mapping *map, size_t grown)
@@ -481,15 +457,17 @@ int mf_unmap(mf_mapping *map)
     return map->error;
 }
 
+/* Policy: how long the system is asked again while it writes the same pages. It says ERROR_LOCK_VIOLATION
+ * then. Each pause is twice the one before: 511 milliseconds in all, then the error stands. */
+enum { FIRST_PAUSE = 1, LAST_PAUSE = 256 }; /* milliseconds */
+
 static int flush_view(char *base, size_t length)
 {
     DWORD pause;
 
-    /* The system may be writing the same pages: it says ERROR_LOCK_VIOLATION and wants to be asked again. Half a
-     * second in all, then the error stands. */
-    for (pause = 1; !FlushViewOfFile(base, length); pause *= 2) {
+    for (pause = FIRST_PAUSE; !FlushViewOfFile(base, length); pause *= 2) {
         int error = last_error();
-        if (error != ERROR_LOCK_VIOLATION || pause > 256)
+        if (error != ERROR_LOCK_VIOLATION || pause > LAST_PAUSE)
             return error;
         Sleep(pause);
     }
@@ -528,131 +506,6 @@ int mf_sync(const mf_file *file, int wait)
 {
     /* Nothing only starts it: what FlushViewOfFile handed over is on its way already. */
     return !wait || FlushFileBuffers(handle_of(file->handle)) ? 0 : last_error();
-}
-
-/* The fault guard. A page that cannot be read in is EXCEPTION_IN_PAGE_ERROR; on Wine, which gets a SIGBUS, an access violation.
- * Nothing can be put in the place of a page of a view, so the guard works for our own copies alone: they are given up.
- *
- * Each attempt is in a slot of its thread. The handler sends the thread back to where the attempt began. */
-typedef struct {
-    mf_mapping *map;
-    CONTEXT back;
-    volatile uintptr_t fault; /* the address that could not be reached */
-} attempt;
-
-static volatile LONG attempts = (LONG)TLS_OUT_OF_INDEXES; /* the slot */
-
-static LONG CALLBACK on_exception(EXCEPTION_POINTERS *exception)
-{
-    const EXCEPTION_RECORD *record = exception->ExceptionRecord;
-    DWORD error = GetLastError();
-    attempt *now;
-    uintptr_t address, base;
-
-    if (!mf_guarded())
-        return EXCEPTION_CONTINUE_SEARCH;
-    if (record->ExceptionCode != EXCEPTION_IN_PAGE_ERROR && record->ExceptionCode != EXCEPTION_ACCESS_VIOLATION)
-        return EXCEPTION_CONTINUE_SEARCH;
-    now = TlsGetValue((DWORD)attempts);
-    SetLastError(error); /* TlsGetValue clears it */
-    address = record->ExceptionInformation[1];
-    if (now == NULL || now->fault != 0)
-        return EXCEPTION_CONTINUE_SEARCH;
-    base = (uintptr_t)now->map->base;
-    if (address < base || address - base >= now->map->length)
-        return EXCEPTION_CONTINUE_SEARCH;
-    now->fault = address;
-    *exception->ContextRecord = now->back;
-    return EXCEPTION_CONTINUE_EXECUTION;
-}
-
-int mf_guarded(void)
-{
-    return attempts != (LONG)TLS_OUT_OF_INDEXES;
-}
-
-int mf_guard(void)
-{
-    const LONG none = (LONG)TLS_OUT_OF_INDEXES;
-    int error = 0;
-    DWORD slot;
-    void *handler;
-
-    if (mf_guarded())
-        return 0;
-    handler = AddVectoredExceptionHandler(1, on_exception);
-    if (handler == NULL)
-        return ERROR_NOT_ENOUGH_MEMORY; /* it sets no error */
-    slot = TlsAlloc();
-    if (slot == TLS_OUT_OF_INDEXES)
-        error = last_error();
-    else if (InterlockedCompareExchange(&attempts, (LONG)slot, none) == none)
-        return 0;
-    else
-        TlsFree(slot); /* another thread was quicker */
-    RemoveVectoredExceptionHandler(handler);
-    return error;
-}
-
-static void move_bound(mf_word *bound, uintptr_t value, int up)
-{
-    uintptr_t old = *bound;
-
-    while ((up ? old < value : old > value) && !mf_replace(bound, &old, value))
-        ;
-}
-
-/* What an attempt comes to: 0, or what the system calls a failure to read a page in. */
-static int finish(attempt *now)
-{
-    mf_mapping *map = now->map;
-    uintptr_t start;
-    SYSTEM_INFO info;
-
-    TlsSetValue((DWORD)attempts, NULL);
-    if (now->fault == 0)
-        return 0;
-    GetSystemInfo(&info);
-    start = (now->fault - (uintptr_t)map->base) / info.dwPageSize * info.dwPageSize;
-    mf_add(&map->file->faults, 1);
-    move_bound(&map->lost_from, start, 0);
-    move_bound(&map->lost_to, start + info.dwPageSize, 1);
-    return ERROR_SWAPERROR;
-}
-
-int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count)
-{
-    attempt now;
-
-    if (!mf_guarded()) {
-        mf_move(to, to_step, from, from_step, count);
-        return 0;
-    }
-    now.map = map;
-    now.fault = 0;
-    TlsSetValue((DWORD)attempts, &now);
-    RtlCaptureContext(&now.back); /* comes here again after a fault */
-    if (now.fault == 0)
-        mf_move(to, to_step, from, from_step, count);
-    return finish(&now);
-}
-
-int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length, const void *needle,
-              size_t needle_length, size_t *end, int64_t *out)
-{
-    attempt now;
-
-    if (!mf_guarded()) {
-        *out = search(haystack, length, needle, needle_length, end);
-        return 0;
-    }
-    now.map = map;
-    now.fault = 0;
-    TlsSetValue((DWORD)attempts, &now);
-    RtlCaptureContext(&now.back);
-    if (now.fault == 0)
-        *out = search(haystack, length, needle, needle_length, end);
-    return finish(&now);
 }
 
 /* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older one. */
@@ -718,13 +571,12 @@ int mf_allow_locked(size_t more)
 int mf_residency(char *base, size_t length, char *out)
 {
     PSAPI_WORKING_SET_EX_INFORMATION pages[256];
-    SYSTEM_INFO info;
+    size_t page = get_page_size();
     size_t left, some, at;
 
-    GetSystemInfo(&info);
-    for (left = (length + info.dwPageSize - 1) / info.dwPageSize; left > 0; left -= some) {
+    for (left = mf_round_up(length, page) / page; left > 0; left -= some) {
         some = left < 256 ? left : 256;
-        for (at = 0; at < some; at++, base += info.dwPageSize)
+        for (at = 0; at < some; at++, base += page)
             pages[at].VirtualAddress = base;
         if (!K32QueryWorkingSetEx(GetCurrentProcess(), pages, (DWORD)(some * sizeof pages[0])))
             return last_error();

@@ -4,7 +4,9 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import numpy  # noqa: F401 (the tests that need it must not be skipped for want of it)
 import pytest
@@ -14,6 +16,9 @@ import mappedfile
 
 #: The long runs: MAPPEDFILE_STRESS=1.
 STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
+
+#: How many seconds a test may take.
+LIMIT = 7200 if STRESS else 300
 
 settings.register_profile("short", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
@@ -59,6 +64,23 @@ def pytest_report_header() -> list[str]:
 def _alone() -> None:
     """Let go what earlier tests left behind, so that it does not go, and is not counted, during this one."""
     gc.collect()
+
+
+def _too_long(_: int, frame: FrameType | None) -> None:
+    raise TimeoutError(f"the test has taken {LIMIT} seconds")
+
+
+@pytest.fixture(autouse=True)
+def _in_time() -> Iterator[None]:
+    """Have a test that hangs fail. What it has started has limits of its own; on Windows .ci/wine.py has one for all tests."""
+    if not hasattr(signal, "alarm"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LIMIT)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

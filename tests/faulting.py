@@ -34,6 +34,9 @@ import mappedfile
 from mappedfile import PAGE_SIZE, MappedFile, MappingFault
 from mappedfile.contract import _probe
 
+# Threads, as NumPy's are, make a fork a DeprecationWarning; where warnings are errors fork() raises it from 3.15 on, having forked.
+warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
+
 PAGES = 64
 #: No byte is zero, no page is like another, no bytes are like their neighbours.
 CONTENT = np.random.default_rng(4).integers(1, 256, PAGES * PAGE_SIZE, "u1").tobytes()
@@ -613,9 +616,9 @@ def fork_storm(folder: str, times: str, guard: str) -> None:
                 with faults():
                     mine.count(7)
 
-    threads = [threading.Thread(target=open_and_close) for _ in range(2)]
+    threads = [threading.Thread(target=open_and_close, daemon=True) for _ in range(2)]
     if guard == "with":
-        threads.append(threading.Thread(target=meet, args=("cut",)))
+        threads.append(threading.Thread(target=meet, args=("cut",), daemon=True))
     for thread in threads:
         thread.start()
     for born in range(int(times)):

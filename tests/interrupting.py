@@ -19,8 +19,10 @@ from types import FrameType
 from typing import Any
 
 import mappedfile
-from mappedfile import PAGE_SIZE, MappedFile, View
+from mappedfile import PAGE_SIZE, MappedFile, View, _limits
 from mappedfile.contract._probe import file_maps, handles
+
+assert _limits  # and what it loads: a call that did would leave maps
 
 SIZE = 5 * PAGE_SIZE + 7
 BYTE = b"b"

@@ -1,4 +1,4 @@
-/* Linux' headers, as far as posix.c would see OpenBSD's: it has no fallocate, posix_fadvise, mincore, or uc_sigmask. */
+/* Linux' headers, as far as the POSIX backend would see OpenBSD's: it has no fallocate, posix_fadvise, mincore, or uc_sigmask. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>

@@ -1,4 +1,5 @@
-/* posix.c, seen from inside: what takes too short a time to be met from outside. A program of tests/test_guard.py. */
+/* posix_guard.c, seen from inside: what takes too short a time to be met from outside. A program of
+ * tests/test_guard.py. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
 #include <stdio.h>
@@ -11,7 +12,7 @@
 static void *watching_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);
 
 #define mmap watching_mmap
-#include "posix.c"
+#include "posix_guard.c"
 #undef mmap
 
 #define CHECK(condition)                                                     \
@@ -82,9 +83,9 @@ static void *come_and_go(void *unused)
     (void)unused;
     for (round = 0; round < 30000; round++) {
         for (i = 0; i < 16; i++)
-            put_on_list(&own[i]);
+            mf_guard_register(&own[i]);
         for (i = 0; i < 16; i++)
-            take_off_list(&own[(i * 7) % 16]);
+            mf_guard_unregister(&own[(i * 7) % 16]);
     }
     return NULL;
 }
@@ -182,7 +183,7 @@ static void reasons_count(void)
         info.si_code = others[i];
         CHECK(syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &info) == 0);
         CHECK(passed_on == others[i] && file.faults == (uintptr_t)i);
-        CHECK(comes_again(&info) == (i == 0));
+        CHECK(is_synchronous(&info) == (i == 0));
         info.si_code = missing[i];
         CHECK(syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &info) == 0);
         CHECK(passed_on == others[i] && file.faults == (uintptr_t)i + 1);
@@ -205,15 +206,15 @@ static void good_pages_stay(void)
     page = good.base;
     (void)*(volatile char *)page; /* it is there */
     if (CODES_TELL) {
-        CHECK(put_page((uintptr_t)page));
+        CHECK(replace_page((uintptr_t)page));
         CHECK(good.lost_to == page_size);
     } else {
-        CHECK(!put_page((uintptr_t)page));
+        CHECK(!replace_page((uintptr_t)page));
         CHECK(good.lost_to == 0);
         CHECK(*(volatile char *)(good.base + page_size) == 0); /* gone, and mended */
         CHECK(good.lost_from == page_size && good.lost_to == 2 * page_size);
-        for (i = 0; put_page((uintptr_t)good.base + page_size + 5); i++)
-            CHECK(i < RETRIES); /* it was mended: a second time it may have been another thread, but not for ever */
+        for (i = 0; replace_page((uintptr_t)good.base + page_size + 5); i++)
+            CHECK(i < MAX_RETRIES); /* it was mended: a second time it may have been another thread, but not for ever */
         CHECK(i > 1);
     }
     CHECK(mf_unmap(&good) == 0);
@@ -228,7 +229,7 @@ int main(int argc, char **argv)
 
     CHECK(argc == 2);
     CHECK(mf_open(argv[1], MF_WRITE, MF_NEW, &file) == 0);
-    page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
+    page_size = get_page_size();
     growth.grown = (int64_t)(4 * page_size);
     CHECK(mf_grow(&file, &growth, &section) == 0);
     before.sa_sigaction = predecessor;

@@ -1,6 +1,9 @@
 """A window is bytes: everything it shares with bytes means what it means there. The model is a bytearray."""
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import only
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 
@@ -314,3 +318,54 @@ def test_closed(folder: Path, place: Any) -> None:
             with pytest.raises(ValueError, match="closed") as caught:
                 function()
             assert "bytes" in str(caught.value)
+
+
+LONG_SEARCH = """
+import _thread, sys, threading
+from mappedfile import MappedFile
+with MappedFile(sys.argv[1], "w+", size=1 << 40, sparse=True) as file:  # no machine looks through it while the test lasts
+    file[5:7] = b"no"
+    for search in (file.find, file.rfind, file.count):
+        timer = threading.Timer(0.1, _thread.interrupt_main)
+        timer.start()
+        try:
+            search(b"yes")
+        except KeyboardInterrupt:
+            timer.join()
+            print(search.__name__, flush=True)
+    assert (file.find(b"no"), file.count(b"no", 0, 1000)) == (5, 1)
+    file.close(strict=True)
+"""
+
+
+def test_a_long_search_hears_signals(folder: Path) -> None:
+    """Ctrl-C ends a search, and the window goes on."""
+    only(os.name == "posix", "maps a file of 1 TiB")
+    command = [sys.executable, "-c", LONG_SEARCH, folder / "long"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (0, "find rfind count", "") == (done.returncode, " ".join(done.stdout.split()), done.stderr)
+
+
+@given(st.binary(min_size=1, max_size=3), st.data())
+def test_pieces_of_a_search(three_pieces: tuple[MappedFile, bytes], needle: bytes, data: st.DataObject) -> None:
+    """A search that is done in pieces finds what begins in one and ends in the next, and counts it once."""
+    file, content = three_pieces
+    near = st.sampled_from(EDGES) | st.integers(0, len(content))
+    for place in data.draw(st.lists(near, max_size=5)):
+        content = content[:place] + needle * 2 + content[place + 2 * len(needle) :]
+    content = content[: len(file)]
+    file[:] = content
+    start, end = sorted((data.draw(near), data.draw(near)))
+    assert content.find(needle, start, end) == file.find(needle, start, end)
+    assert content.rfind(needle, start, end) == file.rfind(needle, start, end)
+    assert content.count(needle, start, end) == file.count(needle, start, end)
+
+
+#: Where the pieces of a search end: backends/window.c.
+EDGES = [edge + by for edge in (64 << 10, 1 << 20, (1 << 20) + (64 << 10), 2 << 20) for by in (-3, -2, -1, 0, 1)]
+
+
+@pytest.fixture(scope="module")
+def three_pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MappedFile, bytes]]:
+    with MappedFile(tmp_path_factory.mktemp("pieces") / "file", "w+", size=(2 << 20) + 1000) as file:
+        yield file, bytes(len(file))

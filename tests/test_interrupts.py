@@ -160,17 +160,10 @@ def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
     need(strace(), "strace, and permission to trace")
     script = [sys.executable, "-W", "ignore::ResourceWarning", interrupting.__file__, folder, how]
     inject = f"inject={system_call}:error=EINTR:signal=SIGUSR1:when=1+2"
-    paths = [
-        "-P",
-        folder / "file",
-        "-P",
-        folder / "free",
-        "-P",
-        f"{folder}/.",
-    ]  # the last: of a file that has no name yet
-    command = [strace(), "-f", "-qq", "-o", folder / "log", "-e", f"trace={system_call}", "-e", inject, *paths, *script]
+    paths = ["-P", folder / "file", "-P", folder / "free", "-P", f"{folder}/."]  # the last: of a file that has no name yet
+    command = [strace(), "-f", "--quiet=all", "-o", folder / "log", "-e", f"trace={system_call}", "-e", inject, *paths, *script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
-    assert (0, []) == (done.returncode, [line for line in done.stderr.splitlines() if "resolved into" not in line])
+    assert (0, "") == (done.returncode, done.stderr)
     print(done.stdout, (folder / "log").read_text().count("INJECTED"))
     came = eval(done.stdout)
     assert came["called"] > 10

@@ -173,7 +173,9 @@ def sparse_past_4_gib(path: Path) -> Iterator[None]:
 @contextmanager
 def just_written(path: Path) -> Iterator[None]:
     with MappedFile(path, "x+", size=3 * MIB + 1) as file:
+        file.advise("random")  # nothing is read ahead
         file[0 : 2 * MIB] = b"x" * (2 * MIB)
+        file[-1] = 1  # or ext4 has an empty page there, since the file was made, which newer fincores count: cachestat
         yield
 
 
@@ -355,10 +357,13 @@ def test_madvise(path: Path, folder: Path, kind: str) -> None:
     """What is asked of madvise: whole pages, rounded outwards or inwards, of the right kind: M1, M3."""
     path.write_bytes(bytes(100 * PAGE_SIZE))
     only(PAGE_SIZE == 4096, "counts in pages of 4096 bytes")
-    lines = traced(textwrap.dedent(CALLS), path, kind, calls="madvise", folder=folder)
+    lines = traced(textwrap.dedent(CALLS), path, kind, calls="mmap,madvise", folder=folder)
+    (view,) = [line for line in lines if f"<{path}>, 0x5000)" in line]
+    start = int(view.rpartition(" = ")[2], 16)
     calls = [re.search(r"madvise\((0x[0-9a-f]+), (\d+), (MADV_\w+)\) += 0", line) for line in lines]
-    seen = [(int(call[1], 16), int(call[2]), call[3]) for call in calls if call and call[3] == f"MADV_{kind.upper()}"]
-    (base, size, _), (inner, part, _) = seen
+    asked = [(int(call[1], 16), int(call[2])) for call in calls if call and call[3] == f"MADV_{kind.upper()}"]
+    # Python asks for huge pages too, for its own memory.
+    (base, size), (inner, part) = [each for each in asked if start <= each[0] < start + 5 * PAGE_SIZE]
     assert (0, 5 * PAGE_SIZE) == (base % PAGE_SIZE, -(-size // PAGE_SIZE) * PAGE_SIZE)
     # Bytes 5000 to 10000 of a view that begins 100 bytes into a page.
     expected = (2 * PAGE_SIZE, 0) if kind in ("dontneed", "cold", "pageout") else (PAGE_SIZE, 2 * PAGE_SIZE)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 #: Whether residency() tells what the system has in memory, not the process alone; and whether that can be evicted.
 FILE_RESIDENCY = EVICT = sys.platform != "win32"
 
-_WORKING_SET_QUOTA = 1453
 #: Bytes for one call that takes a time in proportion: between calls Ctrl-C is heard.
 _STEP = 1 << 30
 
@@ -249,44 +248,3 @@ def evict(file: MappedFile) -> None:
             code = call(lib.mf_evict, handle, ffi.cast("char *", pages.address), pages.size)
     if code:
         raise os_error(code, file.name)
-
-
-def lock(window: Window) -> None:
-    """See ``Window.lock``. It is here so that what tells of a limit is imported before one is met."""
-    window._lock()
-
-
-if sys.platform == "win32":
-
-    def lock_limit(code: int, size: int) -> str:
-        """Say so if it was the limit: VirtualLock, Remarks."""
-        if code != _WORKING_SET_QUOTA:
-            return ""
-        return (
-            f"the minimum working set of the process limits what it can lock, and could not be raised by {size} bytes"
-            " (SetProcessWorkingSetSize): lock less, or give its user the right to increase a process working set"
-        )
-
-else:
-    import resource
-
-    def lock_limit(code: int, size: int) -> str:
-        """Say so if it was the limit: mlock(2), ERRORS."""
-        most, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        if most == resource.RLIM_INFINITY or code not in (errno.ENOMEM, errno.EPERM, errno.EAGAIN):
-            return ""
-        locked = _locked_now()
-        if locked is not None and locked + size <= most:
-            return ""
-        return (
-            f"the process may lock {most} bytes (RLIMIT_MEMLOCK),{'' if locked is None else f' has locked {locked},'}"
-            f" and this is {size}: lock less, or raise the limit (ulimit -l; limits.conf(5); LimitMEMLOCK= of systemd)"
-        )
-
-    def _locked_now() -> int | None:
-        """Return how many bytes this process has locked, where that is told: proc_pid_status(5)."""
-        try:
-            with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-                return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmLck:"))
-        except (OSError, StopIteration):
-            return None

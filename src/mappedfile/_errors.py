@@ -39,8 +39,8 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
     """Bytes of a map are gone: the file was cut short under it, the disk behind a hole is full, or its device failed.
 
-    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the file. Raised by access
-    through the library; buffers read zeros there.
+    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the file. Raised by
+    access through the library; buffers read zeros there.
     """
 
     #: Where in the file the first byte was that was asked for and is gone; None when that is not known.
@@ -88,9 +88,9 @@ def _map_limit(code: int) -> str:
 
 def lock_error(code: int, name: Name, size: int) -> OSError | None:
     """Build the error for *size* bytes that a limit keeps from being locked; None if it was no limit."""
-    from mappedfile import _advice
+    from mappedfile import _limits
 
-    limit = _advice.lock_limit(code, size)
+    limit = _limits.lock_limit(code, size)
     return os_error(code, name, text=limit) if limit else None
 
 

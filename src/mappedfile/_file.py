@@ -205,8 +205,8 @@ class MappedFile(Window):
     def replaced(self) -> bool:
         """Whether the name leads to another file now, or to none: it was renamed, deleted, or replaced by another.
 
-        It compares what identifies a file: device and inode, on Windows volume and file index. A relative name is looked
-        up from the folder that is current now.
+        It compares what identifies a file: device and inode, on Windows volume and file index. A relative name is
+        looked up from the folder that is current now.
 
         Raises ``ValueError`` on a closed file, and for one that was not opened by a path; ``OSError`` when the system
         does not tell.

@@ -66,9 +66,9 @@ class Window(_memory.Window):
         limit (``RLIMIT_MEMLOCK``); on Windows the minimum working set is raised by what is missing (``VirtualLock``,
         Remarks), as far as the system lets it.
         """
-        from mappedfile import _advice
+        from mappedfile import _limits as _limits  # what tells of a limit is there before one is met
 
-        _advice.lock(self)
+        self._lock()
 
     def unlock(self) -> None:
         """Let the system have the pages again. Does nothing if they are not locked.

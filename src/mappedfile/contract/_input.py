@@ -138,7 +138,7 @@ def I2(subject: Subject, folder: Path) -> None:
         file()
     with refused(subject, OSError, "a character device", os.devnull, **options) as file:
         file()
-    if os.path.exists("/proc/self/maps") and subject.mode in ("r", "c"):
+    if sys.platform != "win32" and os.path.exists("/proc/self/maps") and subject.mode in ("r", "c"):
         with refused(subject, OSError, "a file of /proc", "/proc/self/maps", **options) as file:
             file()
     for fifo in fifos(folder):

@@ -1,0 +1,397 @@
+/* The POSIX fault guard. SIGBUS comes for a page that a map has and its file has not: the file was
+ * cut short, the disk behind a hole is full, the device failed. The guard does what journald does:
+ * it puts zeros in the place of the page, and leaves a mark. */
+#include "posix_private.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/uio.h>
+#ifdef __APPLE__
+#include <mach/mach.h>
+#include <mach/mach_vm.h>
+#endif
+
+/* The list of maps. Signal handlers find the map that an address is in, and take no lock.
+ *
+ * Writers take turns. Whoever takes a map off waits until no handler is on the list any more. A
+ * handler stays there for some microseconds, whatever else the process does. */
+static mf_word first_map, last_hit, handlers;
+static atomic_flag list_lock = ATOMIC_FLAG_INIT;
+static size_t page_size; /* bytes */
+
+static mf_mapping *map_at(uintptr_t address)
+{
+    return (mf_mapping *)address;
+}
+
+static void lock_list(void)
+{
+    while (atomic_flag_test_and_set(&list_lock))
+        sched_yield();
+}
+
+static void unlock_list(void)
+{
+    atomic_flag_clear(&list_lock);
+}
+
+void mf_guard_register(mf_mapping *map)
+{
+    map->self = (uintptr_t)map;
+    if (WITHOUT_GUARD)
+        return;
+    lock_list();
+    map->previous = 0;
+    map->next = first_map;
+    if (first_map != 0)
+        map_at(first_map)->previous = map->self;
+    first_map = map->self;
+    unlock_list();
+}
+
+void mf_guard_unregister(mf_mapping *map)
+{
+    if (WITHOUT_GUARD || map->self == 0)
+        return;
+    lock_list();
+    if (map->next != 0)
+        map_at(map->next)->previous = map->previous;
+    if (map->previous != 0)
+        map_at(map->previous)->next = map->next;
+    else
+        first_map = map->next;
+    if (last_hit == map->self)
+        last_hit = 0;
+    unlock_list();
+    map->self = 0;
+    while (handlers != 0)
+        sched_yield();
+}
+
+/* fork. A child has the list of its parent, and no other thread. */
+
+static atomic_int process; /* 0: not asked for yet */
+
+static void reset_in_child(void)
+{
+    handlers = 0;
+    process = 0;
+    unlock_list();
+}
+
+static int atfork_error;
+
+static void prepare_once(void)
+{
+    page_size = get_page_size();
+    atfork_error = pthread_atfork(lock_list, unlock_list, reset_in_child);
+}
+
+int mf_guard_prepare(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    int error = WITHOUT_GUARD ? 0 : pthread_once(&once, prepare_once);
+
+    return error != 0 ? error : atfork_error;
+}
+
+/* It is here because the child has to forget what it was told. */
+int mf_process(void)
+{
+    int known = process;
+
+    if (known != 0)
+        return known;
+    known = (int)getpid();
+    if (mf_guard_prepare() == 0 && !WITHOUT_GUARD)
+        process = known;
+    return known;
+}
+
+/* The page. */
+
+/* si_code tells on Linux: a fault is one. macOS says the same of a signal that was sent, and of a
+ * write to what is read-only (XNU: sendsig, ux_exception). There a page that can be read is not
+ * missing, whoever says so. */
+#if defined(__APPLE__) || defined(UNTRUSTED_CODES)
+enum { CODES_TELL = 0 };
+#else
+enum { CODES_TELL = 1 };
+#endif
+
+/* Policy: where codes do not tell, so many faults in pages that can be read are taken for those of
+ * threads that came too late, since a page was last replaced. After that they are passed on. So a
+ * thread is not sent back for ever to a write that cannot succeed. */
+enum { MAX_RETRIES = 1000 };
+static mf_word retries;
+
+/* Whether an address is in one of the whole pages of a map. */
+static int contains(const mf_mapping *map, uintptr_t address)
+{
+    return address - (uintptr_t)map->base < mf_round_up(map->length, page_size);
+}
+
+static int can_read(const char *page)
+{
+#if defined(__APPLE__)
+    char byte;
+    mach_vm_size_t done = 0;
+
+    return mach_vm_read_overwrite(mach_task_self(), (mach_vm_address_t)page, 1,
+                                  (mach_vm_address_t)&byte, &done) == KERN_SUCCESS &&
+           done == 1;
+#elif defined(__linux__)
+    char byte;
+    struct iovec from = {(void *)(uintptr_t)page, 1}, to = {&byte, 1};
+
+    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
+#else
+    (void)page;
+    return 0;
+#endif
+}
+
+/* Puts a copy in the place of a page that can be read and not be written. A full disk has such
+ * pages, where a file has holes or the file system writes to another place. The system copies,
+ * since it minds no fault. */
+static int replace_with_copy(char *page)
+{
+#ifdef __linux__
+    struct iovec from = {page, page_size}, to = {NULL, page_size};
+
+    if (!can_read(page))
+        return 0;
+    to.iov_base =
+        mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (to.iov_base == MAP_FAILED)
+        return 0;
+    if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)page_size &&
+        mremap(to.iov_base, page_size, page_size, MREMAP_MAYMOVE | MREMAP_FIXED, page) == page)
+        return 1;
+    munmap(to.iov_base, page_size);
+#else
+    (void)page;
+#endif
+    return 0;
+}
+
+/* Replaces the page that an address is in by one of ours, if that is in a map of ours: by a copy
+ * if it can be read, or by zeros. Read-only maps stay that. */
+static int replace_page(uintptr_t address)
+{
+    mf_mapping *map;
+    char *page;
+    size_t start;
+    int access;
+
+    handlers++;
+    map = map_at(last_hit);
+    if (map == NULL || !contains(map, address))
+        for (map = map_at(first_map); map != NULL && !contains(map, address);
+             map = map_at(map->next))
+            ;
+    if (map == NULL) {
+        handlers--;
+        return 0;
+    }
+    start = (address - (uintptr_t)map->base) / page_size * page_size;
+    page = map->base + start;
+    access = map->access;
+    if (!CODES_TELL) {
+        if (can_read(page)) {
+            /* Another thread may have replaced it just now: the access is made again. */
+            int again = start >= map->lost_from && start < map->lost_to &&
+                        mf_add(&retries, 1) < MAX_RETRIES;
+
+            handlers--;
+            return again;
+        }
+        retries = 0;
+    }
+    last_hit = map->self;
+    mf_mark_lost(map, start, page_size); /* first: who sees the zeros can see the mark */
+    handlers--; /* before the system is asked, which may take its time */
+    if (access != MF_READ && replace_with_copy(page))
+        return 1;
+    return mmap(page, page_size, protection_of(access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+                0) == page;
+}
+
+/* The signal. */
+
+/* Who got SIGBUS before. Somebody may take it after the guard, and give it back to the handler that
+ * he found there when he raises it anew: faulthandler does. So each time that the guard is put on
+ * top of somebody it is another handler, which knows its own predecessor. */
+enum { LEVELS = 4 }; /* policy: past so many of them mf_guard says EAGAIN */
+static struct sigaction predecessors[LEVELS];
+
+/* Whether a page could not be had. Otherwise somebody sent the signal, or an address was
+ * misaligned. */
+static int is_missing_page(const siginfo_t *info)
+{
+#ifdef BUS_MCEERR_AR
+    /* Broken memory that somebody used is one. A mere report of some (BUS_MCEERR_AO) is not. */
+    return info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR ||
+           info->si_code == BUS_MCEERR_AR;
+#else
+    return info->si_addr != NULL;
+#endif
+}
+
+/* Whether the interrupted instruction raised the signal. Then it will again, and nobody can have it
+ * ignored. */
+static int is_synchronous(const siginfo_t *info)
+{
+#ifdef BUS_MCEERR_AO
+    /* sigaction(2): what users send is not positive. */
+    return info->si_code > 0 && info->si_code != BUS_MCEERR_AO;
+#else
+    return info->si_addr != NULL;
+#endif
+}
+
+/* These two are no handlers, whatever SA_SIGINFO says. */
+static int is_default(const struct sigaction *action)
+{
+    return action->sa_handler == SIG_DFL;
+}
+
+static int is_ignored(const struct sigaction *action)
+{
+    return action->sa_handler == SIG_IGN;
+}
+
+/* Acts as the system or the predecessor would have, had there been no guard. */
+static void pass_on(struct sigaction *predecessor, int number, siginfo_t *info, void *context)
+{
+    static const struct sigaction by_default = {.sa_handler = SIG_DFL};
+    struct sigaction to = *predecessor;
+#ifdef __OpenBSD__
+    sigset_t mask = ((ucontext_t *)context)->sc_mask;
+#else
+    sigset_t mask = ((ucontext_t *)context)->uc_sigmask;
+#endif
+    int other;
+
+    if ((to.sa_flags & (int)SA_RESETHAND) != 0)
+        *predecessor = by_default;
+    if (is_ignored(&to) && !is_synchronous(info))
+        return;
+    if (is_ignored(&to) || is_default(&to)) {
+        sigaction(number, &by_default, NULL);
+        if (!is_synchronous(info))
+            raise(number); /* blocked until the handler returns */
+        return;
+    }
+    for (other = 1; other < NSIG; other++)
+        if (sigismember(&to.sa_mask, other) == 1 ||
+            (other == number && !(to.sa_flags & SA_NODEFER)))
+            sigaddset(&mask, other);
+    pthread_sigmask(SIG_SETMASK, &mask, NULL); /* until the handler returns */
+    if (to.sa_flags & SA_SIGINFO)
+        to.sa_sigaction(number, info, context);
+    else
+        to.sa_handler(number);
+}
+
+static void on_fault(int level, int number, siginfo_t *info, void *context)
+{
+    int error = errno;
+
+    if (!is_missing_page(info) || !replace_page((uintptr_t)info->si_addr))
+        pass_on(&predecessors[level], number, info, context);
+    errno = error;
+}
+
+#define LEVEL(n)                                                         \
+    static void on_fault_##n(int number, siginfo_t *info, void *context) \
+    {                                                                    \
+        on_fault(n, number, info, context);                              \
+    }
+LEVEL(0)
+LEVEL(1)
+LEVEL(2)
+LEVEL(3)
+
+static void (*const on_faults[LEVELS])(int, siginfo_t *, void *) = {on_fault_0, on_fault_1,
+                                                                    on_fault_2, on_fault_3};
+
+/* The level of an action, or -1 when it is not the guard's. */
+static int level_of(const struct sigaction *action)
+{
+    int level = LEVELS - 1;
+
+    while (level >= 0 &&
+           !(action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_faults[level]))
+        level--;
+    return level;
+}
+
+static int same_handler(const struct sigaction *one, const struct sigaction *other)
+{
+    if ((one->sa_flags & SA_SIGINFO) != (other->sa_flags & SA_SIGINFO))
+        return 0;
+    return one->sa_flags & SA_SIGINFO ? one->sa_sigaction == other->sa_sigaction
+                                      : one->sa_handler == other->sa_handler;
+}
+
+int mf_guarded(void)
+{
+    struct sigaction now;
+
+    return sigaction(SIGBUS, NULL, &now) == 0 && level_of(&now) >= 0;
+}
+
+int mf_guard(void)
+{
+    static int levels; /* of those that were used */
+    struct sigaction now, ours = {0};
+    int level, error = mf_guard_prepare();
+
+    if (error != 0)
+        return error;
+    lock_list();
+    if (sigaction(SIGBUS, NULL, &now) != 0)
+        error = errno;
+    if (error == 0 && level_of(&now) < 0) {
+        for (level = 0; level < levels && !same_handler(&predecessors[level], &now); level++)
+            ;
+        if (level == LEVELS) {
+            error = EAGAIN;
+        } else {
+            predecessors[level] = now;
+            ours.sa_sigaction = on_faults[level];
+            ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+            /* What is sent interrupts a system call if it would have without us. */
+            ours.sa_flags |= is_ignored(&now) ? SA_RESTART : now.sa_flags & SA_RESTART;
+            /* Who jumps out of a handler of his must not jump out of this one. */
+            sigfillset(&ours.sa_mask);
+            if (sigaction(SIGBUS, &ours, NULL) != 0)
+                error = errno;
+            else if (level == levels)
+                levels++;
+        }
+    }
+    unlock_list();
+    return error;
+}
+
+/* Under the guard nothing fails here. */
+
+int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step,
+            size_t count)
+{
+    (void)map;
+    mf_move(to, to_step, from, from_step, count);
+    return 0;
+}
+
+int mf_search(mf_mapping *map, mf_searcher *search, const void *haystack, size_t length,
+              const void *needle, size_t needle_length, size_t *end, int64_t *out)
+{
+    (void)map;
+    *out = search(haystack, length, needle, needle_length, end);
+    return 0;
+}
