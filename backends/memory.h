@@ -59,7 +59,7 @@ typedef struct {
     PyObject *name;
     mf_file file;
     mf_section section;
-    int descriptor;  /* on the same file, for fileno() on Windows; -1: none was asked for yet */
+    SHARED(int) descriptor; /* on the same file, for fileno() on Windows; -1: none was asked for yet */
     mf_word users;   /* the owner while it is open, and calls under way: the last one gives the handles back */
     mf_word views;   /* open ones */
     Map *maps;       /* those that are there */
