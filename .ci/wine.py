@@ -95,6 +95,20 @@ def install() -> None:
             for old in packages.glob("mappedfile*"):
                 shutil.rmtree(old)
             pip("install", "--target", packages, *wheels_for(version), wheel)
+            lend_tests(version)
+
+
+def lend_tests(version: str) -> None:
+    """Give a Windows Python what CPython's tests of mmap need, out of this system's Python of that version."""
+    code = "import test; print(test.__path__[0])"
+    own = subprocess.run([f"python{version}", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    for name in ("__init__.py", "support", "test_mmap.py"):
+        source, target = Path(own, name), windows_python(version) / "Lib" / "test" / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        else:
+            made(target.parent)
+            shutil.copy(source, target)
 
 
 def build_wheel(folder: Path) -> Path:

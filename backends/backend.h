@@ -38,6 +38,9 @@ struct mf_mapping {
     mf_word length;     /* bytes, as they were asked for: the system maps whole pages */
     size_t reserved;    /* bytes of address space from base on that are to be its own: what mf_extend can make it. 0: no more
                          * than it needs. Set before mf_map */
+    int chosen;         /* flags and protection, set before mf_map, are what mmap is told; 0: what access comes to (POSIX) */
+    int flags;
+    int protection;
     uintptr_t self;     /* the address of this struct, while it is on the guard's list */
     mf_file *file;
     mf_copier *copier;  /* NULL: memcpy will do, since the guard lets nothing fail (POSIX) */
@@ -59,7 +62,8 @@ enum {
 enum {
     MF_EXISTING = 0, /* it must exist */
     MF_EMPTIED = 1,  /* it is created, or cut to no bytes */
-    MF_NEW = 2       /* it is created and must not exist */
+    MF_NEW = 2,      /* it is created and must not exist */
+    MF_DEVICE = 3    /* it exists, and may be a device (mf_duplicate, POSIX) */
 };
 
 /* What the system is like. page_size and granularity are in bytes; the offset of a map is a multiple of granularity. */
@@ -71,6 +75,7 @@ typedef struct {
     int too_large;     /* the code for "no room in the address space" */
     int over_quota;    /* the code that mf_allow_locked may help against; -1 where there is none */
     int bad_address;   /* the code for "a page of this range cannot be had"; -1 where no call says so */
+    int invalid;       /* the code for "that makes no sense" */
     int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
     int can_reserve;          /* maps can have address space behind them, for mf_extend */
     int has_sections;         /* maps are made from a section, not from the file itself */
@@ -84,7 +89,7 @@ void mf_query_system(mf_system *out);
 int mf_open(const mf_char *path, int access, int found, mf_file *out);
 
 /* Duplicates a handle of the caller's (a regular file's, open for what access needs), not inherited either. MF_EMPTIED cuts the
- * file to no bytes. */
+ * file to no bytes. The size of a device is -1. */
 int mf_duplicate(intptr_t handle, int access, int found, mf_file *out);
 
 /* Makes a new file that has its name only once it is published: until then it has none, or a temporary one, which is left in
@@ -110,6 +115,10 @@ int mf_set_size(const mf_file *file, int64_t size);
 /* Makes a section of the whole file. */
 int mf_open_section(const mf_file *file, int access, mf_section *out);
 
+/* Makes a section of size bytes of memory that no file has, when the handle of the file is -1; or of the whole file. With a tag, which
+ * may be NULL, others find it by that name, and if they have made it, it is that one, and its size -1 (Windows). POSIX does nothing. */
+int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag, mf_section *out);
+
 /* A growth, and how far it has come: mf_grow is called again after a signal. */
 typedef struct {
     int64_t size;    /* of the file before, in bytes */
@@ -124,7 +133,7 @@ typedef struct {
  * anything else the file is as it was, but Windows may know it as one with holes. */
 int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out);
 
-/* Maps a range, which lies inside the section and is not empty. What out->reserved says is set aside with it. POSIX maps it all: a
+/* Maps a range, which lies inside the section and is not empty; memory of its own when the handle of the file is -1. What out->reserved says is set aside with it. POSIX maps it all: a
  * map may reach beyond the end of the file, and works there once the file is longer. The struct is not mapped already, and it
  * and its file's stay where they are until mf_unmap: the fault guard goes by them. */
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out);
@@ -181,9 +190,23 @@ enum {
     MF_POPULATE_WRITE = 10
 };
 
+/* What mf_madvise takes for a hint that the system has no number for. */
+enum { MF_NO_ADVICE = -1 };
+
 /* Tells the system how whole pages of a map will be used. A kind that it does not know is ENOTSUP or ERROR_NOT_SUPPORTED;
  * length 0 asks for nothing but that, wherever base is. */
 int mf_advise(char *base, size_t length, int kind);
+
+/* The same by the system's own number for it, whatever it does. Windows has none: it is a kind of mf_advise, and one that it
+ * cannot do does nothing. */
+int mf_madvise(char *base, size_t length, int advice);
+
+/* Gives memory without a file a name, where the system shows one: Linux. */
+int mf_set_name(char *base, size_t length, const char *name);
+
+/* Tells the names that the header of mmap has, and their values, one for each number from 0 on. Returns 0 past the last one.
+ * Windows has no such header: these are what has a meaning there too. */
+int mf_constant(int number, const char **name, int *value);
 
 /* Keeps whole pages of a map in memory, until they are unlocked or unmapped; and no longer. Locks do not nest, and to unlock
  * what is not locked is no error. */
@@ -227,6 +250,7 @@ typedef struct {
     int (*get_size)(const mf_file *file, int64_t *out);
     int (*set_size)(const mf_file *file, int64_t size);
     int (*open_section)(const mf_file *file, int access, mf_section *out);
+    int (*open_memory)(const mf_file *file, int access, int64_t size, const mf_char *tag, mf_section *out);
     int (*grow)(const mf_file *file, mf_growth *growth, mf_section *out);
     int (*map)(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out);
     int (*remap)(mf_mapping *map, size_t grown);
@@ -242,6 +266,8 @@ typedef struct {
     mf_searcher *rfind;
     mf_searcher *count;
     int (*advise)(char *base, size_t length, int kind);
+    int (*madvise)(char *base, size_t length, int advice);
+    int (*set_name)(char *base, size_t length, const char *name);
     int (*lock)(char *base, size_t length);
     int (*unlock)(char *base, size_t length);
     int (*allow_locked)(size_t more);

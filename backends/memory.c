@@ -164,6 +164,9 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
     map->offset = offset - (int64_t)slack;
     map->slack = slack;
     map->map.reserved = reserve;
+    map->map.chosen = file->chosen;
+    map->map.flags = file->flags;
+    map->map.protection = file->protection;
     *error = file->state->call.map(&file->file, section, file->access, map->offset, slack + (size_t)length, &map->map);
     if (*error != 0) {
         Py_DECREF((PyObject *)map);
@@ -356,9 +359,14 @@ typedef struct {
 int export(State *state, Map *map, char *start, int64_t length, int readonly, Py_buffer *view, int flags)
 {
     static char nothing[1];
-    Buffer *buffer = PyObject_New(Buffer, state->buffer_type);
-    int failed;
+    Buffer *buffer = state->spare;
 
+    if (buffer != NULL) {
+        state->spare = NULL;
+        PyObject_Init((PyObject *)buffer, state->buffer_type);
+    } else {
+        buffer = PyObject_New(Buffer, state->buffer_type);
+    }
     if (buffer == NULL)
         return -1;
     buffer->map = map;
@@ -370,9 +378,19 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
         tally(&map->users, 1);
         tally(&map->buffers, 1);
     }
-    failed = PyBuffer_FillInfo(view, (PyObject *)buffer, buffer->start, buffer->length, readonly, flags);
-    Py_DECREF((PyObject *)buffer);
-    return failed;
+    /* PyBuffer_FillInfo, which is no inline function; whether it may be written to was looked at. */
+    view->buf = buffer->start;
+    view->obj = (PyObject *)buffer;
+    view->len = buffer->length;
+    view->itemsize = 1;
+    view->readonly = readonly;
+    view->ndim = 1;
+    view->format = (flags & PyBUF_FORMAT) == PyBUF_FORMAT ? "B" : NULL;
+    view->shape = (flags & PyBUF_ND) == PyBUF_ND ? &view->len : NULL;
+    view->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? &view->itemsize : NULL;
+    view->suboffsets = NULL;
+    view->internal = NULL;
+    return 0;
 }
 
 static int buffer_get(PyObject *object, Py_buffer *view, int flags)
@@ -393,9 +411,16 @@ static void buffer_dealloc(PyObject *object)
         error = map_release(map);
         if (error != 0)
             report(map->file, error, "unmap", (PyObject *)type);
+#if !defined(Py_GIL_DISABLED) && !defined(__SANITIZE_ADDRESS__)
+        if (map->file->state->spare == NULL) {
+            map->file->state->spare = object; /* the next one needs no memory then */
+            object = NULL;
+        }
+#endif
         Py_DECREF((PyObject *)map);
     }
-    PyObject_Free(object);
+    if (object != NULL)
+        PyObject_Free(object);
     Py_DECREF(type);
 }
 
@@ -660,16 +685,20 @@ static int execute(PyObject *module)
         {&state->file_type, &file_spec}, {&state->map_type, &map_spec},       {&state->buffer_type, &buffer_spec},
         {&state->use_type, &use_spec},   {&state->window_type, &window_spec}, {&state->iterator_type, &iterator_spec},
         {&state->stream_type, &stream_spec},
+        {&state->mmap_type, &mmap_spec},
     };
     size_t i;
 
     for (i = 0; i < sizeof all / sizeof all[0]; i++) {
-        *all[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, all[i].spec, NULL);
+        PyObject *base = all[i].spec == &mmap_spec ? (PyObject *)state->window_type : NULL;
+
+        *all[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, all[i].spec, base);
         if (*all[i].type == NULL)
             return -1;
     }
     if (PyModule_AddType(module, state->window_type) < 0 || PyModule_AddType(module, state->buffer_type) < 0 ||
         PyModule_AddType(module, state->stream_type) < 0 ||
+        PyModule_AddType(module, state->mmap_type) < 0 ||
         PyModule_AddIntMacro(module, GUARD_PENDING) < 0 || PyModule_AddIntMacro(module, GUARD_WANTED) < 0 ||
         PyModule_AddIntMacro(module, GUARD_REFUSED) < 0 || PyModule_AddIntMacro(module, MF_READ) < 0 ||
         PyModule_AddIntMacro(module, MF_WRITE) < 0 || PyModule_AddIntMacro(module, MF_COPY) < 0 ||
@@ -690,6 +719,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->window_type);
     Py_VISIT(state->iterator_type);
     Py_VISIT(state->stream_type);
+    Py_VISIT(state->mmap_type);
     Py_VISIT(state->os_error);
     Py_VISIT(state->mapping_fault);
     Py_VISIT(state->lock_error);
@@ -709,6 +739,10 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->iterator_type);
     Py_CLEAR(state->stream_type);
+    if (state->spare != NULL)
+        PyObject_Free(state->spare);
+    state->spare = NULL;
+    Py_CLEAR(state->mmap_type);
     Py_CLEAR(state->os_error);
     Py_CLEAR(state->mapping_fault);
     Py_CLEAR(state->lock_error);

@@ -4,6 +4,7 @@
  *   storage.c  a file's size: open, grow, shrink, refresh, close
  *   window.c   Window: index, slice, search, buffer, flush; MappedFile and View are its two kinds
  *   stream.c   Stream: a window's bytes read and written in turn, as a file's are
+ *   mmap.c     Mmap: a window with a position, which says and does what the standard library's mmap does
  *
  * Every object is right whenever Python code can run: a change is prepared aside, and put in place without a call
  * between that could run any. Without a GIL the lock of the file does what the GIL does otherwise. */
@@ -40,11 +41,12 @@
 
 typedef struct {
     mf_table call; /* the backend */
-    PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type, *stream_type;
+    PyTypeObject *file_type, *map_type, *buffer_type, *use_type, *window_type, *iterator_type, *stream_type, *mmap_type;
     PyObject *os_error, *mapping_fault, *lock_error, *alive_error; /* build exceptions: _errors.py */
     PyObject *close_descriptor; /* os.close: descriptors are the C library's that Python uses, which may not be ours */
     SHARED(int) guard; /* what the fault guard is to be: see GUARD_PENDING */
     MUTEX              /* for those that open one object at once */
+    void *spare;       /* a Buffer that has gone, for the next one; with the GIL alone */
 } State;
 
 /* The guard is put in place with the first map, and on top again with each map of a whole file; or never. */
@@ -65,6 +67,7 @@ typedef struct {
     Map *maps;       /* those that are there */
     int access;
     int sparse;
+    int chosen, flags, protection; /* what every map of it is told: mf_mapping */
     size_t reserve;        /* bytes of address space for the map of the whole file */
     SHARED(int) locked;    /* the process that locked that map, or 0: a forked child inherits no lock */
     SHARED(unsigned long) changer; /* the thread that changes the size, or 0 */
@@ -103,7 +106,8 @@ typedef struct {
     int64_t offset;          /* in the file */
     SHARED(PyObject *) mode; /* of a whole file */
     PyObject *weakrefs;
-    SHARED(char) whole;      /* a MappedFile */
+    SHARED(char) whole;      /* a MappedFile, or an Mmap: it has the file */
+    char mmap;               /* an Mmap: its errors are those of the standard library's */
     SHARED(char) open;
     SHARED(char) owns;       /* it is counted among the users of the map */
 } Window;
@@ -160,7 +164,7 @@ static inline int is_whole(const Map *map)
 
 /* memory.c */
 
-extern PyType_Spec file_spec, map_spec, buffer_spec, use_spec, window_spec, iterator_spec, stream_spec;
+extern PyType_Spec file_spec, map_spec, buffer_spec, use_spec, window_spec, iterator_spec, stream_spec, mmap_spec;
 
 /* These raise, and return NULL. The first does nothing else if an exception is set already. */
 PyObject *raise_os_error(File *file, int code, const char *doing);
@@ -233,6 +237,8 @@ int window_map(Window *self);
 
 /* Has the file reach at least to size: it grows, and what others made longer is taken note of. Or raises and returns -1. */
 int window_reach(Window *self, int64_t size);
+/* Sets the size of the file, in bytes; or raises and returns -1. */
+int window_set_size(Window *self, int64_t new);
 
 /* Raises io.UnsupportedOperation with this text, which it lets go. */
 void raise_unsupported(PyObject *why);
@@ -240,6 +246,15 @@ void raise_unsupported(PyObject *why);
 /* stream.c */
 
 PyObject *window_stream(PyObject *self, PyObject *const *args, Py_ssize_t n);
+/* Waits until nobody else changes the size, and keeps others from it; the file stays open meanwhile. Or raises, and returns -1. */
+int begin_change(Window *self);
+void end_change(Window *self);
+
+/* Has a map made longer or shorter, wherever it is then, if the system can and nobody else uses it. Called with the lock. */
+int move(Window *self, Map *map, int64_t length);
+
+/* Puts a map in the place of the one there is. Called with the lock. */
+void put_in_place(Window *self, Map *map);
 
 /* window.c */
 
@@ -259,6 +274,28 @@ const char *kind_of(const Window *self);
 
 /* Raises that bytes of the file are gone: which, if its map knows. */
 PyObject *raise_faulted(Window *self);
+
+/* Sorts the arguments of a fast call by name: known names them, and so many can be given by place. What was not given is NULL. */
+int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place, PyObject **out,
+                 PyObject *const *args, Py_ssize_t n, PyObject *names);
+
+/* Has the window ready for a look at its bytes, and takes the lock; or raises and returns -1. */
+int look(Window *self);
+
+/* Raises MappingFault if what was just done with a range met bytes that are gone: failed is the backend's code. */
+int judge(const Map *map, int failed, int64_t first, int64_t count);
+
+typedef enum { FIND, RFIND, COUNT } Search;
+
+/* Searches for what args has first, from its second on, or else from first on. */
+PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyObject *const *args, Py_ssize_t n);
+
+/* Flushes a range, which is not empty, of a window that can be written to. */
+PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable);
+
+PyObject *window_subscript(PyObject *object, PyObject *key);
+int window_assign(PyObject *object, PyObject *key, PyObject *value);
+void window_dealloc(PyObject *object);
 
 /* Returns the map of a window as one that the caller uses; *length is how much of it is the window's. NULL: an exception is set, or
  * there is none because the window is empty, and *length is 0. */

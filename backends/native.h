@@ -23,6 +23,16 @@ typedef _Atomic(uintptr_t) mf_word;
 
 #include "backend.h"
 
+/* What the header of mmap calls things, for who has no such header. */
+#ifdef _WIN32
+enum { MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_ANONYMOUS = 32 };
+enum { PROT_READ = 1, PROT_WRITE = 2, PROT_EXEC = 4 };
+enum { MS_ASYNC = 1, MS_INVALIDATE = 2, MS_SYNC = 4 };
+enum { MADV_NORMAL = MF_NORMAL, MADV_RANDOM = MF_RANDOM, MADV_SEQUENTIAL = MF_SEQUENTIAL, MADV_WILLNEED = MF_WILLNEED };
+#else
+#include <sys/mman.h>
+#endif
+
 /* Adds to a word, as one step, and returns what it is then. */
 static inline uintptr_t mf_add(mf_word *word, intptr_t by)
 {

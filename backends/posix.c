@@ -12,6 +12,7 @@
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #elif defined(__APPLE__)
@@ -20,6 +21,11 @@
 #elif defined(__FreeBSD__)
 #include <sys/disk.h>
 #include <sys/ioctl.h>
+#endif
+
+#if defined(__linux__) && !defined(PR_SET_VMA)
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
 #endif
 
 void mf_query_system(mf_system *out)
@@ -31,6 +37,7 @@ void mf_query_system(mf_system *out)
     out->too_large = ENOMEM;
     out->over_quota = -1;
     out->bad_address = EFAULT;
+    out->invalid = EINVAL;
     out->can_reserve = 1;
     out->has_sections = 0;
     out->guard_covers_all = 1;
@@ -111,11 +118,12 @@ static int try_page(int fd)
 }
 
 /* What is known of a file that was just opened. */
-enum { MAY_HAVE_BYTES, IS_EMPTY, IS_TO_BE_CUT };
+enum { MAY_HAVE_BYTES, IS_EMPTY, IS_TO_BE_CUT, MAY_BE_ANY };
 
 /* Fills in out from a descriptor of ours; or closes it. */
 static int take(int fd, int known, mf_file *out)
 {
+    int may_have_bytes = known == MAY_HAVE_BYTES || known == MAY_BE_ANY;
     struct stat status;
     int64_t size = 0;
     int error = 0, device = 0;
@@ -127,12 +135,15 @@ static int take(int fd, int known, mf_file *out)
     } else if (S_ISREG(status.st_mode)) {
         if (known == IS_TO_BE_CUT && ftruncate(fd, 0) != 0)
             error = errno;
-        size = known == MAY_HAVE_BYTES ? status.st_size : 0;
-        if (known == MAY_HAVE_BYTES && status.st_blocks == 0)
+        size = may_have_bytes ? status.st_size : 0;
+        if (may_have_bytes && status.st_blocks == 0)
             error = try_page(fd);
     } else if (is_disk(status.st_mode) && size_of_device(fd, &size) == 0) {
         device = 1;
-        error = known == MAY_HAVE_BYTES ? 0 : ENODEV; /* nobody can */
+        error = may_have_bytes ? 0 : ENODEV; /* nobody can */
+    } else if (known == MAY_BE_ANY && S_ISCHR(status.st_mode)) {
+        device = 1;
+        size = -1; /* nobody tells */
     } else {
         error = ENODEV;
     }
@@ -256,7 +267,7 @@ int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return errno;
-    return take(fd, found == MF_EMPTIED ? IS_TO_BE_CUT : MAY_HAVE_BYTES, out);
+    return take(fd, found == MF_EMPTIED ? IS_TO_BE_CUT : found == MF_DEVICE ? MAY_BE_ANY : MAY_HAVE_BYTES, out);
 }
 
 int mf_close(mf_file *file)
@@ -417,6 +428,16 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     return mf_get_size(file, &out->size);
 }
 
+int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag, mf_section *out)
+{
+    (void)file;
+    (void)access;
+    (void)tag;
+    out->handle = -1;
+    out->size = size;
+    return 0;
+}
+
 int mf_close_section(mf_section *section)
 {
     (void)section;
@@ -431,16 +452,19 @@ static size_t extent(const mf_file *file, size_t length, size_t reserved)
 
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
 {
-    int flags = access == MF_COPY ? MAP_PRIVATE : MAP_SHARED;
+    int flags = out->chosen ? out->flags : access == MF_COPY ? MAP_PRIVATE : MAP_SHARED;
     int error = mf_guard_prepare();
     void *base;
 
     (void)section;
     if (error != 0)
         return error;
-    if (access == MF_COPY)
+    if (file->handle == -1)
+        flags |= MAP_ANONYMOUS;
+    if (access == MF_COPY && !out->chosen)
         flags |= MAP_NORESERVE; /* or Linux counts all of it as memory, written to or not: proc(5), overcommit_memory */
-    base = mmap(NULL, extent(file, length, out->reserved), protection_of(access), flags, fd_of(file), (off_t)offset);
+    base = mmap(NULL, extent(file, length, out->reserved), out->chosen ? out->protection : protection_of(access), flags,
+                fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
     mf_fill_mapping(out, file, base, length, access, NULL);
@@ -590,6 +614,233 @@ int mf_advise(char *base, size_t length, int kind)
     error = errno;
     /* EINVAL is said of pages that are locked, too; of no pages only when the kernel does not know the kind. */
     return error == EINVAL && madvise(base, 0, advice) != 0 ? ENOTSUP : error;
+}
+
+int mf_madvise(char *base, size_t length, int advice)
+{
+    return advice == MF_NO_ADVICE || madvise(base, length, advice) == 0 ? 0 : errno;
+}
+
+int mf_set_name(char *base, size_t length, const char *name)
+{
+#ifdef __linux__
+    unsigned long start = (unsigned long)(uintptr_t)base, text = (unsigned long)(uintptr_t)name;
+
+    int error = prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, text) == 0 ? 0 : errno;
+
+    /* EINVAL is said of a name that cannot be, too; of no name only where the kernel has none at all: CONFIG_ANON_VMA_NAME. */
+    return error == EINVAL && prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, 0UL) != 0 ? ENOTSUP : error;
+#else
+    (void)base;
+    (void)length;
+    (void)name;
+    return ENOTSUP;
+#endif
+}
+
+/* What the header has of all that the standard library's mmap knows by name, on one system or another. */
+static const struct {
+    const char *name;
+    int value;
+} constants[] = {
+#ifdef MADV_NORMAL
+    {"MADV_NORMAL", MADV_NORMAL},
+#endif
+#ifdef MADV_RANDOM
+    {"MADV_RANDOM", MADV_RANDOM},
+#endif
+#ifdef MADV_SEQUENTIAL
+    {"MADV_SEQUENTIAL", MADV_SEQUENTIAL},
+#endif
+#ifdef MADV_WILLNEED
+    {"MADV_WILLNEED", MADV_WILLNEED},
+#endif
+#ifdef MADV_DONTNEED
+    {"MADV_DONTNEED", MADV_DONTNEED},
+#endif
+#ifdef MADV_REMOVE
+    {"MADV_REMOVE", MADV_REMOVE},
+#endif
+#ifdef MADV_DONTFORK
+    {"MADV_DONTFORK", MADV_DONTFORK},
+#endif
+#ifdef MADV_DOFORK
+    {"MADV_DOFORK", MADV_DOFORK},
+#endif
+#ifdef MADV_HWPOISON
+    {"MADV_HWPOISON", MADV_HWPOISON},
+#endif
+#ifdef MADV_MERGEABLE
+    {"MADV_MERGEABLE", MADV_MERGEABLE},
+#endif
+#ifdef MADV_UNMERGEABLE
+    {"MADV_UNMERGEABLE", MADV_UNMERGEABLE},
+#endif
+#ifdef MADV_SOFT_OFFLINE
+    {"MADV_SOFT_OFFLINE", MADV_SOFT_OFFLINE},
+#endif
+#ifdef MADV_HUGEPAGE
+    {"MADV_HUGEPAGE", MADV_HUGEPAGE},
+#endif
+#ifdef MADV_NOHUGEPAGE
+    {"MADV_NOHUGEPAGE", MADV_NOHUGEPAGE},
+#endif
+#ifdef MADV_DONTDUMP
+    {"MADV_DONTDUMP", MADV_DONTDUMP},
+#endif
+#ifdef MADV_DODUMP
+    {"MADV_DODUMP", MADV_DODUMP},
+#endif
+#ifdef MADV_FREE
+    {"MADV_FREE", MADV_FREE},
+#endif
+#ifdef MADV_NOSYNC
+    {"MADV_NOSYNC", MADV_NOSYNC},
+#endif
+#ifdef MADV_AUTOSYNC
+    {"MADV_AUTOSYNC", MADV_AUTOSYNC},
+#endif
+#ifdef MADV_NOCORE
+    {"MADV_NOCORE", MADV_NOCORE},
+#endif
+#ifdef MADV_CORE
+    {"MADV_CORE", MADV_CORE},
+#endif
+#ifdef MADV_PROTECT
+    {"MADV_PROTECT", MADV_PROTECT},
+#endif
+#ifdef MADV_FREE_REUSABLE
+    {"MADV_FREE_REUSABLE", MADV_FREE_REUSABLE},
+#endif
+#ifdef MADV_FREE_REUSE
+    {"MADV_FREE_REUSE", MADV_FREE_REUSE},
+#endif
+#ifdef MADV_COLD
+    {"MADV_COLD", MADV_COLD},
+#endif
+#ifdef MADV_PAGEOUT
+    {"MADV_PAGEOUT", MADV_PAGEOUT},
+#endif
+#ifdef MADV_POPULATE_READ
+    {"MADV_POPULATE_READ", MADV_POPULATE_READ},
+#endif
+#ifdef MADV_POPULATE_WRITE
+    {"MADV_POPULATE_WRITE", MADV_POPULATE_WRITE},
+#endif
+#ifdef MADV_WIPEONFORK
+    {"MADV_WIPEONFORK", MADV_WIPEONFORK},
+#endif
+#ifdef MADV_KEEPONFORK
+    {"MADV_KEEPONFORK", MADV_KEEPONFORK},
+#endif
+#ifdef MADV_COLLAPSE
+    {"MADV_COLLAPSE", MADV_COLLAPSE},
+#endif
+#ifdef MAP_SHARED
+    {"MAP_SHARED", MAP_SHARED},
+#endif
+#ifdef MAP_PRIVATE
+    {"MAP_PRIVATE", MAP_PRIVATE},
+#endif
+#ifdef MAP_DENYWRITE
+    {"MAP_DENYWRITE", MAP_DENYWRITE},
+#endif
+#ifdef MAP_EXECUTABLE
+    {"MAP_EXECUTABLE", MAP_EXECUTABLE},
+#endif
+#ifdef MAP_ANONYMOUS
+    {"MAP_ANONYMOUS", MAP_ANONYMOUS},
+#endif
+#ifdef MAP_ANON
+    {"MAP_ANON", MAP_ANON},
+#endif
+#ifdef MAP_POPULATE
+    {"MAP_POPULATE", MAP_POPULATE},
+#endif
+#ifdef MAP_STACK
+    {"MAP_STACK", MAP_STACK},
+#endif
+#ifdef MAP_ALIGNED_SUPER
+    {"MAP_ALIGNED_SUPER", MAP_ALIGNED_SUPER},
+#endif
+#ifdef MAP_CONCEAL
+    {"MAP_CONCEAL", MAP_CONCEAL},
+#endif
+#ifdef MAP_NORESERVE
+    {"MAP_NORESERVE", MAP_NORESERVE},
+#endif
+#ifdef MAP_32BIT
+    {"MAP_32BIT", MAP_32BIT},
+#endif
+#ifdef MAP_GROWSDOWN
+    {"MAP_GROWSDOWN", MAP_GROWSDOWN},
+#endif
+#ifdef MAP_HUGETLB
+    {"MAP_HUGETLB", MAP_HUGETLB},
+#endif
+#ifdef MAP_LOCKED
+    {"MAP_LOCKED", MAP_LOCKED},
+#endif
+#ifdef MAP_NONBLOCK
+    {"MAP_NONBLOCK", MAP_NONBLOCK},
+#endif
+#ifdef MAP_SYNC
+    {"MAP_SYNC", MAP_SYNC},
+#endif
+#ifdef MAP_FIXED_NOREPLACE
+    {"MAP_FIXED_NOREPLACE", MAP_FIXED_NOREPLACE},
+#endif
+#ifdef MAP_HASSEMAPHORE
+    {"MAP_HASSEMAPHORE", MAP_HASSEMAPHORE},
+#endif
+#ifdef MAP_NOCACHE
+    {"MAP_NOCACHE", MAP_NOCACHE},
+#endif
+#ifdef MAP_JIT
+    {"MAP_JIT", MAP_JIT},
+#endif
+#ifdef MAP_RESILIENT_CODESIGN
+    {"MAP_RESILIENT_CODESIGN", MAP_RESILIENT_CODESIGN},
+#endif
+#ifdef MAP_RESILIENT_MEDIA
+    {"MAP_RESILIENT_MEDIA", MAP_RESILIENT_MEDIA},
+#endif
+#ifdef MAP_TRANSLATED_ALLOW_EXECUTE
+    {"MAP_TRANSLATED_ALLOW_EXECUTE", MAP_TRANSLATED_ALLOW_EXECUTE},
+#endif
+#ifdef MAP_UNIX03
+    {"MAP_UNIX03", MAP_UNIX03},
+#endif
+#ifdef MAP_TPRO
+    {"MAP_TPRO", MAP_TPRO},
+#endif
+#ifdef PROT_READ
+    {"PROT_READ", PROT_READ},
+#endif
+#ifdef PROT_WRITE
+    {"PROT_WRITE", PROT_WRITE},
+#endif
+#ifdef PROT_EXEC
+    {"PROT_EXEC", PROT_EXEC},
+#endif
+#ifdef MS_SYNC
+    {"MS_SYNC", MS_SYNC},
+#endif
+#ifdef MS_ASYNC
+    {"MS_ASYNC", MS_ASYNC},
+#endif
+#ifdef MS_INVALIDATE
+    {"MS_INVALIDATE", MS_INVALIDATE},
+#endif
+};
+
+int mf_constant(int number, const char **name, int *value)
+{
+    if (number < 0 || (size_t)number >= sizeof constants / sizeof constants[0])
+        return 0;
+    *name = constants[number].name;
+    *value = constants[number].value;
+    return 1;
 }
 
 int mf_lock(char *base, size_t length)

@@ -7,6 +7,12 @@
 
 #define MUCH_ROOM (64 << 20) /* bytes */
 
+/* How many bytes of a file of this size the window can have. */
+static int64_t reach(const Window *self, int64_t size)
+{
+    return size > self->offset ? size - self->offset : 0;
+}
+
 /* Methods of a mapped file may be called with a view. */
 static int is_no_file(Window *self)
 {
@@ -18,7 +24,7 @@ static int is_no_file(Window *self)
 
 /* Taking turns */
 
-static void end_change(Window *self)
+void end_change(Window *self)
 {
     File *file = self->file;
     PyThread_type_lock unused = NULL;
@@ -50,8 +56,7 @@ static PyThread_type_lock new_turn(void)
     return turn;
 }
 
-/* Waits until nobody else changes the size, and keeps others from it; the file stays open meanwhile. Or raises, and returns -1. */
-static int begin_change(Window *self)
+int begin_change(Window *self)
 {
     File *file = self->file;
     unsigned long me = PyThread_get_thread_ident();
@@ -256,7 +261,7 @@ static int let_go(Map *map)
     return error;
 }
 
-static void put_in_place(Window *self, Map *map)
+void put_in_place(Window *self, Map *map)
 {
     PyObject *before = (PyObject *)self->map;
 
@@ -296,8 +301,8 @@ static int remake_section(Window *self)
         if (error == 0) {
             LOCK(file);
             file->section = section;
-            if (section.size < self->length)
-                self->length = section.size; /* what others did shows after refresh(); but what is gone is gone */
+            if (reach(self, section.size) < self->length)
+                self->length = reach(self, section.size); /* what others did shows after refresh(); but what is gone is gone */
             UNLOCK(file);
         }
     }
@@ -319,7 +324,7 @@ static int map_whole(Window *self, int changing)
         LOCK(file);
         if (self->open && self->start == NULL && self->length > 0 && !has_no_section(file) &&
             (changing || (file->changer == 0 && !file->locked))) {
-            map = map_new(file, &file->section, 0, self->length, file->reserve, &error);
+            map = map_new(file, &file->section, self->offset, self->length, file->reserve, &error);
             locked = file->locked;
             if (map != NULL && !locked)
                 put_in_place(self, map);
@@ -791,8 +796,7 @@ static int lock_next(Window *self, Map *present, Map *next, int64_t length)
     return error == 0 ? 0 : -1;
 }
 
-/* Has a map made longer, wherever it is then, if the system can and nobody else uses it. */
-static int move(Window *self, Map *map, int64_t length)
+int move(Window *self, Map *map, int64_t length)
 {
     if (map->users != 1 || self->file->state->call.remap(&map->map, map->slack + (size_t)length) != 0)
         return 0;
@@ -805,7 +809,7 @@ static int move(Window *self, Map *map, int64_t length)
 static Map *next_map(Window *self, Map *present, const mf_section *section, Map *spare, int *error)
 {
     File *file = self->file;
-    int64_t length = section->size;
+    int64_t length = reach(self, section->size);
     Map *next;
 
     *error = 0;
@@ -816,7 +820,7 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
     else if (present != NULL && present->map.lost_to == 0 && (length <= map_room(present) || move(self, present, length)))
         next = (Map *)Py_NewRef((PyObject *)present);
     else
-        next = map_new(file, section, 0, length, file->reserve, error);
+        next = map_new(file, section, self->offset, length, file->reserve, error);
     if (next == NULL) {
         *error = *error != 0 ? *error : -1;
         return NULL;
@@ -846,13 +850,13 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
         tally(&present->users, 1); /* another thread may close the file meanwhile */
     UNLOCK(file);
     if (error == 0 && next != NULL && is_locked(file))
-        error = lock_next(self, present, next, section->size);
+        error = lock_next(self, present, next, reach(self, section->size));
     LOCK(file);
     closed = !self->open;
     if (error == 0 && !closed) {
         old = file->section;
         file->section = *section;
-        self->length = section->size;
+        self->length = reach(self, section->size);
         if (next != NULL && next != present) {
             put_in_place(self, (Map *)Py_NewRef((PyObject *)next));
             tally(&next->users, 1);
@@ -905,10 +909,10 @@ static int grow(Window *self, int64_t old, int64_t new)
     /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room comes first. */
     if (system->has_sections && system->can_reserve) {
         LOCK(file);
-        if (self->owns && new > map_room(self->map) && !has_no_section(file) && (uint64_t)new <= PTRDIFF_MAX) {
+        if (self->owns && reach(self, new) > map_room(self->map) && !has_no_section(file) && (uint64_t)new <= PTRDIFF_MAX) {
             size_t room = (size_t)new > file->reserve ? (size_t)new : file->reserve;
 
-            spare = map_new(file, &file->section, 0, self->length, room, &error);
+            spare = map_new(file, &file->section, self->offset, self->length, room, &error);
             error = spare == NULL && error == 0 ? -1 : error;
         }
         UNLOCK(file);
@@ -927,7 +931,7 @@ static int grow(Window *self, int64_t old, int64_t new)
             LOCK(file);
             before = file->section;
             file->section = section;
-            self->length = section.size;
+            self->length = reach(self, section.size);
             present = take_map(self);
             UNLOCK(file);
             let_go(present);
@@ -959,8 +963,8 @@ static int shrink(Window *self, int64_t new)
         busy = map != NULL ? map->users != 1 || file->file.maps != 1 : file->file.maps != 0;
     }
     if (!busy) {
-        if (new < before)
-            self->length = new; /* from here on no view is made of what goes */
+        if (reach(self, new) < before)
+            self->length = reach(self, new); /* from here on no view is made of what goes */
         map = take_map(self);
         section = file->section;
         file->section.handle = -1; /* Windows cuts no file that has one */
@@ -981,10 +985,9 @@ static int shrink(Window *self, int64_t new)
     if (error == 0)
         CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
     LOCK(file);
-    if (error != 0)
-        self->length = before;
-    else
-        self->length = file->section.size = new;
+    if (error == 0)
+        file->section.size = new;
+    self->length = error == 0 ? reach(self, new) : before;
     UNLOCK(file);
     return error;
 }
@@ -1012,32 +1015,81 @@ static int take_note(Window *self)
     return error;
 }
 
+/* Whether the file can be made longer without a look at it: nothing is behind its end, and no map is of what others made it longer
+ * by. */
+static int can_just_grow(Window *self, int64_t new)
+{
+    const mf_system *system = &self->file->state->call.system;
+    int64_t old = self->file->section.size;
+
+    return !system->has_sections && self->owns && self->length == reach(self, old) && new > old &&
+           old % (int64_t)system->page_size == 0;
+}
+
+static int just_grow(Window *self, int64_t new)
+{
+    File *file = self->file;
+    mf_section section = {-1, new};
+    int64_t old = file->section.size;
+    int error;
+
+    CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
+    if (error == 0) {
+        error = adopt(self, &section, NULL);
+        if (error != 0)
+            file->state->call.set_size(&file->file, old);
+    }
+    return error;
+}
+
 PyObject *window_resize(PyObject *object, PyObject *number)
 {
     Window *self = (Window *)object;
-    File *file = self->file;
-    int64_t new, now;
-    int error;
+    int64_t new;
 
     if (is_no_file(self) || to_size(number, "size", &new) < 0)
         return NULL;
-    if (self->open && file->access != MF_WRITE) {
+    if (self->open && self->file->access != MF_WRITE) {
         raise_unsupported(PyUnicode_FromFormat(
             "a file opened in mode %R cannot be resized: open it in mode 'r+', 'w+' or 'x+'", self->mode));
         return NULL;
     }
-    if (self->open && file->file.device) {
-        raise_unsupported(PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", file->name));
+    if (self->open && self->file->file.device) {
+        raise_unsupported(PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", self->file->name));
         return NULL;
     }
+    return window_set_size(self, new) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* Has the window mapped after a change, or a failure of one; of two errors, the first is the one to tell. */
+static void map_again(Window *self)
+{
+    PyObject *kind, *value, *trace;
+
+    PyErr_Fetch(&kind, &value, &trace);
+    window_map(self);
+    if (kind != NULL) {
+        PyErr_Clear();
+        PyErr_Restore(kind, value, trace);
+    }
+}
+
+int window_set_size(Window *self, int64_t new)
+{
+    File *file = self->file;
+    int64_t now;
+    int error;
+
     if (begin_change(self) < 0)
-        return NULL;
-    if (file->file.faults != 0) {
+        return -1;
+    if (file->file.faults == 0 && self->mmap && can_just_grow(self, new)) {
+        error = just_grow(self, new);
+    } else if (file->file.faults != 0) {
         raise_faulted(self);
         error = -1;
     } else {
         error = size_now(file, &now);
-        if (error == 0 && new < now && now > self->length) {
+        if (error == 0 && new < now && now > self->length && !self->mmap) {
             PyErr_Format(PyExc_ValueError,
                          "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to %lld, and that would cut off "
                          "what they wrote: refresh() first",
@@ -1047,7 +1099,7 @@ PyObject *window_resize(PyObject *object, PyObject *number)
             error = shrink(self, new);
         } else if (error == 0 && new > now) {
             error = grow(self, now, new);
-        } else if (error == 0 && new != self->length) {
+        } else if (error == 0 && reach(self, new) != self->length) {
             error = take_note(self);
         }
     }
@@ -1056,7 +1108,9 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     end_change(self);
     if (error == 0 && !PyErr_Occurred() && is_locked(file))
         window_map(self); /* which locks it */
-    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    if (self->mmap && self->open)
+        map_again(self);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static void set_reserve(File *file, size_t reserve)
@@ -1128,7 +1182,7 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
     error = size_now(file, &now);
     if (error == 0) {
         LOCK(file);
-        differs = now != self->length || (self->owns && self->map->map.lost_to != 0);
+        differs = reach(self, now) != self->length || (self->owns && self->map->map.lost_to != 0);
         UNLOCK(file);
         if (differs)
             error = take_note(self);

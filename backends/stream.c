@@ -80,7 +80,7 @@ static int catch_up(Stream *self)
 }
 
 /* Has the stream ready, and takes its lock; or raises and returns -1. */
-static int look(Stream *self)
+static int look_at(Stream *self)
 {
     if (self->window != NULL)
         while (is_behind(self))
@@ -164,7 +164,7 @@ static PyObject *stream_read(PyObject *object, PyObject *const *args, Py_ssize_t
     Py_ssize_t count;
     int64_t there;
 
-    if (to_count("read", args, n, &count) < 0 || look(self) < 0)
+    if (to_count("read", args, n, &count) < 0 || look_at(self) < 0)
         return NULL;
     there = left(self);
     if (count >= 0 && count < there)
@@ -178,7 +178,7 @@ static PyObject *stream_peek(PyObject *object, PyObject *const *args, Py_ssize_t
     Py_ssize_t count;
     int64_t there;
 
-    if (to_count("peek", args, n, &count) < 0 || look(self) < 0)
+    if (to_count("peek", args, n, &count) < 0 || look_at(self) < 0)
         return NULL;
     if (count <= 0)
         count = PEEK;
@@ -196,7 +196,7 @@ static PyObject *stream_readinto(PyObject *object, PyObject *target)
 
     if (PyObject_GetBuffer(target, &into, PyBUF_WRITABLE) < 0)
         return PyErr_Format(PyExc_TypeError, "what to read into must be writable, contiguous and bytes-like, not %R", Py_TYPE(target));
-    if (look(self) == 0) {
+    if (look_at(self) == 0) {
         count = left(self);
         if (into.len < count)
             count = into.len;
@@ -258,7 +258,7 @@ static PyObject *next_line(Stream *self, int64_t limit)
     Map *map;
 
     for (;;) {
-        if (look(self) < 0)
+        if (look_at(self) < 0)
             return NULL;
         there = left(self);
         if (limit >= 0 && limit < there)
@@ -403,7 +403,7 @@ static PyObject *stream_write(PyObject *object, PyObject *value)
     if (to_bytes(value, &data) < 0)
         return NULL;
     for (;;) {
-        if (look(self) < 0)
+        if (look_at(self) < 0)
             goto end;
         count = left(self);
         if (count >= data.len) {
@@ -474,7 +474,7 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
         PyErr_Format(PyExc_ValueError, "what to seek from must be 0 (the start), 1 (the position) or 2 (the end), not %R", args[1]);
         return NULL;
     }
-    if (look(self) < 0)
+    if (look_at(self) < 0)
         return NULL;
     base = whence == 0 ? 0 : whence == 1 ? self->position : self->length;
     if (offset > INT64_MAX - base) {
@@ -511,7 +511,7 @@ static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssi
     Py_ssize_t size;
     int64_t to;
 
-    if (to_count("truncate", args, n, &size) < 0 || look(self) < 0)
+    if (to_count("truncate", args, n, &size) < 0 || look_at(self) < 0)
         return NULL;
     to = n == 0 || args[0] == Py_None ? self->position : size;
     if (self->window != NULL && to == self->length) {

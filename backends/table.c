@@ -14,6 +14,7 @@ void mf_fill_table(mf_table *out)
     out->get_size = mf_get_size;
     out->set_size = mf_set_size;
     out->open_section = mf_open_section;
+    out->open_memory = mf_open_memory;
     out->grow = mf_grow;
     out->map = mf_map;
     out->remap = mf_remap;
@@ -28,6 +29,8 @@ void mf_fill_table(mf_table *out)
     out->rfind = mf_rfind;
     out->count = mf_count;
     out->advise = mf_advise;
+    out->madvise = mf_madvise;
+    out->set_name = mf_set_name;
     out->lock = mf_lock;
     out->unlock = mf_unlock;
     out->allow_locked = mf_allow_locked;

@@ -10,6 +10,8 @@
 
 const char *kind_of(const Window *self)
 {
+    if (self->mmap)
+        return "mmap";
     return self->whole || self->file == NULL ? "mapped file" : "view";
 }
 
@@ -26,7 +28,9 @@ PyObject *raise_faulted(Window *self)
 
 PyObject *raise_closed(Window *self)
 {
-    if (self->file == NULL)
+    if (self->mmap)
+        PyErr_SetString(PyExc_ValueError, "mmap closed or invalid");
+    else if (self->file == NULL)
         PyErr_Format(PyExc_ValueError, "the %s was never opened", kind_of(self));
     else
         PyErr_Format(PyExc_ValueError, "the %s on %R is closed", kind_of(self), self->file->name);
@@ -35,7 +39,10 @@ PyObject *raise_closed(Window *self)
 
 static PyObject *raise_readonly(Window *self, PyObject *kind)
 {
-    PyErr_Format(kind, "the %s on %R is read-only: open the file in mode 'r+' or 'c'", kind_of(self), self->file->name);
+    if (self->mmap)
+        PyErr_SetString(kind, "mmap can't modify a readonly memory map.");
+    else
+        PyErr_Format(kind, "the %s on %R is read-only: open the file in mode 'r+' or 'c'", kind_of(self), self->file->name);
     return NULL;
 }
 
@@ -83,9 +90,8 @@ static int to_numbers(PyObject *offset, PyObject *length, int64_t *first, int64_
     return length == Py_None ? 0 : to_size(length, "length", count);
 }
 
-/* Sorts the arguments of a fast call by name: known names them, and so many can be given by place. What was not given is NULL. */
-static int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place, PyObject **out,
-                        PyObject *const *args, Py_ssize_t n, PyObject *names)
+int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place, PyObject **out,
+                 PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     Py_ssize_t i, named = names == NULL ? 0 : PyTuple_Size(names);
     int at;
@@ -176,8 +182,7 @@ int window_release(Window *self, Map *map)
     return error;
 }
 
-/* Raises MappingFault if what was just done with a range met bytes that are gone: failed is the backend's code. */
-static int judge(const Map *map, int failed, int64_t first, int64_t count)
+int judge(const Map *map, int failed, int64_t first, int64_t count)
 {
     int64_t at = map->offset + (int64_t)map->slack + first;
 
@@ -189,8 +194,7 @@ static int judge(const Map *map, int failed, int64_t first, int64_t count)
     return -1;
 }
 
-/* Has the window ready for a look at its bytes, and takes the lock; or raises and returns -1. */
-static int look(Window *self)
+int look(Window *self)
 {
     for (;;) {
         if (self->file != NULL) {
@@ -204,9 +208,11 @@ static int look(Window *self)
     }
 }
 
-static PyObject *raise_index(PyObject *key, int64_t length)
+static PyObject *raise_index(Window *self, PyObject *key, int64_t length)
 {
-    if (key != NULL) /* NULL: of an iterator, which ends there */
+    if (key != NULL && self->mmap)
+        PyErr_SetString(PyExc_IndexError, "mmap index out of range");
+    else if (key != NULL) /* NULL: of an iterator, which ends there */
         PyErr_Format(PyExc_IndexError, "index %R is out of range for %lld bytes", key, (long long)length);
     return NULL;
 }
@@ -226,7 +232,7 @@ static PyObject *get_byte(Window *self, Py_ssize_t place, PyObject *key)
         at += (Py_ssize_t)length;
     if (at < 0 || at >= length) {
         UNLOCK(self->file);
-        return raise_index(key, length);
+        return raise_index(self, key, length);
     }
     map = self->map;
     failed = copy(map, &byte, self->start + at, 1);
@@ -276,13 +282,18 @@ static PyObject *get_slice(Window *self, PyObject *key)
     return bytes;
 }
 
-static PyObject *raise_key(PyObject *key)
+static PyObject *raise_key(Window *self, PyObject *key)
 {
-    PyErr_Format(PyExc_TypeError, "indices must be integers or slices, not %R", Py_TYPE(key));
+    if (self->mmap && !self->open)
+        raise_closed(self);
+    else if (self->mmap)
+        PyErr_SetString(PyExc_TypeError, "mmap indices must be integers");
+    else
+        PyErr_Format(PyExc_TypeError, "indices must be integers or slices, not %R", Py_TYPE(key));
     return NULL;
 }
 
-static PyObject *subscript(PyObject *object, PyObject *key)
+PyObject *window_subscript(PyObject *object, PyObject *key)
 {
     Window *self = (Window *)object;
     Py_ssize_t place;
@@ -296,12 +307,12 @@ static PyObject *subscript(PyObject *object, PyObject *key)
     if (Py_IS_TYPE(key, &PySlice_Type))
         return get_slice(self, key);
     if (!PyIndex_Check(key))
-        return raise_key(key);
+        return raise_key(self, key);
     place = PyNumber_AsSsize_t(key, PyExc_IndexError);
     if (place == -1 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_IndexError) && self->open) {
             PyErr_Clear();
-            raise_index(key, self->length);
+            raise_index(self, key, self->length);
         }
         return NULL;
     }
@@ -386,14 +397,21 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
     char byte;
 
     if (!PyIndex_Check(key)) {
-        raise_key(key);
+        raise_key(self, key);
         return -1;
     }
     place = PyNumber_AsSsize_t(key, PyExc_IndexError);
     if (place == -1 && PyErr_Occurred())
         return -1;
+    if (self->mmap && (place < -self->length || place >= self->length)) {
+        raise_index(self, key, self->length);
+        return -1;
+    }
     if (!PyIndex_Check(value)) {
-        raise_byte(self, place, value);
+        if (self->mmap)
+            PyErr_SetString(PyExc_TypeError, "mmap item value must be an int");
+        else
+            raise_byte(self, place, value);
         return -1;
     }
     if (to_byte(value, &byte) < 0 || look(self) < 0)
@@ -403,7 +421,7 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
         place += (Py_ssize_t)length;
     if (place < 0 || place >= length) {
         UNLOCK(self->file);
-        raise_index(key, length);
+        raise_index(self, key, length);
         return -1;
     }
     return put(self, place, 1, &byte, 1);
@@ -412,18 +430,21 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
 static int set_slice(Window *self, PyObject *key, PyObject *value)
 {
     Py_ssize_t start, stop, step, count;
-    Py_buffer data;
+    Py_buffer data = {0};
     char *apart = NULL;
     int failed = -1;
 
     if (PySlice_Unpack(key, &start, &stop, &step) < 0)
         return -1;
-    if (!PyObject_CheckBuffer(value)) {
+    if (PyBytes_CheckExact(value)) {
+        data.buf = PyBytes_AsString(value);
+        data.len = PyBytes_Size(value);
+    } else if (!PyObject_CheckBuffer(value)) {
         PyErr_Format(PyExc_TypeError, "a slice is set to a bytes-like object, not to %R", Py_TYPE(value));
         return -1;
-    }
-    if (to_bytes(value, &data) < 0)
+    } else if (to_bytes(value, &data) < 0) {
         return -1;
+    }
     /* Bytes that are in a map themselves, this one perhaps, are copied in one go as memmove does, or beforehand. */
     if (step != 1 && !PyBytes_CheckExact(value)) {
         apart = PyMem_Malloc((size_t)data.len + 1);
@@ -438,7 +459,7 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
     count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
     if (data.len != count) {
         UNLOCK(self->file);
-        PyErr_Format(PyExc_ValueError, "a slice of %zd bytes cannot be set to %zd bytes", count, data.len);
+        PyErr_Format(self->mmap ? PyExc_IndexError : PyExc_ValueError, "a slice of %zd bytes cannot be set to %zd bytes", count, data.len);
     } else if (count == 0) {
         UNLOCK(self->file);
         failed = 0;
@@ -446,17 +467,22 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
         failed = put(self, start, step, apart != NULL ? apart : data.buf, count);
     }
 done:
-    PyMem_Free(apart);
-    PyBuffer_Release(&data);
+    if (apart != NULL)
+        PyMem_Free(apart);
+    if (data.obj != NULL)
+        PyBuffer_Release(&data);
     return failed;
 }
 
-static int assign(PyObject *object, PyObject *key, PyObject *value)
+int window_assign(PyObject *object, PyObject *key, PyObject *value)
 {
     Window *self = (Window *)object;
 
     if (value == NULL) {
-        PyErr_SetString(PyExc_TypeError, "the bytes of a file cannot be deleted: set them, or resize() the file");
+        if (self->mmap && !self->open)
+            raise_closed(self);
+        else
+            PyErr_SetString(PyExc_TypeError, "the bytes of a file cannot be deleted: set them, or resize() the file");
         return -1;
     }
     if (!self->open || self->file->access == MF_READ) {
@@ -559,8 +585,6 @@ PyType_Spec iterator_spec = {
 };
 
 /* Searching */
-
-typedef enum { FIND, RFIND, COUNT } Search;
 
 typedef struct {
     Search kind;
@@ -694,9 +718,9 @@ static int to_limit(PyObject *limit, int64_t *out)
     return *out == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-static PyObject *search(Window *self, Search kind, const char *name, PyObject *const *args, Py_ssize_t n)
+PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyObject *const *args, Py_ssize_t n)
 {
-    Task task = {kind, NULL, 0, 0, PY_SSIZE_T_MAX, 0, 0};
+    Task task = {kind, NULL, 0, first, PY_SSIZE_T_MAX, 0, 0};
     Py_buffer data = {0};
     char byte;
     int error;
@@ -732,17 +756,17 @@ static PyObject *search(Window *self, Search kind, const char *name, PyObject *c
 
 static PyObject *window_find(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, FIND, "find", args, n);
+    return search((Window *)self, FIND, "find", 0, args, n);
 }
 
 static PyObject *window_rfind(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, RFIND, "rfind", args, n);
+    return search((Window *)self, RFIND, "rfind", 0, args, n);
 }
 
 static PyObject *window_count(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, COUNT, "count", args, n);
+    return search((Window *)self, COUNT, "count", 0, args, n);
 }
 
 /* Raises ValueError for a place that was not found. */
@@ -757,12 +781,12 @@ static PyObject *found(PyObject *place)
 
 static PyObject *window_index(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return found(search((Window *)self, FIND, "index", args, n));
+    return found(search((Window *)self, FIND, "index", 0, args, n));
 }
 
 static PyObject *window_rindex(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return found(search((Window *)self, RFIND, "rindex", args, n));
+    return found(search((Window *)self, RFIND, "rindex", 0, args, n));
 }
 
 /* Whether the bytes from first to last, limits of the caller's, begin or end with those. */
@@ -847,7 +871,7 @@ static int contains(PyObject *object, PyObject *sub)
         if (number == NULL)
             return -1;
     }
-    place = search((Window *)object, FIND, "find", number != NULL ? &number : &sub, 1);
+    place = search((Window *)object, FIND, "find", 0, number != NULL ? &number : &sub, 1);
     Py_XDECREF(number);
     if (place == NULL)
         return -1;
@@ -917,7 +941,7 @@ static PyObject *sync_file(Window *self, int durable)
     return Py_NewRef(Py_None);
 }
 
-static PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
+PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
 {
     File *file = self->file;
     State *state = file->state;
@@ -946,8 +970,8 @@ static PyObject *flush_range(Window *self, int64_t first, int64_t count, int dur
     }
     base = pages_around(map, first, count, &size);
     at = map->offset + (base - map->map.base);
-    CALL_AGAIN(state, error, call->flush(used ? &file->file : NULL, base, size, at, durable));
-    if (error == 0 && durable && !call->system.flush_reaches_device)
+    CALL_AGAIN(state, error, call->flush(used && file->file.handle != -1 ? &file->file : NULL, base, size, at, durable));
+    if (error == 0 && durable && !call->system.flush_reaches_device && file->file.handle != -1)
         CALL_AGAIN(state, error, call->sync(&file->file, 1));
     if (error == 0 && is_lost(map, first, count, &at)) {
         raise_fault(file, at);
@@ -1146,7 +1170,7 @@ static void finalize(PyObject *object)
     PyErr_Restore(kind, value, trace);
 }
 
-static void dealloc(PyObject *object)
+void window_dealloc(PyObject *object)
 {
     Window *self = (Window *)object;
     PyTypeObject *type = Py_TYPE(object);
@@ -1243,8 +1267,8 @@ static PyMemberDef members[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_mp_subscript, subscript},
-    {Py_mp_ass_subscript, assign},
+    {Py_mp_subscript, window_subscript},
+    {Py_mp_ass_subscript, window_assign},
     {Py_sq_length, length_of},
     {Py_sq_item, item},
     {Py_sq_contains, contains},
@@ -1256,7 +1280,7 @@ static PyType_Slot slots[] = {
     {Py_tp_members, members},
     {Py_tp_init, refuse_init},
     {Py_tp_finalize, finalize},
-    {Py_tp_dealloc, dealloc},
+    {Py_tp_dealloc, window_dealloc},
     {Py_tp_doc, "Bytes of a file in memory."},
     {0, NULL},
 };

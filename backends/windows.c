@@ -145,6 +145,7 @@ void mf_query_system(mf_system *out)
     out->too_large = ERROR_NOT_ENOUGH_MEMORY;
     out->over_quota = ERROR_WORKING_SET_QUOTA;
     out->bad_address = -1;
+    out->invalid = ERROR_INVALID_PARAMETER;
     out->can_reserve = can_reserve();
     out->has_sections = 1;
     out->guard_covers_all = 0;
@@ -163,11 +164,11 @@ int mf_get_size(const mf_file *file, int64_t *out)
 }
 
 /* Size 0 asks for the file's own. A larger one than the file's makes the file longer. */
-static int make_section(const mf_file *file, DWORD protection, int64_t size, HANDLE *out)
+static int make_section(const mf_file *file, DWORD protection, int64_t size, const wchar_t *tag, HANDLE *out)
 {
     DWORD high = (DWORD)((uint64_t)size >> 32);
     DWORD low = (DWORD)((uint64_t)size & 0xFFFFFFFFu);
-    HANDLE section = CreateFileMappingW(handle_of(file->handle), NULL, protection, high, low, NULL);
+    HANDLE section = CreateFileMappingW(handle_of(file->handle), NULL, protection, high, low, tag);
 
     if (section == NULL)
         return last_error();
@@ -197,7 +198,7 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
      * when its size is what it was before, it is the section's. */
     while (error == 0 && size > 0) {
         size_before = size;
-        error = make_section(file, protection_of(access), 0, &section);
+        error = make_section(file, protection_of(access), 0, NULL, &section);
         if (error == ERROR_FILE_INVALID) /* it has been emptied */
             error = 0;
         if (error == 0)
@@ -215,6 +216,24 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     return error;
 }
 
+int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag, mf_section *out)
+{
+    static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
+    DWORD protection = file->handle == ABSENT ? PAGE_READWRITE : protections[access];
+    HANDLE section;
+    int error = file->handle == ABSENT ? 0 : mf_get_size(file, &size);
+
+    if (error == 0) {
+        SetLastError(0);
+        error = make_section(file, protection, file->handle == ABSENT ? size : 0, tag, &section);
+    }
+    if (error == 0) {
+        out->handle = (intptr_t)section;
+        out->size = file->handle == ABSENT && last_error() == ERROR_ALREADY_EXISTS ? -1 : size;
+    }
+    return error;
+}
+
 /* What a map wrote behind the end of the file, in its last page, would show once the file is longer. Through a map too: a
  * write would move the file pointer, and a duplicated handle shares that with its caller's. */
 static int clear_behind(const mf_file *file, int64_t size)
@@ -227,7 +246,7 @@ static int clear_behind(const mf_file *file, int64_t size)
 
     if (behind == 0)
         return 0;
-    error = make_section(file, PAGE_READWRITE, size, &section);
+    error = make_section(file, PAGE_READWRITE, size, NULL, &section);
     if (error != 0)
         return error;
     error = map_view(section, FILE_MAP_WRITE, size - (int64_t)length, length, &base);
@@ -256,7 +275,7 @@ int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
     if (error == 0 && !growth->allocate)
         error = make_sparse(file);
     if (error == 0)
-        error = make_section(file, PAGE_READWRITE, growth->grown, &section);
+        error = make_section(file, PAGE_READWRITE, growth->grown, NULL, &section);
     if (error == 0) {
         growth->reached = growth->grown;
         out->handle = (intptr_t)section;
@@ -545,6 +564,41 @@ int mf_advise(char *base, size_t length, int kind)
     default:
         return ERROR_NOT_SUPPORTED;
     }
+}
+
+int mf_madvise(char *base, size_t length, int advice)
+{
+    int error = mf_advise(base, length, advice);
+
+    return error == ERROR_NOT_SUPPORTED ? 0 : error;
+}
+
+int mf_set_name(char *base, size_t length, const char *name)
+{
+    (void)base;
+    (void)length;
+    (void)name;
+    return ERROR_NOT_SUPPORTED;
+}
+
+int mf_constant(int number, const char **name, int *value)
+{
+    static const struct {
+        const char *name;
+        int value;
+    } constants[] = {
+        {"MADV_NORMAL", MADV_NORMAL},     {"MADV_RANDOM", MADV_RANDOM},     {"MADV_SEQUENTIAL", MADV_SEQUENTIAL},
+        {"MADV_WILLNEED", MADV_WILLNEED}, {"MADV_DONTNEED", MF_DONTNEED},   {"MAP_SHARED", MAP_SHARED},
+        {"MAP_PRIVATE", MAP_PRIVATE},     {"MAP_ANON", MAP_ANONYMOUS},      {"MAP_ANONYMOUS", MAP_ANONYMOUS},
+        {"PROT_READ", PROT_READ},         {"PROT_WRITE", PROT_WRITE},       {"PROT_EXEC", PROT_EXEC},
+        {"MS_ASYNC", MS_ASYNC},           {"MS_INVALIDATE", MS_INVALIDATE}, {"MS_SYNC", MS_SYNC},
+    };
+
+    if (number < 0 || (size_t)number >= sizeof constants / sizeof constants[0])
+        return 0;
+    *name = constants[number].name;
+    *value = constants[number].value;
+    return 1;
 }
 
 static int lock_view(char *base, size_t length)

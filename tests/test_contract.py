@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mappedfile.contract import CLAUSES, NATIVE, STDLIB, NotHere, Subject
-from mappedfile.contract._oracle import HOLDS_IN, ORACLE_BREAKS, reason
+from mappedfile.contract import CLAUSES, LAYER, NATIVE, STDLIB, NotHere, Subject
+from mappedfile.contract._oracle import HOLDS_IN, LAYER_BREAKS, LAYER_HOLDS_IN, ORACLE_BREAKS, reason
 
 
 def cases(subjects: tuple[Subject, ...]) -> list[pytest.param]:
@@ -15,7 +15,11 @@ def cases(subjects: tuple[Subject, ...]) -> list[pytest.param]:
     for clause in CLAUSES.values():
         for subject in subjects:
             if subject.mode in clause.modes:
-                why = reason(clause.id, subject.mode, windows=sys.platform == "win32") if subject in STDLIB else None
+                why = None
+                if subject in STDLIB:
+                    why = reason(clause.id, subject.mode, windows=sys.platform == "win32")
+                elif subject in LAYER and subject.mode not in LAYER_HOLDS_IN.get(clause.id, ()):
+                    why = LAYER_BREAKS.get(clause.id)
                 marks = [pytest.mark.xfail(strict=True, reason=why)] if why else []
                 every.append(pytest.param(clause.id, subject, id=f"{clause.id}-{subject}", marks=marks))
     return every
@@ -43,9 +47,18 @@ def test_oracle(id: str, subject: Subject, folder: Path) -> None:
     run(id, subject, folder)
 
 
+# The clauses about the layer are the library's to keep, and run there.
+@pytest.mark.skipif(sys.platform == "win32", reason="where mmap has no flags, the table is another one")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("id", "subject"), [case for case in cases(LAYER) if not case.id.startswith("P")])
+def test_layer(id: str, subject: Subject, folder: Path) -> None:
+    """What mappedfile.mmap keeps of it, and where it does as mmap does, is known."""
+    run(id, subject, folder)
+
+
 def test_ids() -> None:
     """Every clause of issue 1 has its check, in the contract's order, and says what it promises."""
-    for letter, last in {"L": 11, "C": 5, "F": 8, "S": 8, "T": 2, "M": 9, "N": 3, "I": 4, "B": 6, "A": 3}.items():
+    for letter, last in {"L": 11, "C": 5, "F": 8, "S": 8, "T": 2, "M": 9, "N": 3, "I": 4, "B": 6, "A": 3, "P": 6}.items():
         expected = [f"{letter}{number}" for number in range(1, last + 1)]
         assert expected == [id for id in CLAUSES if id[0] == letter]
     assert [] == [clause.id for clause in CLAUSES.values() if not clause.says.endswith(".")]
@@ -55,3 +68,5 @@ def test_oracle_table() -> None:
     """The table of what mmap breaks names clauses that there are, in their order."""
     assert list(ORACLE_BREAKS) == [id for id in CLAUSES if id in ORACLE_BREAKS]
     assert set(HOLDS_IN) <= set(ORACLE_BREAKS)
+    assert list(LAYER_BREAKS) == [id for id in CLAUSES if id in LAYER_BREAKS]
+    assert set(LAYER_HOLDS_IN) <= set(LAYER_BREAKS)

@@ -21,6 +21,7 @@ import numpy as np
 
 import mappedfile
 from mappedfile import Advice, MappedFile, MappingFault, Mode, Residency, Stream, View, open_npy
+from mappedfile import mmap as layer
 
 
 def open_all(path: Path, descriptor: int, stream: BinaryIO, mode: Mode) -> None:
@@ -160,3 +161,25 @@ def ask(fault: MappingFault) -> None:
     assert_type(mappedfile.PAGE_SIZE, int)
     assert_type(Sub("x").first(), int)
     assert_type(Sub("x"), Sub)
+
+
+def mmap_in_its_place(descriptor: int) -> None:
+    with layer.mmap(descriptor, 0, access=layer.ACCESS_READ) as m:
+        assert_type(m, layer.mmap)
+        assert_type(m[0], int)
+        assert_type(m[0:5], bytes)
+        assert_type(m.readline(), bytes)
+        assert_type(m.find(b"a", 3), int)
+        assert_type(m.seek(0, os.SEEK_END), int)
+        for byte in m:
+            assert_type(byte, bytes)
+        memoryview(m).release()
+        m.flush(0, layer.PAGESIZE, flags=layer.MS_ASYNC)
+        m.madvise(layer.MADV_WILLNEED)
+    layer.mmap(-1, 10, None, layer.ACCESS_COPY, 0, trackfd=False).resize(20)
+    layer.mmap(-1, 10, layer.MAP_PRIVATE, layer.PROT_READ).set_name("spare")
+
+
+class Anonymous(layer.mmap):
+    def __new__(cls, size: int) -> Anonymous:
+        return super().__new__(cls, -1, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mappedfile import Advice, MappedFile, Mode, View, open_npy
+from mappedfile import Advice, MappedFile, Mode, View, mmap, open_npy
 
 MappedFile()  # error
 MappedFile("x", "bogus")  # error
@@ -64,3 +64,17 @@ def use(w: MappedFile, view: View) -> None:
     view.nope()  # error
     number: str = view.offset  # error
     what: bytes = view.data  # error
+
+
+def mmap_in_its_place(m: mmap.mmap) -> None:
+    mmap.mmap()  # error
+    mmap.mmap("path", 0)  # error
+    mmap.mmap(3, 0, 1, "tag")  # error
+    m["a"]  # error
+    m[0] = b"x"  # error
+    m.find("a")  # error
+    m.find(97)  # error
+    m.close(strict=True)  # error
+    m.write("a")  # error
+    mmap.MAP_NOPE  # error
+    line: str = m.readline()  # error

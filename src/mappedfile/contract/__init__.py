@@ -5,12 +5,12 @@ holds, raises ``Broken`` when it does not, and ``NotHere`` when this system, fil
 """
 
 from mappedfile.contract._clauses import CLAUSES, Broken, Clause, NotHere
-from mappedfile.contract._subjects import NATIVE, STDLIB, Subject
+from mappedfile.contract._subjects import LAYER, NATIVE, STDLIB, Subject
 
 # They register their clauses, in the order of the contract.
 # isort: off
-from mappedfile.contract import _lifetime, _coherence, _flush, _size, _truncation, _memory, _names, _input, _ways  # noqa: F401
+from mappedfile.contract import _lifetime, _coherence, _flush, _size, _truncation, _memory, _names, _input, _ways, _layer  # noqa: F401
 
 # isort: on
 
-__all__ = ["CLAUSES", "NATIVE", "STDLIB", "Broken", "Clause", "NotHere", "Subject"]
+__all__ = ["CLAUSES", "LAYER", "NATIVE", "STDLIB", "Broken", "Clause", "NotHere", "Subject"]

@@ -152,10 +152,10 @@ def hear() -> str:
 
 def main() -> None:
     """Run what the command line names."""
-    from mappedfile.contract._subjects import NATIVE, STDLIB
+    from mappedfile.contract._subjects import LAYER, NATIVE, STDLIB
 
     module, name, wanted, folder = sys.argv[1:]
-    (subject,) = (subject for subject in (*NATIVE, *STDLIB) if str(subject) == wanted)
+    (subject,) = (subject for subject in (*NATIVE, *STDLIB, *LAYER) if str(subject) == wanted)
     try:
         getattr(importlib.import_module(module), name)(subject, Path(folder))
     except NotHere as why:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 #: Why it breaks a clause, in every mode the clause speaks of unless ``HOLDS_IN`` says otherwise.
 ORACLE_BREAKS: dict[str, str] = {
     "L1": "`close()` raises `BufferError` while a buffer is alive, and the descriptor stays open",
@@ -43,7 +45,47 @@ ORACLE_BREAKS: dict[str, str] = {
     "A1": "the offset of a map must be a multiple of the granularity",
     "A2": "an empty file cannot be mapped; an array of Python objects is a `ValueError`",
     "A3": "a map with an array on it cannot be closed",
+    "P1": "names of flags and hints are missing on some systems and in some versions: `MAP_SHARED` on Windows, `MS_SYNC` before 3.15",
+    "P2": "the signature is another one on each system",
+    "P4": "these are the traps",
+    "P5": "before 3.15 `size()` of memory without a file is an error; Windows has no flags",
+    "P6": "before 3.13, on Windows before 3.15, there is no `trackfd`",
 }
+
+#: The version of Python from which it holds all the same, but for Windows.
+HOLDS_FROM: dict[str, tuple[int, int]] = {"P1": (3, 15), "P5": (3, 15), "P6": (3, 13)}
+
+#: What ``mappedfile.mmap`` breaks where it does what ``mmap`` does.
+LAYER_BREAKS: dict[str, str] = {
+    "L1": "each map keeps a descriptor of its own, until it is closed",
+    "L5": "`close()` is not strict, and takes no argument",
+    "L6": "a needle that is a number is a `TypeError`",
+    "L8": "no `ResourceWarning`",
+    "L10": "it has no `handle`",
+    "F5": "each map keeps what its flush needs",
+    "F8": "errors name the descriptor, not the path",
+    "S1": "it has no `refresh()`",
+    "S3": "maps do not know of one another, and one is shrunk under others where the system lets it",
+    "S5": "`resize()` leaves holes, as `ftruncate` does: a full disk is a `MappingFault` later",
+    "S6": "it has no `offset`",
+    "S7": "it has no `refresh()`",
+    "S8": "it has no `refresh()`",
+    "T1": "errors name the descriptor, not the path",
+    "M1": "`madvise()` passes on what it is given, and returns None",
+    "M2": "`madvise()` passes on what it is given",
+    "M3": "`madvise()` passes on what it is given",
+    "M4": "it does not tell which pages are in memory",
+    "M5": "it has no `populate`",
+    "M6": "it cannot be locked",
+    "M7": "it cannot be locked",
+    "M8": "it cannot be locked",
+    "M9": "it cannot be locked",
+    "I2": "errors name the descriptor, not the path",
+    "I3": "a needle that is a number is a `TypeError`",
+}
+
+#: The modes in which it keeps it all the same.
+LAYER_HOLDS_IN: dict[str, tuple[str, ...]] = {"S1": ("r+", "w+", "x+"), "I2": ("x+",)}
 
 #: The modes in which it holds all the same.
 HOLDS_IN: dict[str, tuple[str, ...]] = {
@@ -70,6 +112,8 @@ HOLDS_ON_WINDOWS = ("F3", "S4", "S5", "T1", "B6")
 
 def reason(id: str, mode: str, *, windows: bool) -> str | None:
     """Say why the oracle breaks a clause in a mode; None where it holds."""
+    if not windows and sys.version_info >= HOLDS_FROM.get(id, (4, 0)):
+        return None
     breaks, holds = ORACLE_BREAKS, HOLDS_IN
     if windows and id in BREAKS_ON_WINDOWS:
         breaks, holds = BREAKS_ON_WINDOWS, HOLDS_IN_ON_WINDOWS

@@ -1,4 +1,4 @@
-"""What the contract is held against: the library in each of its modes and, as an oracle, the standard library's mmap."""
+"""What the contract is held against: the library in each of its modes; as an oracle, the standard library's mmap; and mappedfile.mmap."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import mmap
 import os
 from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from mappedfile import MappedFile
+from mappedfile import mmap as layer
 
 
 class Subject(NamedTuple):
@@ -46,9 +47,11 @@ class Subject(NamedTuple):
 class StdlibWindow:
     """mmap.mmap under MappedFile's names. It adds nothing that mmap lacks: what mmap cannot do fails, as it does for users."""
 
+    module: ClassVar[Any] = mmap
+
     def __init__(self, descriptor: int, mode: str, offset: int = 0, length: int = 0) -> None:
         access = {"r": mmap.ACCESS_READ, "c": mmap.ACCESS_COPY}.get(mode, mmap.ACCESS_WRITE)
-        self._map = mmap.mmap(descriptor, length, access=access, offset=offset)
+        self._map = self.module.mmap(descriptor, length, access=access, offset=offset)
         self._mode = mode
 
     def __getattr__(self, name: str) -> Any:
@@ -85,7 +88,7 @@ class StdlibWindow:
         self._map.flush(*(() if length is None and not offset else (offset,) if length is None else (offset, length)))
 
     def advise(self, kind: Any, offset: int = 0, length: int | None = None) -> None:
-        number = getattr(mmap, f"MADV_{getattr(kind, 'name', kind).upper()}")
+        number = getattr(self.module, f"MADV_{getattr(kind, 'name', kind).upper()}")
         self.madvise(number, offset, *(() if length is None else (length,)))
 
     def stream(self, offset: int = 0, length: int | None = None, *, grow: bool = False) -> Any:
@@ -110,6 +113,8 @@ class StdlibWindow:
 class StdlibFile(StdlibWindow):
     """The same for a whole file."""
 
+    window: ClassVar[type[StdlibWindow]] = StdlibWindow
+
     def __init__(self, file: Any, mode: str = "r", *, size: int | None = None, sparse: bool = False) -> None:
         flags = {"r": os.O_RDONLY, "c": os.O_RDONLY, "r+": os.O_RDWR, "w+": os.O_RDWR | os.O_CREAT | os.O_TRUNC}
         flags["x+"] = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -131,7 +136,7 @@ class StdlibFile(StdlibWindow):
     def view(self, offset: int = 0, length: int | None = None) -> StdlibWindow:
         offset, length = index(offset), None if length is None else index(length)
         len(self)  # ValueError when closed
-        return StdlibWindow(self._fd, self._mode, offset, length or 0)
+        return self.window(self._fd, self._mode, offset, length or 0)
 
     def fileno(self) -> int:
         len(self)
@@ -144,8 +149,28 @@ class StdlibFile(StdlibWindow):
             self._fd = -1
 
 
+class LayerWindow(StdlibWindow):
+    """mappedfile.mmap, likewise."""
+
+    module: ClassVar[Any] = layer
+
+    @property
+    def mapped(self) -> bool:
+        return bool(self._map.mapped)
+
+
+class LayerFile(StdlibFile, LayerWindow):
+    """The same for a whole file."""
+
+    module: ClassVar[Any] = layer
+    window: ClassVar[type[StdlibWindow]] = LayerWindow
+
+
 #: The library, once in each mode.
 NATIVE: tuple[Subject, ...] = tuple(Subject("mappedfile", mode, MappedFile) for mode in ("r", "r+", "w+", "x+", "c"))
 
 #: The oracle, likewise.
 STDLIB: tuple[Subject, ...] = tuple(Subject("mmap", mode, StdlibFile) for mode in ("r", "r+", "w+", "x+", "c"))
+
+#: What stands for it: what it keeps of the contract, it does as the library does.
+LAYER: tuple[Subject, ...] = tuple(Subject("mappedfile.mmap", mode, LayerFile) for mode in ("r", "r+", "w+", "x+", "c"))

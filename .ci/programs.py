@@ -1,0 +1,60 @@
+"""Programs that use mmap, on mappedfile.mmap: fetches their sources, and runs tests/programs.py on them.
+
+    python .ci/programs.py [ARGUMENT...]   with these arguments for pytest
+
+The Python that runs it has the library, and what .ci/programs-requirements.txt pins.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+SOURCES = {
+    "maxminddb": "maxminddb==3.2.0 --hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92"
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Do it; return the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, pin in SOURCES.items():
+            fetch(name, pin, Path(folder))
+        environment = os.environ | {"MAPPEDFILE_PROGRAMS": folder}
+        command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", *arguments]
+        return subprocess.run([*command, PROJECT / "tests" / "programs.py"], env=environment, check=False).returncode
+
+
+def fetch(name: str, pin: str, folder: Path) -> None:
+    """Unpack a program's sources in a folder of its name. What needs no building is not built."""
+    requirement = folder / "requirement.txt"
+    requirement.write_text(pin, "utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "download",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+    ]
+    command += ["--require-hashes", "-r", str(requirement), "-d", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}\n{name} could not be fetched")
+    (sdist,) = folder.glob(f"{name}-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    sdist.unlink()
+    (unpacked,) = folder.glob(f"{name}-*")
+    unpacked.rename(folder / name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

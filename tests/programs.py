@@ -1,0 +1,91 @@
+"""Programs that use mmap, unchanged, on mappedfile.mmap: their own tests do there what they do on mmap.
+
+python -m pytest tests/programs.py, with the folder of their sources in MAPPEDFILE_PROGRAMS: tox -e programs.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SOURCES = os.environ.get("MAPPEDFILE_PROGRAMS", "")
+
+#: Where each program's tests are run, and which they are.
+PROGRAMS = {
+    "maxminddb": (
+        Path(SOURCES, "maxminddb"),
+        ["tests/decoder_test.py", "tests/reader_test.py", "tests/threading_test.py"],
+    ),
+    "numpy": (HERE, ["--pyargs", "numpy._core.tests.test_memmap", "numpy.lib.tests.test_format"]),
+}
+
+#: What must pass on mmap: fewer, and something is missing.
+AT_LEAST = {"maxminddb": 290, "numpy": 60}
+
+#: The tests that cannot pass, and why.
+CANNOT = {
+    "numpy": {
+        "TestMemmap::test_empty_array": (
+            "S1: an empty file is mapped, and is empty; the test wants numpy.memmap to be refused one"
+        )
+    }
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program(program, tmp_path):
+    """Each of its tests does on mappedfile.mmap what it does on mmap, but for those that are known not to."""
+    expected, before = outcomes(program, "mmap", tmp_path)
+    actual, after = outcomes(program, "mappedfile.mmap", tmp_path)
+    known = CANNOT.get(program, {})
+    cannot = {name for name in expected if any(name.endswith(each) for each in known)}
+
+    passed = sum(outcome == "passed" for outcome in expected.values())
+    assert passed >= AT_LEAST[program]
+    assert len(known) == len(cannot)
+    assert expected | dict.fromkeys(cannot, "failed") == actual
+    print(f"\n{program}: {passed} passed on mmap, {passed - len(cannot)} on mappedfile.mmap, {len(cannot)} cannot;"
+          f" {before:.1f} s and {after:.1f} s")  # fmt: skip
+
+
+def outcomes(program, module, folder):
+    """What becomes of its tests on a module; and what time they take, in seconds of the processor."""
+    place, tests = PROGRAMS[program]
+    report = folder / f"{module}.json"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "stand_in",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=",
+        *tests,
+    ]
+    environment = os.environ | {
+        "MAPPEDFILE_STAND_IN": module,
+        "MAPPEDFILE_OUTCOMES": str(report),
+        "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    start = time.perf_counter()
+    done = subprocess.run(
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env=environment,
+    )
+    taken = time.perf_counter() - start
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return json.loads(report.read_text("utf-8")), taken

@@ -1,0 +1,63 @@
+"""Runs a file of CPython's tests on a module that stands for mmap, and prints what became of each test, as JSON.
+
+python stdlib_child.py mappedfile.mmap .../test/test_mmap.py
+"""
+
+import gc
+import importlib.util
+import json
+import sys
+import traceback
+import unittest
+
+
+class Outcomes(unittest.TestResult):
+    """What became of each test."""
+
+    def __init__(self):
+        super().__init__()
+        self.outcomes = {}
+
+    def tell(self, test, outcome, more=""):
+        """Take note; what is worse than what is known already counts."""
+        name = test.id().removeprefix(f"{type(test).__module__}.")
+        if self.outcomes.get(name, ("",))[0] in ("", "passed"):
+            self.outcomes[name] = (outcome, more)
+
+    def addSuccess(self, test):
+        self.tell(test, "passed")
+
+    def addSkip(self, test, reason):
+        self.tell(test, "skipped", reason)
+
+    def addFailure(self, test, error):
+        self.tell(test, "failed", self._exc_info_to_string(error, test))
+        traceback.clear_frames(error[2])
+
+    def addError(self, test, error):
+        self.addFailure(test, error)
+
+    def stopTest(self, test):
+        """Let go of what a failed test left: on Windows its file would be in the way of the next one."""
+        super().stopTest(test)
+        gc.collect()
+
+    def addSubTest(self, test, subtest, error):
+        if error is not None:
+            self.tell(test, "failed", self._exc_info_to_string(error, test))
+
+
+def main(stand_in, tests):
+    """Do it, in the folder that is the current one."""
+    sys.modules["mmap"] = importlib.import_module(stand_in)
+    spec = importlib.util.spec_from_file_location("tests_of_mmap", tests)
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+    result = Outcomes()
+    suite.run(result)
+    print(json.dumps(result.outcomes))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
