@@ -160,8 +160,27 @@ def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
     need(strace(), "strace, and permission to trace")
     script = [sys.executable, "-W", "ignore::ResourceWarning", interrupting.__file__, folder, how]
     inject = f"inject={system_call}:error=EINTR:signal=SIGUSR1:when=1+2"
-    paths = ["-P", folder / "file", "-P", folder / "free", "-P", f"{folder}/."]  # the last: of a file that has no name yet
-    command = [strace(), "-f", "--quiet=all", "-o", folder / "log", "-e", f"trace={system_call}", "-e", inject, *paths, *script]
+    paths = [
+        "-P",
+        folder / "file",
+        "-P",
+        folder / "free",
+        "-P",
+        f"{folder}/.",
+    ]  # the last: of a file that has no name yet
+    command = [
+        strace(),
+        "-f",
+        "--quiet=all",
+        "-o",
+        folder / "log",
+        "-e",
+        f"trace={system_call}",
+        "-e",
+        inject,
+        *paths,
+        *script,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
     assert (0, "") == (done.returncode, done.stderr)
     print(done.stdout, (folder / "log").read_text().count("INJECTED"))

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import need, only
 
 from mappedfile.contract._oracle import LAYER_BREAKS
-from support import need, only
 
 WINDOWS = sys.platform == "win32"
 

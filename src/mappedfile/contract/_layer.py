@@ -323,6 +323,6 @@ def P6(subject: Subject, folder: Path) -> None:
     with (
         open(path, "rb") as file,
         module.mmap(file.fileno(), 0, access=module.ACCESS_READ) as mapped,
+        raises(TypeError, "a copy"),
     ):
-        with raises(TypeError, "a copy"):
-            copy.copy(mapped)
+        copy.copy(mapped)
