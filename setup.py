@@ -15,11 +15,11 @@ setup(
             "mappedfile._access",
             ["backends/access.c"],
             depends=["backends/backend.h", "backends/native.h", "backends/search.h"],
-            define_macros=[("Py_LIMITED_API", "0x030a0000")],
+            define_macros=[("Py_LIMITED_API", "0x030b0000")],
             py_limited_api=True,
         )
     ]
     if LIMITED_API
     else [],
-    options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED_API else {},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
 )
