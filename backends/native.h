@@ -53,7 +53,8 @@ static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 #endif
 }
 
-/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives up. */
+/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives
+ * up. */
 enum { MF_TEMPORARY_NAMES = 100 };
 
 /* Rounds a size up to a multiple of a unit. */
@@ -76,8 +77,8 @@ static inline void mf_fill_mapping(mf_mapping *out, mf_file *file, char *base, s
     mf_add(&file->maps, 1);
 }
 
-/* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file. Any
- * number of threads may do that at once. lost_to comes last: what it says counts. */
+/* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file.
+ * Any number of threads may do that at once. lost_to comes last: what it says counts. */
 static inline void mf_mark_lost(mf_mapping *map, size_t start, size_t page_size)
 {
     uintptr_t from, to;

@@ -99,7 +99,7 @@ static int size_of_device(int fd, int64_t *out)
 
 /* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc and /sys look the same, and
  * cannot. */
-static int try_page(int fd)
+static int probe_map(int fd)
 {
     size_t page = granularity_of(fd);
     void *base = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
@@ -113,7 +113,7 @@ static int try_page(int fd)
 enum { MAY_HAVE_BYTES, IS_EMPTY, IS_TO_BE_CUT };
 
 /* Fills in out from a descriptor of ours; or closes it. */
-static int take(int fd, int known, mf_file *out)
+static int init_file(int fd, int known, mf_file *out)
 {
     struct stat status;
     int64_t size = 0;
@@ -128,7 +128,7 @@ static int take(int fd, int known, mf_file *out)
             error = errno;
         size = known == MAY_HAVE_BYTES ? status.st_size : 0;
         if (known == MAY_HAVE_BYTES && status.st_blocks == 0)
-            error = try_page(fd);
+            error = probe_map(fd);
     } else if (is_disk(status.st_mode) && size_of_device(fd, &size) == 0) {
         device = 1;
         error = known == MAY_HAVE_BYTES ? 0 : ENODEV; /* nobody can */
@@ -146,28 +146,28 @@ static int take(int fd, int known, mf_file *out)
     return 0;
 }
 
-int mf_open(const mf_char *path, int access, int found, mf_file *out)
+int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
 {
     /* O_NONBLOCK: a FIFO would wait for its other end. Regular files do not know it. */
     int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     int fd, error;
 
     flags |= access == MF_WRITE ? O_RDWR : O_RDONLY;
-    if (found == MF_EMPTIED)
+    if (disposition == MF_EMPTIED)
         flags |= O_CREAT | O_TRUNC;
-    else if (found == MF_NEW)
+    else if (disposition == MF_NEW)
         flags |= O_CREAT | O_EXCL;
     fd = open(path, flags, 0666);
     if (fd < 0)
         return errno;
-    error = take(fd, found == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
-    if (error != 0 && found == MF_NEW && unlink(path) != 0)
+    error = init_file(fd, disposition == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
+    if (error != 0 && disposition == MF_NEW && unlink(path) != 0)
         return error; /* of two errors, the first is the one to tell */
     return error;
 }
 
 /* Where the name of a file begins in its path. */
-static const char *name_in(const char *path)
+static const char *base_name_in(const char *path)
 {
     const char *slash = strrchr(path, '/');
 
@@ -177,7 +177,7 @@ static const char *name_in(const char *path)
 int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room)
 {
     static const int flags = O_CLOEXEC | O_NOCTTY | O_RDWR;
-    size_t folder = (size_t)(name_in(path) - path);
+    size_t folder = (size_t)(base_name_in(path) - path);
     struct stat status;
     int fd, number;
 
@@ -185,7 +185,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
         return EEXIST;
     if (errno != ENOENT)
         return errno;
-    if (*name_in(path) == '\0' || folder + 64 > room)
+    if (*base_name_in(path) == '\0' || folder + 64 > room)
         return ENOTSUP;
     temporary[0] = '\0';
 #ifdef O_TMPFILE
@@ -195,7 +195,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
     fd = open(temporary, flags | O_TMPFILE, 0666);
     temporary[0] = '\0';
     if (fd >= 0)
-        return take(fd, IS_EMPTY, out);
+        return init_file(fd, IS_EMPTY, out);
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return errno;
 #endif
@@ -205,7 +205,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
                  (unsigned long long)mf_milliseconds(), number);
         fd = open(temporary, flags | O_CREAT | O_EXCL, 0666);
         if (fd >= 0)
-            return take(fd, IS_EMPTY, out);
+            return init_file(fd, IS_EMPTY, out);
         if (errno != EEXIST)
             break;
     }
@@ -237,7 +237,7 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     return error;
 }
 
-int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
+int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out)
 {
     int flags = fcntl((int)handle, F_GETFL);
     int mode = flags & O_ACCMODE;
@@ -255,7 +255,7 @@ int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return errno;
-    return take(fd, found == MF_EMPTIED ? IS_TO_BE_CUT : MAY_HAVE_BYTES, out);
+    return init_file(fd, disposition == MF_EMPTIED ? IS_TO_BE_CUT : MAY_HAVE_BYTES, out);
 }
 
 int mf_close(mf_file *file)
@@ -339,9 +339,9 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
     return error;
 }
 
-/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts a
- * fallocate anew that a signal came to, and gives up what it had: so each piece that is interrupted is
- * followed by a smaller one. */
+/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts
+ * a fallocate anew that a signal came to, and gives up what it had: so each piece that is
+ * interrupted is followed by a smaller one. */
 enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, LARGEST_PIECE_OF_ZEROS = 1 << 24 };
 
 static int allocate_piece(int fd, mf_growth *growth)
@@ -411,7 +411,7 @@ int mf_close_section(mf_section *section)
 }
 
 /* How much address space a map takes. In whole pages of the file: munmap wants that where they are huge. */
-static size_t extent(const mf_file *file, size_t length, size_t reserved)
+static size_t mapped_size(const mf_file *file, size_t length, size_t reserved)
 {
     return mf_round_up(reserved > length ? reserved : length, file == NULL ? 1 : file->granularity);
 }
@@ -427,7 +427,8 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
         return error;
     if (access == MF_COPY)
         flags |= MAP_NORESERVE; /* or Linux counts all of it as memory, written to or not: proc(5), overcommit_memory */
-    base = mmap(NULL, extent(file, length, out->reserved), protection_of(access), flags, fd_of(file), (off_t)offset);
+    base = mmap(NULL, mapped_size(file, length, out->reserved), protection_of(access), flags,
+                fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
     mf_fill_mapping(out, file, base, length, access, NULL);
@@ -450,7 +451,8 @@ int mf_remap(mf_mapping *map, size_t grown)
     void *moved;
 
     mf_guard_unregister(map);
-    moved = mremap(map->base, extent(map->file, map->length, map->reserved), extent(map->file, grown, 0), MREMAP_MAYMOVE);
+    moved = mremap(map->base, mapped_size(map->file, map->length, map->reserved),
+                   mapped_size(map->file, grown, 0), MREMAP_MAYMOVE);
     if (moved == MAP_FAILED) {
         error = errno;
     } else {
@@ -468,10 +470,13 @@ int mf_remap(mf_mapping *map, size_t grown)
 
 int mf_unmap(mf_mapping *map)
 {
+    size_t size;
+
     if (map->base == NULL)
         return EINVAL;
     mf_guard_unregister(map);
-    map->error = munmap(map->base, extent(map->file, map->length, map->reserved)) == 0 ? 0 : errno;
+    size = mapped_size(map->file, map->length, map->reserved);
+    map->error = munmap(map->base, size) == 0 ? 0 : errno;
     map->base = NULL;
     if (map->file != NULL)
         mf_add(&map->file->maps, -1);
@@ -479,8 +484,9 @@ int mf_unmap(mf_mapping *map)
 }
 
 #ifdef SYNC_FILE_RANGE_WRITE
-/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is passed on
- * to the file beneath there, and starts the same. Clean pages that nobody has mapped leave memory. */
+/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is
+ * passed on to the file beneath there, and starts the same. Clean pages that nobody has mapped
+ * leave memory. */
 static int writes_back_by_advice(int fd)
 {
     struct statfs volume;
@@ -489,8 +495,8 @@ static int writes_back_by_advice(int fd)
 }
 #endif
 
-/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2),
- * NOTES. */
+/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19:
+ * msync(2), NOTES. */
 static int start_write_back(int fd, int64_t offset, int64_t length)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
@@ -647,9 +653,9 @@ int mf_tells_residency(const mf_file *file, int *out)
 #if defined(__linux__) && !defined(__alpha__)
 enum { CACHESTAT = 451 }; /* the call: Linux 6.5, and not in every libc */
 
-/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the file that
- * is open, and a file system on top of another, as overlay, maps those of a file below. Here it is known
- * that they are the same. */
+/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the
+ * file that is open, and a file system on top of another, as overlay, maps those of a file below.
+ * Here it is known that they are the same. */
 static int can_count_cached(const struct statfs *volume)
 {
     switch ((uint32_t)volume->f_type) {
