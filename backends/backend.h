@@ -72,7 +72,7 @@ typedef struct {
     int not_supported; /* the code for "this system cannot" */
     int too_large;     /* the code for "no room in the address space" */
     int over_quota;    /* the code that mf_allow_locked may help against; -1 where there is none */
-    int bad_address;   /* the code for "a page of this range cannot be had"; -1 where no call says so */
+    int bad_address;   /* the code for "a page of this range cannot be had"; -1: no call says so */
     int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
     int can_reserve;          /* maps can have address space behind them, for mf_extend */
     int has_sections;         /* maps are made from a section, not from the file itself */

@@ -105,7 +105,8 @@ static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdif
     if (to_step == 1 && from_step == 1)
         memmove(to, from, count); /* they may be views of the same bytes */
     else if (count > 0)
-        for (*to = *from; --count > 0; *to = *from) { /* no further than the last: a step may lead out of all memory */
+        /* No further than the last byte: a step may lead out of all memory. */
+        for (*to = *from; --count > 0; *to = *from) {
             to += to_step;
             from += from_step;
         }

@@ -34,7 +34,8 @@ void mf_query_system(mf_system *out)
     out->has_sections = 0;
     out->guard_covers_all = 1;
 #ifdef __APPLE__
-    out->flush_reaches_device = 0; /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC */
+    /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC. */
+    out->flush_reaches_device = 0;
     out->sync_covers_maps = 0;
 #else
     out->flush_reaches_device = 1;
@@ -221,7 +222,8 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
         char self[64];
 
         snprintf(self, sizeof self, "/proc/self/fd/%d", fd_of(file));
-        return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno; /* open(2), O_TMPFILE */
+        /* open(2), O_TMPFILE. */
+        return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno;
     }
     if (link(temporary, path) == 0)
         return unlink(temporary) == 0 ? 0 : errno;
@@ -229,7 +231,9 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS || error == EMLINK) {
         /* A file system without hard links. */
 #if defined(__linux__) && defined(SYS_renameat2)
-        error = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, 1 /* RENAME_NOREPLACE */) == 0 ? 0 : errno;
+        const int flags = 1; /* RENAME_NOREPLACE */
+
+        error = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, flags) == 0 ? 0 : errno;
 #elif defined(RENAME_EXCL)
         error = renamex_np(temporary, path, RENAME_EXCL) == 0 ? 0 : errno;
 #endif
@@ -425,8 +429,10 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     (void)section;
     if (error != 0)
         return error;
+    /* Linux counts all of a private map as memory otherwise, written to or not: proc(5),
+     * overcommit_memory. */
     if (access == MF_COPY)
-        flags |= MAP_NORESERVE; /* or Linux counts all of it as memory, written to or not: proc(5), overcommit_memory */
+        flags |= MAP_NORESERVE;
     base = mmap(NULL, mapped_size(file, length, out->reserved), protection_of(access), flags,
                 fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
@@ -528,7 +534,8 @@ int mf_sync(const mf_file *file, int wait)
 #ifdef F_FULLFSYNC
     if (fcntl(fd, F_FULLFSYNC) != -1)
         return 0;
-    if (errno != ENOTSUP && errno != EINVAL && errno != ENOTTY) /* file systems without it: fsync is all they have */
+    /* Some file systems have no more than fsync. */
+    if (errno != ENOTSUP && errno != EINVAL && errno != ENOTTY)
         return errno;
 #endif
     return fsync(fd) == 0 ? 0 : errno;
@@ -711,6 +718,7 @@ int mf_evict(const mf_file *file, char *base, size_t length)
 #else
     (void)base;
     (void)length;
-    return posix_fadvise(fd_of(file), 0, 0, POSIX_FADV_DONTNEED); /* returns the error, and leaves errno alone */
+    /* It returns the error, and leaves errno alone. */
+    return posix_fadvise(fd_of(file), 0, 0, POSIX_FADV_DONTNEED);
 #endif
 }

@@ -68,7 +68,8 @@ static int reserve_placeholder(size_t size, char **out)
     return 0;
 }
 
-/* Where the view or the placeholder ends that begins at base: base itself if nothing begins there. */
+/* Where the view or the placeholder ends that begins at base. That is base if nothing begins
+ * there. */
 static char *allocation_end(char *base, DWORD *type)
 {
     MEMORY_BASIC_INFORMATION info;
@@ -150,7 +151,8 @@ void mf_query_system(mf_system *out)
     out->can_reserve = can_reserve();
     out->has_sections = 1;
     out->guard_covers_all = 0;
-    out->flush_reaches_device = 0; /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks */
+    /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks. */
+    out->flush_reaches_device = 0;
     out->sync_covers_maps = 0;
 }
 
@@ -294,8 +296,9 @@ static int init_file(HANDLE handle, int disposition, mf_file *out)
         error = mf_set_size(&file, 0);
     if (error == 0) {
         error = mf_get_size(&file, &file.size);
+        /* A disk says so, as \\.\PhysicalDrive0. No section can be made of one. */
         if (error == ERROR_INVALID_FUNCTION || error == ERROR_INVALID_PARAMETER)
-            error = ERROR_NOT_SUPPORTED; /* a disk, as \\.\PhysicalDrive0: no section can be made of one */
+            error = ERROR_NOT_SUPPORTED;
     }
     file.granularity = get_granularity();
     if (error == 0)
@@ -314,9 +317,8 @@ int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
 {
     static const DWORD dispositions[] = {OPEN_EXISTING, OPEN_ALWAYS, CREATE_NEW};
     DWORD sharing = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
-    HANDLE handle =
-        CreateFileW(path, access_rights(access), sharing, NULL, dispositions[disposition],
-                    FILE_ATTRIBUTE_NORMAL, NULL);
+    HANDLE handle = CreateFileW(path, access_rights(access), sharing, NULL,
+                                dispositions[disposition], FILE_ATTRIBUTE_NORMAL, NULL);
     int error;
 
     if (handle == INVALID_HANDLE_VALUE)
