@@ -1,10 +1,12 @@
 /* The backend contract.
  *
- * A system's files have every function below, and nothing else is public: posix.c and posix_guard.c, or
- * windows.c and windows_guard.c. A function is one operation of the system. It returns 0, or the system's error code (errno or GetLastError), read before any clean-up call; what it
- * was to fill in is then untouched. Arguments arrive validated: offsets are multiples of the granularity, addresses
- * and lengths handed to mf_flush are whole pages inside one map. Nothing here allocates, decides a policy or, but for the fault
- * guard, keeps state.
+ * A system's files have every function below, and nothing else is public: posix.c and
+ * posix_guard.c, or windows.c and windows_guard.c. A function is one operation of the system. It
+ * returns 0, or the system's error code (errno or GetLastError), read before any clean-up call;
+ * what it was to fill in is then untouched. Arguments arrive validated: offsets are multiples of
+ * the granularity, addresses and lengths handed to mf_flush are whole pages inside one map. Nothing
+ * here allocates or, but for the fault guard, keeps state. What a system leaves a backend to decide
+ * is marked with the word Policy there.
  *
  * build.py hands this file to cffi as it stands, so it has no directives; the types it needs come from native.h.
  */
@@ -58,7 +60,7 @@ enum {
     MF_COPY = 2   /* read and write, private copy-on-write */
 };
 
-/* How mf_open finds the file. */
+/* The disposition of mf_open: what it does when the file exists, or does not. */
 enum {
     MF_EXISTING = 0, /* it must exist */
     MF_EMPTIED = 1,  /* it is created, or cut to no bytes */
@@ -74,7 +76,7 @@ typedef struct {
     int not_supported; /* the code for "this system cannot" */
     int too_large;     /* the code for "no room in the address space" */
     int over_quota;    /* the code that mf_allow_locked may help against; -1 where there is none */
-    int bad_address;   /* the code for "a page of this range cannot be had"; -1 where no call says so */
+    int bad_address;   /* the code for "a page of this range cannot be had"; -1: no call says so */
     int invalid;       /* the code for "that makes no sense" */
     int flush_reaches_device; /* mf_flush with wait set is durable by itself; elsewhere mf_sync must follow */
     int can_reserve;          /* maps can have address space behind them, for mf_extend */
@@ -86,11 +88,11 @@ typedef struct {
 void mf_query_system(mf_system *out);
 
 /* Opens a regular file or a disk by name, not inherited by child programs, with every kind of sharing (Windows). */
-int mf_open(const mf_char *path, int access, int found, mf_file *out);
+int mf_open(const mf_char *path, int access, int disposition, mf_file *out);
 
 /* Duplicates a handle of the caller's (a regular file's, open for what access needs), not inherited either. MF_EMPTIED cuts the
  * file to no bytes. The size of a device is -1. */
-int mf_duplicate(intptr_t handle, int access, int found, mf_file *out);
+int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out);
 
 /* Makes a new file that has its name only once it is published: until then it has none, or a temporary one, which is left in
  * temporary (room counts characters; empty: none). Not every file system can. */
@@ -240,8 +242,8 @@ int64_t mf_milliseconds(void);
 /* What the CPython types call of all this. They get a copy when the library is imported. */
 typedef struct {
     mf_system system;
-    int (*open)(const mf_char *path, int access, int found, mf_file *out);
-    int (*duplicate)(intptr_t handle, int access, int found, mf_file *out);
+    int (*open)(const mf_char *path, int access, int disposition, mf_file *out);
+    int (*duplicate)(intptr_t handle, int access, int disposition, mf_file *out);
     int (*create)(const mf_char *path, mf_file *out, mf_char *temporary, size_t room);
     int (*publish)(const mf_file *file, mf_char *temporary, const mf_char *path);
     int (*remove)(const mf_char *path);

@@ -63,7 +63,8 @@ static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 #endif
 }
 
-/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives up. */
+/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives
+ * up. */
 enum { MF_TEMPORARY_NAMES = 100 };
 
 /* Rounds a size up to a multiple of a unit. */
@@ -86,8 +87,8 @@ static inline void mf_fill_mapping(mf_mapping *out, mf_file *file, char *base, s
     mf_add(&file->maps, 1);
 }
 
-/* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file. Any
- * number of threads may do that at once. lost_to comes last: what it says counts. */
+/* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file.
+ * Any number of threads may do that at once. lost_to comes last: what it says counts. */
 static inline void mf_mark_lost(mf_mapping *map, size_t start, size_t page_size)
 {
     uintptr_t from, to;
@@ -114,7 +115,8 @@ static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdif
     if (to_step == 1 && from_step == 1)
         memmove(to, from, count); /* they may be views of the same bytes */
     else if (count > 0)
-        for (*to = *from; --count > 0; *to = *from) { /* no further than the last: a step may lead out of all memory */
+        /* No further than the last byte: a step may lead out of all memory. */
+        for (*to = *from; --count > 0; *to = *from) {
             to += to_step;
             from += from_step;
         }

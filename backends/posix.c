@@ -42,7 +42,8 @@ void mf_query_system(mf_system *out)
     out->has_sections = 0;
     out->guard_covers_all = 1;
 #ifdef __APPLE__
-    out->flush_reaches_device = 0; /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC */
+    /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC. */
+    out->flush_reaches_device = 0;
     out->sync_covers_maps = 0;
 #else
     out->flush_reaches_device = 1;
@@ -107,7 +108,7 @@ static int size_of_device(int fd, int64_t *out)
 
 /* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc and /sys look the same, and
  * cannot. */
-static int try_page(int fd)
+static int probe_map(int fd)
 {
     size_t page = granularity_of(fd);
     void *base = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
@@ -121,7 +122,7 @@ static int try_page(int fd)
 enum { MAY_HAVE_BYTES, IS_EMPTY, IS_TO_BE_CUT, MAY_BE_ANY };
 
 /* Fills in out from a descriptor of ours; or closes it. */
-static int take(int fd, int known, mf_file *out)
+static int init_file(int fd, int known, mf_file *out)
 {
     int may_have_bytes = known == MAY_HAVE_BYTES || known == MAY_BE_ANY;
     struct stat status;
@@ -137,7 +138,7 @@ static int take(int fd, int known, mf_file *out)
             error = errno;
         size = may_have_bytes ? status.st_size : 0;
         if (may_have_bytes && status.st_blocks == 0)
-            error = try_page(fd);
+            error = probe_map(fd);
     } else if (is_disk(status.st_mode) && size_of_device(fd, &size) == 0) {
         device = 1;
         error = may_have_bytes ? 0 : ENODEV; /* nobody can */
@@ -158,28 +159,28 @@ static int take(int fd, int known, mf_file *out)
     return 0;
 }
 
-int mf_open(const mf_char *path, int access, int found, mf_file *out)
+int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
 {
     /* O_NONBLOCK: a FIFO would wait for its other end. Regular files do not know it. */
     int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     int fd, error;
 
     flags |= access == MF_WRITE ? O_RDWR : O_RDONLY;
-    if (found == MF_EMPTIED)
+    if (disposition == MF_EMPTIED)
         flags |= O_CREAT | O_TRUNC;
-    else if (found == MF_NEW)
+    else if (disposition == MF_NEW)
         flags |= O_CREAT | O_EXCL;
     fd = open(path, flags, 0666);
     if (fd < 0)
         return errno;
-    error = take(fd, found == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
-    if (error != 0 && found == MF_NEW && unlink(path) != 0)
+    error = init_file(fd, disposition == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
+    if (error != 0 && disposition == MF_NEW && unlink(path) != 0)
         return error; /* of two errors, the first is the one to tell */
     return error;
 }
 
 /* Where the name of a file begins in its path. */
-static const char *name_in(const char *path)
+static const char *base_name_in(const char *path)
 {
     const char *slash = strrchr(path, '/');
 
@@ -189,7 +190,7 @@ static const char *name_in(const char *path)
 int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room)
 {
     static const int flags = O_CLOEXEC | O_NOCTTY | O_RDWR;
-    size_t folder = (size_t)(name_in(path) - path);
+    size_t folder = (size_t)(base_name_in(path) - path);
     struct stat status;
     int fd, number;
 
@@ -197,7 +198,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
         return EEXIST;
     if (errno != ENOENT)
         return errno;
-    if (*name_in(path) == '\0' || folder + 64 > room)
+    if (*base_name_in(path) == '\0' || folder + 64 > room)
         return ENOTSUP;
     temporary[0] = '\0';
 #ifdef O_TMPFILE
@@ -207,7 +208,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
     fd = open(temporary, flags | O_TMPFILE, 0666);
     temporary[0] = '\0';
     if (fd >= 0)
-        return take(fd, IS_EMPTY, out);
+        return init_file(fd, IS_EMPTY, out);
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return errno;
 #endif
@@ -217,7 +218,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
                  (unsigned long long)mf_milliseconds(), number);
         fd = open(temporary, flags | O_CREAT | O_EXCL, 0666);
         if (fd >= 0)
-            return take(fd, IS_EMPTY, out);
+            return init_file(fd, IS_EMPTY, out);
         if (errno != EEXIST)
             break;
     }
@@ -233,7 +234,8 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
         char self[64];
 
         snprintf(self, sizeof self, "/proc/self/fd/%d", fd_of(file));
-        return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno; /* open(2), O_TMPFILE */
+        /* open(2), O_TMPFILE. */
+        return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno;
     }
     if (link(temporary, path) == 0)
         return unlink(temporary) == 0 ? 0 : errno;
@@ -241,7 +243,9 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS || error == EMLINK) {
         /* A file system without hard links. */
 #if defined(__linux__) && defined(SYS_renameat2)
-        error = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, 1 /* RENAME_NOREPLACE */) == 0 ? 0 : errno;
+        const int flags = 1; /* RENAME_NOREPLACE */
+
+        error = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, flags) == 0 ? 0 : errno;
 #elif defined(RENAME_EXCL)
         error = renamex_np(temporary, path, RENAME_EXCL) == 0 ? 0 : errno;
 #endif
@@ -249,7 +253,7 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     return error;
 }
 
-int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
+int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out)
 {
     int flags = fcntl((int)handle, F_GETFL);
     int mode = flags & O_ACCMODE;
@@ -267,7 +271,7 @@ int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return errno;
-    return take(fd, found == MF_EMPTIED ? IS_TO_BE_CUT : found == MF_DEVICE ? MAY_BE_ANY : MAY_HAVE_BYTES, out);
+    return init_file(fd, disposition == MF_EMPTIED ? IS_TO_BE_CUT : disposition == MF_DEVICE ? MAY_BE_ANY : MAY_HAVE_BYTES, out);
 }
 
 int mf_close(mf_file *file)
@@ -351,9 +355,9 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
     return error;
 }
 
-/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts a
- * fallocate anew that a signal came to, and gives up what it had: so each piece that is interrupted is
- * followed by a smaller one. */
+/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts
+ * a fallocate anew that a signal came to, and gives up what it had: so each piece that is
+ * interrupted is followed by a smaller one. */
 enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, LARGEST_PIECE_OF_ZEROS = 1 << 24 };
 
 /* Whether there cannot be room for so much: to find out piece by piece would fill the disk, and leave others none meanwhile. */
@@ -445,7 +449,7 @@ int mf_close_section(mf_section *section)
 }
 
 /* How much address space a map takes. In whole pages of the file: munmap wants that where they are huge. */
-static size_t extent(const mf_file *file, size_t length, size_t reserved)
+static size_t mapped_size(const mf_file *file, size_t length, size_t reserved)
 {
     return mf_round_up(reserved > length ? reserved : length, file == NULL ? 1 : file->granularity);
 }
@@ -461,9 +465,11 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
         return error;
     if (file->handle == -1)
         flags |= MAP_ANONYMOUS;
+    /* Linux counts all of a private map as memory otherwise, written to or not: proc(5),
+     * overcommit_memory. */
     if (access == MF_COPY && !out->chosen)
-        flags |= MAP_NORESERVE; /* or Linux counts all of it as memory, written to or not: proc(5), overcommit_memory */
-    base = mmap(NULL, extent(file, length, out->reserved), out->chosen ? out->protection : protection_of(access), flags,
+        flags |= MAP_NORESERVE;
+    base = mmap(NULL, mapped_size(file, length, out->reserved), out->chosen ? out->protection : protection_of(access), flags,
                 fd_of(file), (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
@@ -487,7 +493,8 @@ int mf_remap(mf_mapping *map, size_t grown)
     void *moved;
 
     mf_guard_unregister(map);
-    moved = mremap(map->base, extent(map->file, map->length, map->reserved), extent(map->file, grown, 0), MREMAP_MAYMOVE);
+    moved = mremap(map->base, mapped_size(map->file, map->length, map->reserved),
+                   mapped_size(map->file, grown, 0), MREMAP_MAYMOVE);
     if (moved == MAP_FAILED) {
         error = errno;
     } else {
@@ -505,10 +512,13 @@ int mf_remap(mf_mapping *map, size_t grown)
 
 int mf_unmap(mf_mapping *map)
 {
+    size_t size;
+
     if (map->base == NULL)
         return EINVAL;
     mf_guard_unregister(map);
-    map->error = munmap(map->base, extent(map->file, map->length, map->reserved)) == 0 ? 0 : errno;
+    size = mapped_size(map->file, map->length, map->reserved);
+    map->error = munmap(map->base, size) == 0 ? 0 : errno;
     map->base = NULL;
     if (map->file != NULL)
         mf_add(&map->file->maps, -1);
@@ -516,8 +526,9 @@ int mf_unmap(mf_mapping *map)
 }
 
 #ifdef SYNC_FILE_RANGE_WRITE
-/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is passed on
- * to the file beneath there, and starts the same. Clean pages that nobody has mapped leave memory. */
+/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is
+ * passed on to the file beneath there, and starts the same. Clean pages that nobody has mapped
+ * leave memory. */
 static int writes_back_by_advice(int fd)
 {
     struct statfs volume;
@@ -526,8 +537,8 @@ static int writes_back_by_advice(int fd)
 }
 #endif
 
-/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2),
- * NOTES. */
+/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19:
+ * msync(2), NOTES. */
 static int start_write_back(int fd, int64_t offset, int64_t length)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
@@ -559,7 +570,8 @@ int mf_sync(const mf_file *file, int wait)
 #ifdef F_FULLFSYNC
     if (fcntl(fd, F_FULLFSYNC) != -1)
         return 0;
-    if (errno != ENOTSUP && errno != EINVAL && errno != ENOTTY) /* file systems without it: fsync is all they have */
+    /* Some file systems have no more than fsync. */
+    if (errno != ENOTSUP && errno != EINVAL && errno != ENOTTY)
         return errno;
 #endif
     return fsync(fd) == 0 ? 0 : errno;
@@ -911,9 +923,9 @@ int mf_tells_residency(const mf_file *file, int *out)
 #if defined(__linux__) && !defined(__alpha__)
 enum { CACHESTAT = 451 }; /* the call: Linux 6.5, and not in every libc */
 
-/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the file that
- * is open, and a file system on top of another, as overlay, maps those of a file below. Here it is known
- * that they are the same. */
+/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the
+ * file that is open, and a file system on top of another, as overlay, maps those of a file below.
+ * Here it is known that they are the same. */
 static int can_count_cached(const struct statfs *volume)
 {
     switch ((uint32_t)volume->f_type) {
@@ -969,6 +981,7 @@ int mf_evict(const mf_file *file, char *base, size_t length)
 #else
     (void)base;
     (void)length;
-    return posix_fadvise(fd_of(file), 0, 0, POSIX_FADV_DONTNEED); /* returns the error, and leaves errno alone */
+    /* It returns the error, and leaves errno alone. */
+    return posix_fadvise(fd_of(file), 0, 0, POSIX_FADV_DONTNEED);
 #endif
 }

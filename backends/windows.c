@@ -1,6 +1,7 @@
-/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile, CloseHandle.
- * The fault guard is in windows_guard.c. kernel32 alone; what Windows before 10 version 1803 lacks is
- * looked for when it is needed. backend.h says what each function promises. */
+/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile,
+ * CloseHandle. The fault guard is in windows_guard.c. kernel32 alone; what Windows before 10
+ * version 1803 lacks is looked for when it is needed. backend.h says what each function
+ * promises. */
 #include "windows_private.h"
 
 #include <psapi.h>
@@ -48,12 +49,12 @@ static FARPROC find_function(const char *name)
 }
 
 /* Cuts a piece off the front of a placeholder, or puts its pieces together. */
-static int reshape(char *base, size_t size, DWORD how)
+static int reshape_placeholder(char *base, size_t size, DWORD how)
 {
     return VirtualFree(base, size, MEM_RELEASE | how) ? 0 : last_error();
 }
 
-static int reserve(size_t size, char **out)
+static int reserve_placeholder(size_t size, char **out)
 {
     virtual_alloc_2 allocate = (virtual_alloc_2)(void (*)(void))find_function("VirtualAlloc2");
     void *base;
@@ -67,8 +68,9 @@ static int reserve(size_t size, char **out)
     return 0;
 }
 
-/* Where the view or the placeholder ends that begins at base: base itself if nothing begins there. */
-static char *end_of(char *base, DWORD *type)
+/* Where the view or the placeholder ends that begins at base. That is base if nothing begins
+ * there. */
+static char *allocation_end(char *base, DWORD *type)
 {
     MEMORY_BASIC_INFORMATION info;
     char *end = base;
@@ -81,13 +83,13 @@ static char *end_of(char *base, DWORD *type)
 }
 
 /* Gives back views and placeholders that lie side by side. */
-static int give_back(char *base, char *stop)
+static int release_range(char *base, char *stop)
 {
     int error = 0;
 
     while (base < stop) {
         DWORD type = 0;
-        char *next = end_of(base, &type);
+        char *next = allocation_end(base, &type);
         BOOL done = type == MEM_MAPPED ? UnmapViewOfFile(base) : VirtualFree(base, 0, MEM_RELEASE);
 
         if (!done && error == 0)
@@ -100,14 +102,15 @@ static int give_back(char *base, char *stop)
 }
 
 /* Puts a view at the start of a placeholder, whose other end is that of the map. */
-static int replace(const mf_section *section, int access, int64_t offset, char *base, size_t length, size_t room)
+static int replace_placeholder(const mf_section *section, int access, int64_t offset, char *base,
+                               size_t length, size_t room)
 {
     map_view_of_file_3 map = (map_view_of_file_3)(void (*)(void))find_function("MapViewOfFile3");
     size_t size = round_up(length);
     int error = map == NULL ? ERROR_NOT_SUPPORTED : 0;
 
     if (error == 0 && size < room)
-        error = reshape(base, size, MEM_PRESERVE_PLACEHOLDER);
+        error = reshape_placeholder(base, size, MEM_PRESERVE_PLACEHOLDER);
     if (error != 0)
         return error;
     /* To the byte: a view that reached past the section, up to its page's end, would be refused, though the reference asks
@@ -116,7 +119,7 @@ static int replace(const mf_section *section, int access, int64_t offset, char *
             protection_of(access), NULL, 0) == NULL) {
         error = last_error();
         if (size < room)
-            reshape(base, room, MEM_COALESCE_PLACEHOLDERS);
+            reshape_placeholder(base, room, MEM_COALESCE_PLACEHOLDERS);
     }
     return error;
 }
@@ -128,10 +131,10 @@ static int can_reserve(void)
     char *base;
     int split;
 
-    if (find_function("MapViewOfFile3") == NULL || reserve(2 * page, &base) != 0)
+    if (find_function("MapViewOfFile3") == NULL || reserve_placeholder(2 * page, &base) != 0)
         return 0;
-    split = reshape(base, page, MEM_PRESERVE_PLACEHOLDER) == 0;
-    return give_back(base, base + 2 * page) == 0 && split;
+    split = reshape_placeholder(base, page, MEM_PRESERVE_PLACEHOLDER) == 0;
+    return release_range(base, base + 2 * page) == 0 && split;
 }
 
 void mf_query_system(mf_system *out)
@@ -149,7 +152,8 @@ void mf_query_system(mf_system *out)
     out->can_reserve = can_reserve();
     out->has_sections = 1;
     out->guard_covers_all = 0;
-    out->flush_reaches_device = 0; /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks */
+    /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks. */
+    out->flush_reaches_device = 0;
     out->sync_covers_maps = 0;
 }
 
@@ -176,11 +180,11 @@ static int make_section(const mf_file *file, DWORD protection, int64_t size, con
     return 0;
 }
 
-static int map_view(HANDLE section, DWORD access, int64_t offset, size_t length, char **out)
+static int map_view(HANDLE section, DWORD rights, int64_t offset, size_t length, char **out)
 {
     DWORD high = (DWORD)((uint64_t)offset >> 32);
     DWORD low = (DWORD)((uint64_t)offset & 0xFFFFFFFFu);
-    void *base = MapViewOfFile(section, access, high, low, length);
+    void *base = MapViewOfFile(section, rights, high, low, length);
 
     if (base == NULL)
         return last_error();
@@ -236,7 +240,7 @@ int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char 
 
 /* What a map wrote behind the end of the file, in its last page, would show once the file is longer. Through a map too: a
  * write would move the file pointer, and a duplicated handle shares that with its caller's. */
-static int clear_behind(const mf_file *file, int64_t size)
+static int clear_tail(const mf_file *file, int64_t size)
 {
     size_t length = (size_t)(size % (int64_t)get_granularity()); /* of the last view */
     size_t behind = round_up(length) - length;
@@ -270,7 +274,7 @@ static int make_sparse(const mf_file *file)
 int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 {
     HANDLE section;
-    int error = clear_behind(file, growth->size); /* first: once the file has grown it may be too late for an error */
+    int error = clear_tail(file, growth->size); /* first: later may be too late for an error */
 
     if (error == 0 && !growth->allocate)
         error = make_sparse(file);
@@ -299,19 +303,21 @@ int64_t mf_milliseconds(void)
     return (int64_t)GetTickCount64();
 }
 
-/* Fills in out from a handle of ours, after cutting the file to no bytes if found says so; or closes it. */
-static int take(HANDLE handle, int found, mf_file *out)
+/* Fills in out from a handle of ours, after cutting the file to no bytes if the disposition says
+ * so; or closes it. */
+static int init_file(HANDLE handle, int disposition, mf_file *out)
 {
     mf_file file = {.handle = (intptr_t)handle};
     int error = GetFileType(handle) == FILE_TYPE_DISK ? 0 : ERROR_NOT_SUPPORTED;
 
     /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
-    if (error == 0 && found == MF_EMPTIED)
+    if (error == 0 && disposition == MF_EMPTIED)
         error = mf_set_size(&file, 0);
     if (error == 0) {
         error = mf_get_size(&file, &file.size);
+        /* A disk says so, as \\.\PhysicalDrive0. No section can be made of one. */
         if (error == ERROR_INVALID_FUNCTION || error == ERROR_INVALID_PARAMETER)
-            error = ERROR_NOT_SUPPORTED; /* a disk, as \\.\PhysicalDrive0: no section can be made of one */
+            error = ERROR_NOT_SUPPORTED;
     }
     file.granularity = get_granularity();
     if (error == 0)
@@ -321,23 +327,23 @@ static int take(HANDLE handle, int found, mf_file *out)
     return error;
 }
 
-static DWORD rights(int access)
+static DWORD access_rights(int access)
 {
     return access == MF_WRITE ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ;
 }
 
-int mf_open(const mf_char *path, int access, int found, mf_file *out)
+int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
 {
     static const DWORD dispositions[] = {OPEN_EXISTING, OPEN_ALWAYS, CREATE_NEW};
     DWORD sharing = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
-    HANDLE handle =
-        CreateFileW(path, rights(access), sharing, NULL, dispositions[found], FILE_ATTRIBUTE_NORMAL, NULL);
+    HANDLE handle = CreateFileW(path, access_rights(access), sharing, NULL,
+                                dispositions[disposition], FILE_ATTRIBUTE_NORMAL, NULL);
     int error;
 
     if (handle == INVALID_HANDLE_VALUE)
         return last_error();
-    error = take(handle, found, out);
-    if (error != 0 && found == MF_NEW)
+    error = init_file(handle, disposition, out);
+    if (error != 0 && disposition == MF_NEW)
         DeleteFileW(path);
     return error;
 }
@@ -371,15 +377,16 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     return MoveFileExW(temporary, path, 0) ? 0 : last_error();
 }
 
-int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
+int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out)
 {
     HANDLE process = GetCurrentProcess();
     HANDLE copy;
 
     /* Asked for rights that the original lacks, DuplicateHandle refuses: its Remarks. */
-    if (!DuplicateHandle(process, handle_of(handle), process, &copy, rights(access), FALSE, 0))
+    if (!DuplicateHandle(process, handle_of(handle), process, &copy, access_rights(access), FALSE,
+                         0))
         return last_error();
-    return take(copy, found, out);
+    return init_file(copy, disposition, out);
 }
 
 static int close_field(intptr_t *field)
@@ -414,14 +421,14 @@ static int map_reserving(const mf_section *section, int access, int64_t offset, 
 {
     size_t room = round_up(reserved);
     char *base;
-    int error = reserve(room, &base);
+    int error = reserve_placeholder(room, &base);
 
     if (error != 0)
         return error;
-    error = replace(section, access, offset, base, length, room);
+    error = replace_placeholder(section, access, offset, base, length, room);
     if (error == 0)
         *out = base;
-    else if (give_back(base, base + room) != 0)
+    else if (release_range(base, base + room) != 0)
         return error; /* of two errors, the first is the one to tell */
     return error;
 }
@@ -456,7 +463,8 @@ int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t
     int error = 0;
 
     if (grown > there) /* its last page is mapped whole */
-        error = replace(section, map->access, offset + (int64_t)there, map->base + there, grown - there, room - there);
+        error = replace_placeholder(section, map->access, offset + (int64_t)there,
+                                    map->base + there, grown - there, room - there);
     if (error == 0)
         map->length = grown;
     return error;
@@ -467,7 +475,7 @@ int mf_unmap(mf_mapping *map)
     if (map->base == NULL)
         return ERROR_INVALID_ADDRESS;
     if (map->reserved != 0)
-        map->error = give_back(map->base, map->base + round_up(map->reserved));
+        map->error = release_range(map->base, map->base + round_up(map->reserved));
     else
         map->error = UnmapViewOfFile(map->base) ? 0 : last_error();
     map->base = NULL;
@@ -476,8 +484,9 @@ int mf_unmap(mf_mapping *map)
     return map->error;
 }
 
-/* Policy: how long the system is asked again while it writes the same pages. It says ERROR_LOCK_VIOLATION
- * then. Each pause is twice the one before: 511 milliseconds in all, then the error stands. */
+/* Policy: how long the system is asked again while it writes the same pages. It says
+ * ERROR_LOCK_VIOLATION then. Each pause is twice the one before: 511 milliseconds in all, then the
+ * error stands. */
 enum { FIRST_PAUSE = 1, LAST_PAUSE = 256 }; /* milliseconds */
 
 static int flush_view(char *base, size_t length)
@@ -530,13 +539,13 @@ int mf_sync(const mf_file *file, int wait)
 /* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older one. */
 static int prefetch(char *base, size_t length)
 {
-    typedef BOOL(WINAPI * function)(HANDLE, ULONG_PTR, WIN32_MEMORY_RANGE_ENTRY *, ULONG);
-    FARPROC found = GetProcAddress(GetModuleHandleW(L"kernel32.dll"), "PrefetchVirtualMemory");
+    typedef BOOL(WINAPI * prefetcher)(HANDLE, ULONG_PTR, WIN32_MEMORY_RANGE_ENTRY *, ULONG);
+    FARPROC function = GetProcAddress(GetModuleHandleW(L"kernel32.dll"), "PrefetchVirtualMemory");
     WIN32_MEMORY_RANGE_ENTRY range = {base, length};
 
-    if (found == NULL)
+    if (function == NULL)
         return ERROR_NOT_SUPPORTED;
-    if (length == 0 || ((function)(void (*)(void))found)(GetCurrentProcess(), 1, &range, 0))
+    if (length == 0 || ((prefetcher)(void (*)(void))function)(GetCurrentProcess(), 1, &range, 0))
         return 0;
     return last_error();
 }
