@@ -189,16 +189,8 @@ def P3(subject: Subject, folder: Path) -> None:
                 equal(maps[0][:], maps[1][:], f"the bytes after step {number}")
     equal((folder / "theirs").read_bytes(), (folder / "ours").read_bytes(), "the bytes of the files")
     for what, call in CALLS.items():
-        if what not in (
-            "set wrong",
-            "delete",
-            "set",
-            "set slice",
-            "set step",
-            "read wrong",
-            "write wrong",
-            "find wrong",
-        ):
+        # Of two mistakes, each version of Python tells another one first.
+        if "wrong" not in what and what not in ("delete", "set", "set slice", "set step"):
             theirs, ours = (outcome(call, one, random.Random(1)) for one in maps)
             equal(theirs, ours, f"{what}, once it is closed")
 
