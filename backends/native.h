@@ -6,7 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The characters of a path, as the system takes them; and a word that one thread may read while another writes it. */
+/* The characters of a path, as the system takes them; and a word that one thread may read while
+ * another writes it. */
 #ifdef _WIN32
 #ifdef _MSC_VER
 #include <intrin.h>
@@ -28,7 +29,12 @@ typedef _Atomic(uintptr_t) mf_word;
 enum { MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_ANONYMOUS = 32 };
 enum { PROT_READ = 1, PROT_WRITE = 2, PROT_EXEC = 4 };
 enum { MS_ASYNC = 1, MS_INVALIDATE = 2, MS_SYNC = 4 };
-enum { MADV_NORMAL = MF_NORMAL, MADV_RANDOM = MF_RANDOM, MADV_SEQUENTIAL = MF_SEQUENTIAL, MADV_WILLNEED = MF_WILLNEED };
+enum {
+    MADV_NORMAL = MF_NORMAL,
+    MADV_RANDOM = MF_RANDOM,
+    MADV_SEQUENTIAL = MF_SEQUENTIAL,
+    MADV_WILLNEED = MF_WILLNEED
+};
 #else
 #include <sys/mman.h>
 #endif
@@ -53,7 +59,8 @@ static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 #if !defined(_WIN32)
     return atomic_compare_exchange_strong(word, old, value);
 #elif defined(_MSC_VER)
-    uintptr_t seen = (uintptr_t)_InterlockedCompareExchangePointer((void *volatile *)word, (void *)value, (void *)*old);
+    uintptr_t seen = (uintptr_t)_InterlockedCompareExchangePointer((void *volatile *)word,
+                                                                   (void *)value, (void *)*old);
     int done = seen == *old;
 
     *old = seen;
@@ -110,7 +117,8 @@ enum { WITHOUT_GUARD = 0 };
 #endif
 
 /* What mf_copy does once nothing can go wrong. */
-static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count)
+static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step,
+                           size_t count)
 {
     if (to_step == 1 && from_step == 1)
         memmove(to, from, count); /* they may be views of the same bytes */

@@ -51,7 +51,8 @@ void mf_query_system(mf_system *out)
 #endif
 }
 
-/* What the offsets of maps of a file are multiples of, in bytes: files of huge pages have them for pages. */
+/* What the offsets of maps of a file are multiples of, in bytes: files of huge pages have them for
+ * pages. */
 static size_t granularity_of(int fd)
 {
 #ifdef __linux__
@@ -106,8 +107,8 @@ static int size_of_device(int fd, int64_t *out)
 #endif
 }
 
-/* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc and /sys look the same, and
- * cannot. */
+/* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc
+ * and /sys look the same, and cannot. */
 static int probe_map(int fd)
 {
     size_t page = granularity_of(fd);
@@ -240,7 +241,8 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     if (link(temporary, path) == 0)
         return unlink(temporary) == 0 ? 0 : errno;
     error = errno;
-    if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS || error == EMLINK) {
+    if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS ||
+        error == EMLINK) {
         /* A file system without hard links. */
 #if defined(__linux__) && defined(SYS_renameat2)
         const int flags = 1; /* RENAME_NOREPLACE */
@@ -271,7 +273,11 @@ int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out)
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return errno;
-    return init_file(fd, disposition == MF_EMPTIED ? IS_TO_BE_CUT : disposition == MF_DEVICE ? MAY_BE_ANY : MAY_HAVE_BYTES, out);
+    return init_file(fd,
+                     disposition == MF_EMPTIED  ? IS_TO_BE_CUT
+                     : disposition == MF_DEVICE ? MAY_BE_ANY
+                                                : MAY_HAVE_BYTES,
+                     out);
 }
 
 int mf_close(mf_file *file)
@@ -279,7 +285,8 @@ int mf_close(mf_file *file)
     int fd = fd_of(file);
 
     file->handle = -1;
-    /* After EINTR the descriptor is gone on Linux, macOS and the BSDs: close(2), "Dealing with error returns". */
+    /* After EINTR the descriptor is gone on Linux, macOS and the BSDs: close(2), "Dealing with
+     * error returns". */
     if (fd >= 0 && close(fd) != 0 && errno != EINTR)
         return errno;
     return 0;
@@ -315,7 +322,8 @@ int64_t mf_milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Writes zeros at the end of a file, where nothing of anybody's is written over; reached moves on with it. */
+/* Writes zeros at the end of a file, where nothing of anybody's is written over; reached moves on
+ * with it. */
 static int write_zeros(int fd, int64_t *reached, int64_t stop)
 {
     static const char zeros[1 << 16];
@@ -360,7 +368,8 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
  * interrupted is followed by a smaller one. */
 enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, LARGEST_PIECE_OF_ZEROS = 1 << 24 };
 
-/* Whether there cannot be room for so much: to find out piece by piece would fill the disk, and leave others none meanwhile. */
+/* Whether there cannot be room for so much: to find out piece by piece would fill the disk, and
+ * leave others none meanwhile. */
 static int has_no_room(int fd, int64_t length)
 {
     struct statvfs volume;
@@ -378,7 +387,8 @@ static int allocate_piece(int fd, mf_growth *growth)
 
     if (piece > left)
         piece = left;
-    else if (growth->step == 0 && growth->reached - growth->size < LARGEST_PIECE && has_no_room(fd, left))
+    else if (growth->step == 0 && growth->reached - growth->size < LARGEST_PIECE &&
+             has_no_room(fd, left))
         return ENOSPC;
     error = allocate_blocks(fd, growth->reached, piece);
     if (error == 0) {
@@ -403,7 +413,8 @@ int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 
     if (tail > growth->grown)
         tail = growth->grown;
-    /* What a map wrote behind the end of the file, in its last page, shows once the file is longer: tmpfs keeps it. */
+    /* What a map wrote behind the end of the file, in its last page, shows once the file is longer:
+     * tmpfs keeps it. */
     if (growth->reached < tail)
         error = write_zeros(fd, &growth->reached, tail);
     if (error == 0 && growth->reached < growth->grown) {
@@ -432,7 +443,8 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     return mf_get_size(file, &out->size);
 }
 
-int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag, mf_section *out)
+int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag,
+                   mf_section *out)
 {
     (void)file;
     (void)access;
@@ -448,13 +460,15 @@ int mf_close_section(mf_section *section)
     return 0;
 }
 
-/* How much address space a map takes. In whole pages of the file: munmap wants that where they are huge. */
+/* How much address space a map takes. In whole pages of the file: munmap wants that where they are
+ * huge. */
 static size_t mapped_size(const mf_file *file, size_t length, size_t reserved)
 {
     return mf_round_up(reserved > length ? reserved : length, file == NULL ? 1 : file->granularity);
 }
 
-int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
+int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length,
+           mf_mapping *out)
 {
     int flags = out->chosen ? out->flags : access == MF_COPY ? MAP_PRIVATE : MAP_SHARED;
     int error = mf_guard_prepare();
@@ -469,8 +483,9 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
      * overcommit_memory. */
     if (access == MF_COPY && !out->chosen)
         flags |= MAP_NORESERVE;
-    base = mmap(NULL, mapped_size(file, length, out->reserved), out->chosen ? out->protection : protection_of(access), flags,
-                fd_of(file), (off_t)offset);
+    base = mmap(NULL, mapped_size(file, length, out->reserved),
+                out->chosen ? out->protection : protection_of(access), flags, fd_of(file),
+                (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
     mf_fill_mapping(out, file, base, length, access, NULL);
@@ -577,36 +592,25 @@ int mf_sync(const mf_file *file, int wait)
     return fsync(fd) == 0 ? 0 : errno;
 }
 
-/* What one system has and another has not. Linux' numbers are spelled out too: headers may be older than the kernel. */
+/* What one system has and another has not. Linux' numbers are spelled out too: headers may be older
+ * than the kernel. */
 static int advice_of(int kind)
 {
     switch (kind) {
-    case MF_NORMAL:
-        return MADV_NORMAL;
-    case MF_SEQUENTIAL:
-        return MADV_SEQUENTIAL;
-    case MF_RANDOM:
-        return MADV_RANDOM;
-    case MF_WILLNEED:
-        return MADV_WILLNEED;
-    case MF_DONTNEED:
-        return MADV_DONTNEED;
+    case MF_NORMAL: return MADV_NORMAL;
+    case MF_SEQUENTIAL: return MADV_SEQUENTIAL;
+    case MF_RANDOM: return MADV_RANDOM;
+    case MF_WILLNEED: return MADV_WILLNEED;
+    case MF_DONTNEED: return MADV_DONTNEED;
 #ifdef __linux__
-    case MF_COLD:
-        return 20; /* MADV_COLD: Linux 5.4 */
-    case MF_PAGEOUT:
-        return 21; /* MADV_PAGEOUT: Linux 5.4 */
-    case MF_HUGEPAGE:
-        return MADV_HUGEPAGE;
-    case MF_NOHUGEPAGE:
-        return MADV_NOHUGEPAGE;
-    case MF_POPULATE_READ:
-        return 22; /* MADV_POPULATE_READ: Linux 5.14 */
-    case MF_POPULATE_WRITE:
-        return 23; /* MADV_POPULATE_WRITE: Linux 5.14 */
+    case MF_COLD: return 20;    /* MADV_COLD: Linux 5.4 */
+    case MF_PAGEOUT: return 21; /* MADV_PAGEOUT: Linux 5.4 */
+    case MF_HUGEPAGE: return MADV_HUGEPAGE;
+    case MF_NOHUGEPAGE: return MADV_NOHUGEPAGE;
+    case MF_POPULATE_READ: return 22;  /* MADV_POPULATE_READ: Linux 5.14 */
+    case MF_POPULATE_WRITE: return 23; /* MADV_POPULATE_WRITE: Linux 5.14 */
 #endif
-    default:
-        return -1;
+    default: return -1;
     }
 }
 
@@ -624,7 +628,8 @@ int mf_advise(char *base, size_t length, int kind)
     if (madvise(base, length, advice) == 0)
         return 0;
     error = errno;
-    /* EINVAL is said of pages that are locked, too; of no pages only when the kernel does not know the kind. */
+    /* EINVAL is said of pages that are locked, too; of no pages only when the kernel does not know
+     * the kind. */
     return error == EINVAL && madvise(base, 0, advice) != 0 ? ENOTSUP : error;
 }
 
@@ -640,8 +645,11 @@ int mf_set_name(char *base, size_t length, const char *name)
 
     int error = prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, text) == 0 ? 0 : errno;
 
-    /* EINVAL is said of a name that cannot be, too; of no name only where the kernel has none at all: CONFIG_ANON_VMA_NAME. */
-    return error == EINVAL && prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, 0UL) != 0 ? ENOTSUP : error;
+    /* EINVAL is said of a name that cannot be, too; of no name only where the kernel has none at
+     * all: CONFIG_ANON_VMA_NAME. */
+    return error == EINVAL && prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, 0UL) != 0
+               ? ENOTSUP
+               : error;
 #else
     (void)base;
     (void)length;
@@ -650,7 +658,8 @@ int mf_set_name(char *base, size_t length, const char *name)
 #endif
 }
 
-/* What the header has of all that the standard library's mmap knows by name, on one system or another. */
+/* What the header has of all that the standard library's mmap knows by name, on one system or
+ * another. */
 static const struct {
     const char *name;
     int value;
@@ -894,8 +903,8 @@ int mf_residency(char *base, size_t length, char *out)
 int mf_tells_residency(const mf_file *file, int *out)
 {
 #ifdef __linux__
-    /* A page that is far past the end of the file is not in memory, whatever is said of it. Near the end it may be: what
-     * Linux keeps of a file it keeps in larger pieces. */
+    /* A page that is far past the end of the file is not in memory, whatever is said of it. Near
+     * the end it may be: what Linux keeps of a file it keeps in larger pieces. */
     const off_t far = 1 << 30;
     size_t page = file->granularity;
     unsigned char there = 0;
@@ -905,7 +914,8 @@ int mf_tells_residency(const mf_file *file, int *out)
 
     if (fstat(fd_of(file), &status) != 0)
         return errno;
-    base = mmap(NULL, page, PROT_READ, MAP_SHARED, fd_of(file), status.st_size / far * far + 2 * far);
+    base = mmap(NULL, page, PROT_READ, MAP_SHARED, fd_of(file),
+                status.st_size / far * far + 2 * far);
     if (base == MAP_FAILED)
         return errno;
     error = mincore(base, 1, &there) == 0 ? 0 : errno;
@@ -932,10 +942,8 @@ static int can_count_cached(const struct statfs *volume)
     case 0xEF53:     /* ext4 */
     case 0x58465342: /* XFS */
     case 0x9123683E: /* btrfs */
-    case 0x01021994: /* tmpfs */
-        return 1;
-    default:
-        return 0;
+    case 0x01021994: /* tmpfs */ return 1;
+    default: return 0;
     }
 }
 #endif

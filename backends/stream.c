@@ -1,7 +1,8 @@
-/* Stream: bytes of a window, read and written in turn as a binary file's are. It has a position of its own, and keeps its map as
- * a buffer does.
+/* Stream: bytes of a window, read and written in turn as a binary file's are. It has a position of
+ * its own, and keeps its map as a buffer does.
  *
- * The caller's objects are converted first; then the stream is looked at, and used without any Python code in between. */
+ * The caller's objects are converted first; then the stream is looked at, and used without any
+ * Python code in between. */
 #include "memory.h"
 
 #include <errno.h>
@@ -41,7 +42,8 @@ static int is_behind(Stream *self)
     LOCK(self->file);
     length = window->length > self->offset ? window->length - self->offset : 0;
     behind = self->open && window->open &&
-             (length != self->length || (length != 0 && (window->start == NULL || window->map != self->map)));
+             (length != self->length ||
+              (length != 0 && (window->start == NULL || window->map != self->map)));
     UNLOCK(self->file);
     UNLOCK(self);
     return behind;
@@ -100,7 +102,8 @@ static int64_t left(const Stream *self)
     return self->length > self->position ? self->length - self->position : 0;
 }
 
-/* Ends a look at count bytes from the position on, and moves on by so many; or raises, if one of them is gone, and does not. */
+/* Ends a look at count bytes from the position on, and moves on by so many; or raises, if one of
+ * them is gone, and does not. */
 static int done(Stream *self, int failed, int64_t count, int64_t by)
 {
     const Map *map = self->map;
@@ -120,7 +123,8 @@ fine:
     return 0;
 }
 
-/* Returns count bytes from the position on, all of them there; then ends the look, and moves on by so many. */
+/* Returns count bytes from the position on, all of them there; then ends the look, and moves on by
+ * so many. */
 static PyObject *take(Stream *self, int64_t count, int64_t by)
 {
     PyObject *bytes;
@@ -129,9 +133,11 @@ static PyObject *take(Stream *self, int64_t count, int64_t by)
 #ifdef _WIN32
     bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)count);
     if (bytes != NULL && count > 0)
-        failed = copy(self->map, PyBytes_AsString(bytes), self->start + self->position, (Py_ssize_t)count);
+        failed = copy(self->map, PyBytes_AsString(bytes), self->start + self->position,
+                      (Py_ssize_t)count);
 #else
-    bytes = PyBytes_FromStringAndSize(count == 0 ? "" : self->start + self->position, (Py_ssize_t)count);
+    bytes = PyBytes_FromStringAndSize(count == 0 ? "" : self->start + self->position,
+                                      (Py_ssize_t)count);
 #endif
     if (bytes == NULL)
         UNLOCK(self);
@@ -195,7 +201,9 @@ static PyObject *stream_readinto(PyObject *object, PyObject *target)
     int failed = 0;
 
     if (PyObject_GetBuffer(target, &into, PyBUF_WRITABLE) < 0)
-        return PyErr_Format(PyExc_TypeError, "what to read into must be writable, contiguous and bytes-like, not %R", Py_TYPE(target));
+        return PyErr_Format(PyExc_TypeError,
+                            "what to read into must be writable, contiguous and bytes-like, not %R",
+                            Py_TYPE(target));
     if (look_at(self) == 0) {
         count = left(self);
         if (into.len < count)
@@ -211,7 +219,8 @@ static PyObject *stream_readinto(PyObject *object, PyObject *target)
 
 /* Lines */
 
-/* Looks for the end of a line. *count is how many bytes it has with that, or 0. Returns the backend's code. */
+/* Looks for the end of a line. *count is how many bytes it has with that, or 0. Returns the
+ * backend's code. */
 static int find_end(Map *map, const char *from, int64_t length, int64_t *count)
 {
 #ifdef _WIN32
@@ -231,8 +240,8 @@ static int find_end(Map *map, const char *from, int64_t length, int64_t *count)
 #endif
 }
 
-/* The same for a long line: without the GIL, and with a look at signals from time to time. The caller uses the map. Returns -1 when
- * a handler raised. */
+/* The same for a long line: without the GIL, and with a look at signals from time to time. The
+ * caller uses the map. Returns -1 when a handler raised. */
 static int find_far_end(Map *map, const char *from, int64_t length, int64_t *count)
 {
     int64_t at, piece;
@@ -265,7 +274,8 @@ static PyObject *next_line(Stream *self, int64_t limit)
             there = limit;
         if (there == 0)
             return take(self, 0, 0);
-        failed = find_end(self->map, self->start + self->position, there < SHORT_LINE ? there : SHORT_LINE, &count);
+        failed = find_end(self->map, self->start + self->position,
+                          there < SHORT_LINE ? there : SHORT_LINE, &count);
         if (failed == 0 && count == 0 && there > SHORT_LINE) {
             const char *from = self->start + self->position;
 
@@ -354,14 +364,16 @@ static void raise_full(Stream *self, int64_t count, int64_t total)
 {
     PyObject *text, *error, *number;
 
-    text = PyUnicode_FromFormat("no room at the end of the window: %lld of %lld bytes were written, and nothing grows the file but "
-                                "resize() and stream(grow=True)",
-                                (long long)count, (long long)total);
+    text = PyUnicode_FromFormat(
+        "no room at the end of the window: %lld of %lld bytes were written, and nothing grows the file but "
+        "resize() and stream(grow=True)",
+        (long long)count, (long long)total);
     if (text == NULL)
         return;
     error = PyObject_CallFunction(PyExc_OSError, "iOO", ENOSPC, text, self->file->name);
     number = PyLong_FromLongLong(count);
-    if (error != NULL && number != NULL && PyObject_SetAttrString(error, "characters_written", number) == 0)
+    if (error != NULL && number != NULL &&
+        PyObject_SetAttrString(error, "characters_written", number) == 0)
         PyErr_SetObject((PyObject *)Py_TYPE(error), error);
     Py_XDECREF(number);
     Py_XDECREF(error);
@@ -374,12 +386,15 @@ static int make_room(Stream *self, int64_t position, int64_t count)
     int64_t reached = self->offset + position;
 
     if (!self->window->open) {
-        PyErr_Format(PyExc_ValueError, "the file %R is closed, and a stream needs it to grow: write before closing it",
-                     self->file->name);
+        PyErr_Format(
+            PyExc_ValueError,
+            "the file %R is closed, and a stream needs it to grow: write before closing it",
+            self->file->name);
         return -1;
     }
     if (position > INT64_MAX - self->offset || count > INT64_MAX - reached) {
-        PyErr_Format(PyExc_OverflowError, "%lld bytes at position %lld: a file has at most 9223372036854775807 bytes",
+        PyErr_Format(PyExc_OverflowError,
+                     "%lld bytes at position %lld: a file has at most 9223372036854775807 bytes",
                      (long long)count, (long long)position);
         return -1;
     }
@@ -397,7 +412,8 @@ static PyObject *stream_write(PyObject *object, PyObject *value)
     if (!self->open)
         return raise_closed_stream(self);
     if (is_readonly(self)) {
-        raise_unsupported(PyUnicode_FromFormat("the stream on %R is read-only: open the file in mode 'r+' or 'c'", self->file->name));
+        raise_unsupported(PyUnicode_FromFormat(
+            "the stream on %R is read-only: open the file in mode 'r+' or 'c'", self->file->name));
         return NULL;
     }
     if (to_bytes(value, &data) < 0)
@@ -460,7 +476,8 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
     long whence = 0;
 
     if (n < 1 || n > 2) {
-        PyErr_Format(PyExc_TypeError, "seek() takes an offset, and what it is from: 1 or 2 arguments, not %zd", n);
+        PyErr_Format(PyExc_TypeError,
+                     "seek() takes an offset, and what it is from: 1 or 2 arguments, not %zd", n);
         return NULL;
     }
     index = PyNumber_Index(args[0]);
@@ -468,10 +485,14 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
         return NULL;
     offset = PyLong_AsLongLong(index);
     Py_DECREF(index);
-    if ((offset == -1 && PyErr_Occurred()) || (n > 1 && (whence = PyLong_AsLong(args[1])) == -1 && PyErr_Occurred()))
+    if ((offset == -1 && PyErr_Occurred()) ||
+        (n > 1 && (whence = PyLong_AsLong(args[1])) == -1 && PyErr_Occurred()))
         return NULL;
     if (whence < 0 || whence > 2) {
-        PyErr_Format(PyExc_ValueError, "what to seek from must be 0 (the start), 1 (the position) or 2 (the end), not %R", args[1]);
+        PyErr_Format(
+            PyExc_ValueError,
+            "what to seek from must be 0 (the start), 1 (the position) or 2 (the end), not %R",
+            args[1]);
         return NULL;
     }
     if (look_at(self) < 0)
@@ -484,7 +505,8 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
     }
     if (base + offset < 0) {
         UNLOCK(self);
-        PyErr_Format(PyExc_ValueError, "a position must be 0 or more, not %lld", (long long)(base + offset));
+        PyErr_Format(PyExc_ValueError, "a position must be 0 or more, not %lld",
+                     (long long)(base + offset));
         return NULL;
     }
     self->position = offset = base + offset;
@@ -519,7 +541,8 @@ static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssi
         return PyLong_FromLongLong(to);
     }
     UNLOCK(self);
-    raise_unsupported(PyUnicode_FromFormat("a stream does not set the size of %R: use MappedFile.resize()", self->file->name));
+    raise_unsupported(PyUnicode_FromFormat(
+        "a stream does not set the size of %R: use MappedFile.resize()", self->file->name));
     return NULL;
 }
 
@@ -580,7 +603,9 @@ static PyObject *refuse(Stream *self, const char *why)
 static PyObject *stream_fileno(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return refuse((Stream *)self, "has no descriptor: it reads memory, and a descriptor knows nothing of its position");
+    return refuse(
+        (Stream *)self,
+        "has no descriptor: it reads memory, and a descriptor knows nothing of its position");
 }
 
 static PyObject *stream_detach(PyObject *self, PyObject *unused)
@@ -593,7 +618,8 @@ static PyObject *stream_reduce(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    PyErr_SetString(PyExc_TypeError, "a stream cannot be pickled or copied: open the file where it is needed");
+    PyErr_SetString(PyExc_TypeError,
+                    "a stream cannot be pickled or copied: open the file where it is needed");
     return NULL;
 }
 
@@ -653,7 +679,8 @@ static PyObject *represent(PyObject *object)
     LOCK(self);
     length = self->length;
     UNLOCK(self);
-    return PyUnicode_FromFormat("<%sStream on %R, offset %lld, length %lld>", self->open ? "" : "closed ", self->file->name,
+    return PyUnicode_FromFormat("<%sStream on %R, offset %lld, length %lld>",
+                                self->open ? "" : "closed ", self->file->name,
                                 (long long)self->offset, (long long)length);
 }
 
@@ -671,21 +698,26 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
         return NULL;
     }
     grow = PyObject_IsTrue(args[2]);
-    if (grow < 0 || to_size(args[0], "offset", &offset) < 0 || (args[1] != Py_None && to_size(args[1], "length", &count) < 0))
+    if (grow < 0 || to_size(args[0], "offset", &offset) < 0 ||
+        (args[1] != Py_None && to_size(args[1], "length", &count) < 0))
         return NULL;
     if (!window->open)
         return raise_closed(window);
     if (grow && (!window->whole || count >= 0)) {
-        PyErr_SetString(PyExc_ValueError, "grow=True is for a stream on the whole file, to its end: without length, and not on a view");
+        PyErr_SetString(
+            PyExc_ValueError,
+            "grow=True is for a stream on the whole file, to its end: without length, and not on a view");
         return NULL;
     }
     if (grow && window->file->access != MF_WRITE) {
-        raise_unsupported(
-            PyUnicode_FromFormat("a file opened in mode %R cannot grow: open it in mode 'r+', 'w+' or 'x+'", window->mode));
+        raise_unsupported(PyUnicode_FromFormat(
+            "a file opened in mode %R cannot grow: open it in mode 'r+', 'w+' or 'x+'",
+            window->mode));
         return NULL;
     }
     if (grow && window->file->file.device) {
-        raise_unsupported(PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", window->file->name));
+        raise_unsupported(
+            PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", window->file->name));
         return NULL;
     }
     self = PyObject_New(Stream, window->file->state->stream_type);
@@ -742,11 +774,13 @@ static PyMethodDef methods[] = {
      "read($self, size=-1, /)\n--\n\n"
      "Read *size* bytes, or what there is up to the end; all of that without *size*.\n\n"
      "Raises ``MappingFault`` when bytes of it are gone; the position stays where it is then."},
-    {"read1", FAST(stream_read), METH_FASTCALL, "read1($self, size=-1, /)\n--\n\nThe same as ``read()``."},
+    {"read1", FAST(stream_read), METH_FASTCALL,
+     "read1($self, size=-1, /)\n--\n\nThe same as ``read()``."},
     {"readinto", stream_readinto, METH_O,
      "readinto($self, buffer, /)\n--\n\n"
      "Read as many bytes as *buffer* has room for, or fewer at the end; return how many."},
-    {"readinto1", stream_readinto, METH_O, "readinto1($self, buffer, /)\n--\n\nThe same as ``readinto()``."},
+    {"readinto1", stream_readinto, METH_O,
+     "readinto1($self, buffer, /)\n--\n\nThe same as ``readinto()``."},
     {"readline", FAST(stream_readline), METH_FASTCALL,
      "readline($self, size=-1, /)\n--\n\n"
      "Read a line, with the ``\\n`` that ends it; no more than *size* bytes of it, if that is given.\n\n"
@@ -763,11 +797,13 @@ static PyMethodDef methods[] = {
      "Where the window ends before they do, what fits is written, the position is at the end, and ``OSError`` is raised\n"
      "(``ENOSPC``, with ``characters_written``); a stream with ``grow=True`` has the file grow by what is missing.\n"
      "Raises ``io.UnsupportedOperation`` where the window is read-only; ``MappingFault`` when bytes there are gone."},
-    {"writelines", stream_writelines, METH_O, "writelines($self, lines, /)\n--\n\nWrite one after the other."},
+    {"writelines", stream_writelines, METH_O,
+     "writelines($self, lines, /)\n--\n\nWrite one after the other."},
     {"seek", FAST(stream_seek), METH_FASTCALL,
      "seek($self, offset, whence=0, /)\n--\n\n"
      "Move to *offset* from the start (0), the position (1) or the end (2); return the position. It may be past the end."},
-    {"tell", stream_tell, METH_NOARGS, "tell($self, /)\n--\n\nReturn the position, in bytes from where the stream begins."},
+    {"tell", stream_tell, METH_NOARGS,
+     "tell($self, /)\n--\n\nReturn the position, in bytes from where the stream begins."},
     {"truncate", FAST(stream_truncate), METH_FASTCALL,
      "truncate($self, size=None, /)\n--\n\n"
      "Raise ``io.UnsupportedOperation``: ``MappedFile.resize()`` sets the size of a file."},
@@ -778,11 +814,14 @@ static PyMethodDef methods[] = {
      "close($self, /)\n--\n\n"
      "End the stream, and its use of the memory. The window stays as it is. Closing twice is silent."},
     {"readable", stream_is, METH_NOARGS, "readable($self, /)\n--\n\nTrue."},
-    {"writable", stream_writable, METH_NOARGS, "writable($self, /)\n--\n\nWhether the window can be written."},
+    {"writable", stream_writable, METH_NOARGS,
+     "writable($self, /)\n--\n\nWhether the window can be written."},
     {"seekable", stream_is, METH_NOARGS, "seekable($self, /)\n--\n\nTrue."},
     {"isatty", stream_is_not, METH_NOARGS, "isatty($self, /)\n--\n\nFalse."},
-    {"fileno", stream_fileno, METH_NOARGS, "fileno($self, /)\n--\n\nRaise ``io.UnsupportedOperation``: there is none."},
-    {"detach", stream_detach, METH_NOARGS, "detach($self, /)\n--\n\nRaise ``io.UnsupportedOperation``: there is no raw stream."},
+    {"fileno", stream_fileno, METH_NOARGS,
+     "fileno($self, /)\n--\n\nRaise ``io.UnsupportedOperation``: there is none."},
+    {"detach", stream_detach, METH_NOARGS,
+     "detach($self, /)\n--\n\nRaise ``io.UnsupportedOperation``: there is no raw stream."},
     {"__enter__", stream_enter, METH_NOARGS, NULL},
     {"__exit__", FAST(stream_exit), METH_FASTCALL, NULL},
     {"__reduce__", stream_reduce, METH_NOARGS, NULL},
@@ -809,11 +848,16 @@ static PyType_Slot slots[] = {
     {Py_tp_members, members},
     {Py_tp_repr, represent},
     {Py_tp_dealloc, dealloc},
-    {Py_tp_doc, "Bytes of a window as a binary file: made by ``stream()`` of a ``MappedFile`` or a ``View``.\n\n"
-                "It is an ``io.BufferedIOBase``, and nothing in it is buffered."},
+    {Py_tp_doc,
+     "Bytes of a window as a binary file: made by ``stream()`` of a ``MappedFile`` or a ``View``.\n\n"
+     "It is an ``io.BufferedIOBase``, and nothing in it is buffered."},
     {0, NULL},
 };
 
 PyType_Spec stream_spec = {
-    "mappedfile.Stream", sizeof(Stream), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots,
+    "mappedfile.Stream",
+    sizeof(Stream),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    slots,
 };

@@ -30,7 +30,8 @@ static DWORD protection_of(int access)
     return protections[access];
 }
 
-/* Address space that is reserved can be replaced by views, piece by piece: a placeholder. VirtualAlloc2's reference. */
+/* Address space that is reserved can be replaced by views, piece by piece: a placeholder.
+ * VirtualAlloc2's reference. */
 #ifndef MEM_RESERVE_PLACEHOLDER
 #define MEM_COALESCE_PLACEHOLDERS 0x00000001
 #define MEM_PRESERVE_PLACEHOLDER 0x00000002
@@ -38,7 +39,8 @@ static DWORD protection_of(int access)
 #define MEM_RESERVE_PLACEHOLDER 0x00040000
 #endif
 typedef void *(WINAPI *virtual_alloc_2)(HANDLE, void *, SIZE_T, ULONG, ULONG, void *, ULONG);
-typedef void *(WINAPI *map_view_of_file_3)(HANDLE, HANDLE, void *, ULONG64, SIZE_T, ULONG, ULONG, void *, ULONG);
+typedef void *(WINAPI *map_view_of_file_3)(HANDLE, HANDLE, void *, ULONG64, SIZE_T, ULONG, ULONG,
+                                           void *, ULONG);
 
 /* A function of kernelbase.dll, or NULL. */
 static FARPROC find_function(const char *name)
@@ -61,7 +63,8 @@ static int reserve_placeholder(size_t size, char **out)
 
     if (allocate == NULL)
         return ERROR_NOT_SUPPORTED;
-    base = allocate(GetCurrentProcess(), NULL, size, MEM_RESERVE | MEM_RESERVE_PLACEHOLDER, PAGE_NOACCESS, NULL, 0);
+    base = allocate(GetCurrentProcess(), NULL, size, MEM_RESERVE | MEM_RESERVE_PLACEHOLDER,
+                    PAGE_NOACCESS, NULL, 0);
     if (base == NULL)
         return last_error();
     *out = base;
@@ -113,10 +116,11 @@ static int replace_placeholder(const mf_section *section, int access, int64_t of
         error = reshape_placeholder(base, size, MEM_PRESERVE_PLACEHOLDER);
     if (error != 0)
         return error;
-    /* To the byte: a view that reached past the section, up to its page's end, would be refused, though the reference asks
-     * for whole pages. The system rounds up to the placeholder by itself (Windows 10: simdjson's issue 2728). */
-    if (map(handle_of(section->handle), GetCurrentProcess(), base, (ULONG64)offset, length, MEM_REPLACE_PLACEHOLDER,
-            protection_of(access), NULL, 0) == NULL) {
+    /* To the byte: a view that reached past the section, up to its page's end, would be refused,
+     * though the reference asks for whole pages. The system rounds up to the placeholder by itself
+     * (Windows 10: simdjson's issue 2728). */
+    if (map(handle_of(section->handle), GetCurrentProcess(), base, (ULONG64)offset, length,
+            MEM_REPLACE_PLACEHOLDER, protection_of(access), NULL, 0) == NULL) {
         error = last_error();
         if (size < room)
             reshape_placeholder(base, room, MEM_COALESCE_PLACEHOLDERS);
@@ -168,7 +172,8 @@ int mf_get_size(const mf_file *file, int64_t *out)
 }
 
 /* Size 0 asks for the file's own. A larger one than the file's makes the file longer. */
-static int make_section(const mf_file *file, DWORD protection, int64_t size, const wchar_t *tag, HANDLE *out)
+static int make_section(const mf_file *file, DWORD protection, int64_t size, const wchar_t *tag,
+                        HANDLE *out)
 {
     DWORD high = (DWORD)((uint64_t)size >> 32);
     DWORD low = (DWORD)((uint64_t)size & 0xFFFFFFFFu);
@@ -198,8 +203,8 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     int64_t size = 0, size_before;
     int error = mf_get_size(file, &size);
 
-    /* A section does not tell its size, and others may be changing the file's. Nobody cuts it short once it has a section, so
-     * when its size is what it was before, it is the section's. */
+    /* A section does not tell its size, and others may be changing the file's. Nobody cuts it short
+     * once it has a section, so when its size is what it was before, it is the section's. */
     while (error == 0 && size > 0) {
         size_before = size;
         error = make_section(file, protection_of(access), 0, NULL, &section);
@@ -220,7 +225,8 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     return error;
 }
 
-int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag, mf_section *out)
+int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag,
+                   mf_section *out)
 {
     static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
     DWORD protection = file->handle == ABSENT ? PAGE_READWRITE : protections[access];
@@ -238,8 +244,9 @@ int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char 
     return error;
 }
 
-/* What a map wrote behind the end of the file, in its last page, would show once the file is longer. Through a map too: a
- * write would move the file pointer, and a duplicated handle shares that with its caller's. */
+/* What a map wrote behind the end of the file, in its last page, would show once the file is
+ * longer. Through a map too: a write would move the file pointer, and a duplicated handle shares
+ * that with its caller's. */
 static int clear_tail(const mf_file *file, int64_t size)
 {
     size_t length = (size_t)(size % (int64_t)get_granularity()); /* of the last view */
@@ -266,7 +273,8 @@ static int make_sparse(const mf_file *file)
 {
     DWORD written;
 
-    if (!DeviceIoControl(handle_of(file->handle), FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &written, NULL))
+    if (!DeviceIoControl(handle_of(file->handle), FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &written,
+                         NULL))
         return last_error();
     return 0;
 }
@@ -361,7 +369,8 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
         return ERROR_NOT_SUPPORTED;
     for (number = 0; number < MF_TEMPORARY_NAMES; number++) {
         wmemcpy(temporary, path, length);
-        swprintf(temporary + length, room - length, L".%lx-%lx-%lx", GetCurrentProcessId(), GetTickCount(), number);
+        swprintf(temporary + length, room - length, L".%lx-%lx-%lx", GetCurrentProcessId(),
+                 GetTickCount(), number);
         error = mf_open(temporary, MF_WRITE, MF_NEW, out);
         if (error != ERROR_FILE_EXISTS)
             break;
@@ -417,7 +426,8 @@ int mf_set_size(const mf_file *file, int64_t size)
     return 0;
 }
 
-static int map_reserving(const mf_section *section, int access, int64_t offset, size_t length, size_t reserved, char **out)
+static int map_reserving(const mf_section *section, int access, int64_t offset, size_t length,
+                         size_t reserved, char **out)
 {
     size_t room = round_up(reserved);
     char *base;
@@ -433,7 +443,8 @@ static int map_reserving(const mf_section *section, int access, int64_t offset, 
     return error;
 }
 
-int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
+int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length,
+           mf_mapping *out)
 {
     static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
     char *base;
@@ -536,7 +547,8 @@ int mf_sync(const mf_file *file, int wait)
     return !wait || FlushFileBuffers(handle_of(file->handle)) ? 0 : last_error();
 }
 
-/* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older one. */
+/* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older
+ * one. */
 static int prefetch(char *base, size_t length)
 {
     typedef BOOL(WINAPI * prefetcher)(HANDLE, ULONG_PTR, WIN32_MEMORY_RANGE_ENTRY *, ULONG);
@@ -570,8 +582,7 @@ int mf_advise(char *base, size_t length, int kind)
     case MF_DONTNEED:
         /* Pages that are not locked leave the working set: VirtualUnlock, Remarks. */
         return mf_unlock(base, length);
-    default:
-        return ERROR_NOT_SUPPORTED;
+    default: return ERROR_NOT_SUPPORTED;
     }
 }
 
@@ -596,11 +607,21 @@ int mf_constant(int number, const char **name, int *value)
         const char *name;
         int value;
     } constants[] = {
-        {"MADV_NORMAL", MADV_NORMAL},     {"MADV_RANDOM", MADV_RANDOM},     {"MADV_SEQUENTIAL", MADV_SEQUENTIAL},
-        {"MADV_WILLNEED", MADV_WILLNEED}, {"MADV_DONTNEED", MF_DONTNEED},   {"MAP_SHARED", MAP_SHARED},
-        {"MAP_PRIVATE", MAP_PRIVATE},     {"MAP_ANON", MAP_ANONYMOUS},      {"MAP_ANONYMOUS", MAP_ANONYMOUS},
-        {"PROT_READ", PROT_READ},         {"PROT_WRITE", PROT_WRITE},       {"PROT_EXEC", PROT_EXEC},
-        {"MS_ASYNC", MS_ASYNC},           {"MS_INVALIDATE", MS_INVALIDATE}, {"MS_SYNC", MS_SYNC},
+        {"MADV_NORMAL", MADV_NORMAL},
+        {"MADV_RANDOM", MADV_RANDOM},
+        {"MADV_SEQUENTIAL", MADV_SEQUENTIAL},
+        {"MADV_WILLNEED", MADV_WILLNEED},
+        {"MADV_DONTNEED", MF_DONTNEED},
+        {"MAP_SHARED", MAP_SHARED},
+        {"MAP_PRIVATE", MAP_PRIVATE},
+        {"MAP_ANON", MAP_ANONYMOUS},
+        {"MAP_ANONYMOUS", MAP_ANONYMOUS},
+        {"PROT_READ", PROT_READ},
+        {"PROT_WRITE", PROT_WRITE},
+        {"PROT_EXEC", PROT_EXEC},
+        {"MS_ASYNC", MS_ASYNC},
+        {"MS_INVALIDATE", MS_INVALIDATE},
+        {"MS_SYNC", MS_SYNC},
     };
 
     if (number < 0 || (size_t)number >= sizeof constants / sizeof constants[0])
