@@ -473,7 +473,7 @@ typedef struct {
     unsigned long long size;    /* bytes in them */
     long long offset;           /* in the file */
     SHARED(unsigned long long)
-        handle; /* the address of the mf_file while the use lasts; 0: the file is closed */
+    handle; /* the address of the mf_file while the use lasts; 0: the file is closed */
     MUTEX
 } Use;
 

@@ -68,18 +68,18 @@ typedef struct {
     PyObject *name;
     mf_file file;
     mf_section section;
-    SHARED(int)
-        descriptor; /* on the same file, for fileno() on Windows; -1: none was asked for yet */
-    mf_word users;  /* the owner while it is open, and calls under way: the last one gives the
-                       handles back */
-    mf_word views;  /* open ones */
-    Map *maps;      /* those that are there */
+    /* On the same file, for fileno() on Windows; -1: none was asked for yet. */
+    SHARED(int) descriptor;
+    mf_word users; /* the owner while it is open, and calls under way: the last one gives the
+                      handles back */
+    mf_word views; /* open ones */
+    Map *maps;     /* those that are there */
     int access;
     int sparse;
     int chosen, flags, protection; /* what every map of it is told: mf_mapping */
     size_t reserve;                /* bytes of address space for the map of the whole file */
-    SHARED(int)
-        locked; /* the process that locked that map, or 0: a forked child inherits no lock */
+    /* The process that locked that map, or 0: a forked child inherits no lock. */
+    SHARED(int) locked;
     SHARED(unsigned long) changer; /* the thread that changes the size, or 0 */
     int changing_process;          /* and its process: a forked child waits for nobody */
     int waiting;                   /* how many threads wait for their turn */
@@ -114,7 +114,7 @@ typedef struct {
     PyObject_HEAD
     SHARED(File *) file; /* NULL: never opened */
     SHARED(Map *)
-        map; /* the map that it has, or had when it was closed; NULL: none yet, or none needed */
+    map; /* the map that it has, or had when it was closed; NULL: none yet, or none needed */
     SHARED(char *) start;    /* its first byte. NULL: closed, empty or not mapped yet */
     SHARED(int64_t) length;  /* bytes */
     int64_t offset;          /* in the file */
