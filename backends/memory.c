@@ -1,4 +1,5 @@
-/* mappedfile._memory: files and maps as objects that count who uses them. memory.h has the structs. */
+/* mappedfile._memory: files and maps as objects that count who uses them. memory.h has the structs.
+ */
 #include "memory.h"
 
 #define LONG_MAP (16 << 20) /* bytes: to unmap more takes its time */
@@ -19,7 +20,8 @@ PyObject *raise_os_error(File *file, int code, const char *doing)
     if (PyErr_Occurred())
         return NULL;
     if (file->state->os_error == NULL) /* the interpreter ends */
-        return PyErr_Format(PyExc_OSError, "the system refused to %s %R: error %d", doing, file->name, code);
+        return PyErr_Format(PyExc_OSError, "the system refused to %s %R: error %d", doing,
+                            file->name, code);
     return raise(PyObject_CallFunction(file->state->os_error, "iOs", code, file->name, doing));
 }
 
@@ -27,13 +29,14 @@ PyObject *raise_fault(File *file, int64_t offset)
 {
     if (offset < 0)
         return raise(PyObject_CallFunction(file->state->mapping_fault, "O", file->name));
-    return raise(PyObject_CallFunction(file->state->mapping_fault, "OLn", file->name, (long long)offset,
-                                       (Py_ssize_t)file->file.handle));
+    return raise(PyObject_CallFunction(file->state->mapping_fault, "OLn", file->name,
+                                       (long long)offset, (Py_ssize_t)file->file.handle));
 }
 
 PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *what)
 {
-    return raise(PyObject_CallFunction(file->state->alive_error, "nnO", (Py_ssize_t)views, (Py_ssize_t)buffers, what));
+    return raise(PyObject_CallFunction(file->state->alive_error, "nnO", (Py_ssize_t)views,
+                                       (Py_ssize_t)buffers, what));
 }
 
 /* Reports an error that nobody is there to catch. */
@@ -119,7 +122,11 @@ int file_release(File *file)
 static PyType_Slot file_slots[] = {{Py_tp_dealloc, file_dealloc}, {0, NULL}};
 
 PyType_Spec file_spec = {
-    "mappedfile._memory.File", sizeof(File), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, file_slots,
+    "mappedfile._memory.File",
+    sizeof(File),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    file_slots,
 };
 
 /* Map */
@@ -145,7 +152,8 @@ static void take_off_list(Map *map)
         map->file->maps = map->next;
 }
 
-Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t length, size_t reserve, int *error)
+Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t length, size_t reserve,
+             int *error)
 {
     const mf_system *system = &file->state->call.system;
     size_t slack = (size_t)(offset % (int64_t)file->file.granularity);
@@ -167,7 +175,8 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
     map->map.chosen = file->chosen;
     map->map.flags = file->flags;
     map->map.protection = file->protection;
-    *error = file->state->call.map(&file->file, section, file->access, map->offset, slack + (size_t)length, &map->map);
+    *error = file->state->call.map(&file->file, section, file->access, map->offset,
+                                   slack + (size_t)length, &map->map);
     if (*error != 0) {
         Py_DECREF((PyObject *)map);
         return NULL;
@@ -194,7 +203,8 @@ int64_t map_length(const Map *map)
 
 int64_t map_room(const Map *map)
 {
-    return (int64_t)((map->map.reserved > map->map.length ? map->map.reserved : map->map.length) - map->slack);
+    return (int64_t)((map->map.reserved > map->map.length ? map->map.reserved : map->map.length) -
+                     map->slack);
 }
 
 int map_release(Map *map)
@@ -210,6 +220,16 @@ int map_release(Map *map)
         error = map->file->state->call.unmap(&map->map);
     else
         WITHOUT_GIL(error = map->file->state->call.unmap(&map->map));
+    return error;
+}
+
+int map_unexport(Map *map)
+{
+    int error;
+
+    tally(&map->buffers, -1);
+    error = map_release(map);
+    Py_DECREF((PyObject *)map);
     return error;
 }
 
@@ -236,7 +256,11 @@ static void map_dealloc(PyObject *object)
 static PyType_Slot map_slots[] = {{Py_tp_dealloc, map_dealloc}, {0, NULL}};
 
 PyType_Spec map_spec = {
-    "mappedfile._memory.Map", sizeof(Map), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, map_slots,
+    "mappedfile._memory.Map",
+    sizeof(Map),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    map_slots,
 };
 
 char *pages_around(const Map *map, int64_t first, int64_t count, size_t *size)
@@ -252,8 +276,10 @@ char *pages_around(const Map *map, int64_t first, int64_t count, size_t *size)
     return map->map.base + start;
 }
 
-/* Rounds a range inwards, to the pages that have no byte of the first window bytes beside it: maybe to none. */
-static char *pages_within(const Map *map, int64_t first, int64_t count, int64_t window, size_t *size)
+/* Rounds a range inwards, to the pages that have no byte of the first window bytes beside it: maybe
+ * to none. */
+static char *pages_within(const Map *map, int64_t first, int64_t count, int64_t window,
+                          size_t *size)
 {
     size_t page = map->file->state->call.system.page_size;
     size_t start = map->slack + (size_t)first, stop = start + (size_t)count;
@@ -273,7 +299,8 @@ int is_lost(const Map *map, int64_t first, int64_t count, int64_t *at)
     uintptr_t from, to, start = map->slack + (uintptr_t)first;
 
 #ifndef _WIN32
-    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler put the zeros there */
+    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler
+                                                  put the zeros there */
 #endif
     to = map->map.lost_to; /* it is set last, so it is read first */
     if (WITHOUT_GUARD || to == 0)
@@ -327,7 +354,9 @@ int flush_maps(File *file, int wait)
     }
     for (i = 0; i < n; i++) {
         if (error == 0)
-            CALL_AGAIN(state, error, state->call.flush(&file->file, maps[i]->map.base, maps[i]->map.length, maps[i]->offset, wait));
+            CALL_AGAIN(state, error,
+                       state->call.flush(&file->file, maps[i]->map.base, maps[i]->map.length,
+                                         maps[i]->offset, wait));
         flushing = map_release(maps[i]);
         error = error != 0 ? error : flushing;
         Py_DECREF((PyObject *)maps[i]);
@@ -336,8 +365,9 @@ int flush_maps(File *file, int wait)
     return error;
 }
 
-/* Buffer: what a memoryview has as its obj, and so does whatever was made from that. These are counted, not the Py_buffers:
- * np.ndarray(shape, dtype, memoryview) gives its Py_buffer back at once, and keeps the obj. */
+/* Buffer: what a memoryview has as its obj, and so does whatever was made from that. These are
+ * counted, not the Py_buffers: np.ndarray(shape, dtype, memoryview) gives its Py_buffer back at
+ * once, and keeps the obj. */
 typedef struct {
     PyObject_HEAD
     Map *map; /* NULL: of an empty window */
@@ -346,7 +376,8 @@ typedef struct {
     int readonly;
 } Buffer;
 
-int export(State *state, Map *map, char *start, int64_t length, int readonly, Py_buffer *view, int flags)
+int export(State *state, Map *map, char *start, int64_t length, int readonly, Py_buffer *view,
+           int flags)
 {
     static char nothing[1];
     Buffer *buffer = state->spare;
@@ -368,7 +399,8 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
         tally(&map->users, 1);
         tally(&map->buffers, 1);
     }
-    /* PyBuffer_FillInfo, which is no inline function; whether it may be written to was looked at. */
+    /* PyBuffer_FillInfo, which is no inline function; whether it may be written to was looked at.
+     */
     view->buf = buffer->start;
     view->obj = (PyObject *)buffer;
     view->len = buffer->length;
@@ -422,11 +454,15 @@ static PyType_Slot buffer_slots[] = {
 };
 
 PyType_Spec buffer_spec = {
-    "mappedfile._memory.Buffer", sizeof(Buffer), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, buffer_slots,
+    "mappedfile._memory.Buffer",
+    sizeof(Buffer),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    buffer_slots,
 };
 
-/* Use: a call under way, for the calls that Python makes through cffi. Leaving the with statement ends it; if an interrupt comes
- * before that, its deallocation does. */
+/* Use: a call under way, for the calls that Python makes through cffi. Leaving the with statement
+ * ends it; if an interrupt comes before that, its deallocation does. */
 typedef struct {
     PyObject_HEAD
     Map *map;      /* NULL once it has ended, and for an empty range */
@@ -436,7 +472,8 @@ typedef struct {
     unsigned long long address; /* of the pages of the range */
     unsigned long long size;    /* bytes in them */
     long long offset;           /* in the file */
-    SHARED(unsigned long long) handle; /* the address of the mf_file while the use lasts; 0: the file is closed */
+    SHARED(unsigned long long)
+    handle; /* the address of the mf_file while the use lasts; 0: the file is closed */
     MUTEX
 } Use;
 
@@ -455,7 +492,8 @@ PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inward
         use->map = (Map *)Py_NewRef((PyObject *)map);
         tally(&map->users, 1);
         if (count != 0) {
-            char *start = inwards ? pages_within(map, first, count, window, &size) : pages_around(map, first, count, &size);
+            char *start = inwards ? pages_within(map, first, count, window, &size)
+                                  : pages_around(map, first, count, &size);
 
             use->address = (uintptr_t)start;
             use->size = size;
@@ -469,7 +507,8 @@ PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inward
     return (PyObject *)use;
 }
 
-/* Ends it. Returns the system's code; *about is the file that it is about, for the caller to let go. */
+/* Ends it. Returns the system's code; *about is the file that it is about, for the caller to let
+ * go. */
 static int use_end(Use *use, File **about)
 {
     Map *map;
@@ -517,7 +556,8 @@ static PyObject *use_enter(PyObject *object, PyObject *unused)
     return Py_NewRef(object);
 }
 
-/* Returns the map, used once more: another thread may end the use. NULL: it has ended, or there is none. */
+/* Returns the map, used once more: another thread may end the use. NULL: it has ended, or there is
+ * none. */
 static Map *use_again(Use *use)
 {
     Map *map;
@@ -577,8 +617,9 @@ static PyObject *use_touch(PyObject *object, PyObject *args)
         return NULL;
     }
     page = map->file->state->call.system.page_size;
-    WITHOUT_GIL(failed = map->file->state->call.copy(&map->map, &byte, 0, (char *)(uintptr_t)(use->address + place), (ptrdiff_t)page,
-                                                     (size_t)((size + page - 1) / page)));
+    WITHOUT_GIL(failed = map->file->state->call.copy(
+                    &map->map, &byte, 0, (char *)(uintptr_t)(use->address + place), (ptrdiff_t)page,
+                    (size_t)((size + page - 1) / page)));
     at = use->offset + (int64_t)place - map->offset - (int64_t)map->slack;
     if (is_lost(map, at, (int64_t)size, &at) || failed)
         raise_fault(map->file, at);
@@ -607,19 +648,28 @@ static PyMethodDef use_methods[] = {
 };
 
 static PyMemberDef use_members[] = {
-    {"address", T_ULONGLONG, offsetof(Use, address), READONLY, "of the pages that have a byte of the range"},
+    {"address", T_ULONGLONG, offsetof(Use, address), READONLY,
+     "of the pages that have a byte of the range"},
     {"size", T_ULONGLONG, offsetof(Use, size), READONLY, "of these pages, in bytes"},
     {"offset", T_LONGLONG, offsetof(Use, offset), READONLY, "of these pages in the file, in bytes"},
-    {"handle", T_ULONGLONG, offsetof(Use, handle), READONLY, "the address of the mf_file, or 0 when that is closed"},
+    {"handle", T_ULONGLONG, offsetof(Use, handle), READONLY,
+     "the address of the mf_file, or 0 when that is closed"},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyType_Slot use_slots[] = {
-    {Py_tp_dealloc, use_dealloc}, {Py_tp_methods, use_methods}, {Py_tp_members, use_members}, {0, NULL},
+    {Py_tp_dealloc, use_dealloc},
+    {Py_tp_methods, use_methods},
+    {Py_tp_members, use_members},
+    {0, NULL},
 };
 
 PyType_Spec use_spec = {
-    "mappedfile._memory.Use", sizeof(Use), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, use_slots,
+    "mappedfile._memory.Use",
+    sizeof(Use),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    use_slots,
 };
 
 /* The module */
@@ -629,18 +679,21 @@ static State *state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
-/* connect(table, os_error, mapping_fault, lock_error, alive_error, os.close): called once, by _system.py. */
+/* connect(table, os_error, mapping_fault, lock_error, alive_error, os.close): called once, by
+ * _system.py. */
 static PyObject *connect(PyObject *module, PyObject *args)
 {
     State *state = state_of(module);
     PyObject *os_error, *mapping_fault, *lock_error, *alive_error, *close_descriptor;
     Py_buffer table;
 
-    if (!PyArg_ParseTuple(args, "y*OOOOO", &table, &os_error, &mapping_fault, &lock_error, &alive_error, &close_descriptor))
+    if (!PyArg_ParseTuple(args, "y*OOOOO", &table, &os_error, &mapping_fault, &lock_error,
+                          &alive_error, &close_descriptor))
         return NULL;
     if (state->os_error != NULL || table.len != sizeof state->call) {
         PyBuffer_Release(&table);
-        PyErr_SetString(PyExc_RuntimeError, "the backend is connected already, or is of another version");
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the backend is connected already, or is of another version");
         return NULL;
     }
     memcpy(&state->call, table.buf, sizeof state->call);
@@ -672,9 +725,10 @@ static int execute(PyObject *module)
         PyTypeObject **type;
         PyType_Spec *spec;
     } all[] = {
-        {&state->file_type, &file_spec}, {&state->map_type, &map_spec},       {&state->buffer_type, &buffer_spec},
-        {&state->use_type, &use_spec},   {&state->window_type, &window_spec}, {&state->iterator_type, &iterator_spec},
-        {&state->mmap_type, &mmap_spec},
+        {&state->file_type, &file_spec},     {&state->map_type, &map_spec},
+        {&state->buffer_type, &buffer_spec}, {&state->use_type, &use_spec},
+        {&state->window_type, &window_spec}, {&state->iterator_type, &iterator_spec},
+        {&state->stream_type, &stream_spec}, {&state->mmap_type, &mmap_spec},
     };
     size_t i;
 
@@ -685,13 +739,17 @@ static int execute(PyObject *module)
         if (*all[i].type == NULL)
             return -1;
     }
-    if (PyModule_AddType(module, state->window_type) < 0 || PyModule_AddType(module, state->buffer_type) < 0 ||
+    if (PyModule_AddType(module, state->window_type) < 0 ||
+        PyModule_AddType(module, state->buffer_type) < 0 ||
+        PyModule_AddType(module, state->stream_type) < 0 ||
         PyModule_AddType(module, state->mmap_type) < 0 ||
-        PyModule_AddIntMacro(module, GUARD_PENDING) < 0 || PyModule_AddIntMacro(module, GUARD_WANTED) < 0 ||
-        PyModule_AddIntMacro(module, GUARD_REFUSED) < 0 || PyModule_AddIntMacro(module, MF_READ) < 0 ||
-        PyModule_AddIntMacro(module, MF_WRITE) < 0 || PyModule_AddIntMacro(module, MF_COPY) < 0 ||
-        PyModule_AddIntMacro(module, MF_EXISTING) < 0 || PyModule_AddIntMacro(module, MF_EMPTIED) < 0 ||
-        PyModule_AddIntMacro(module, MF_NEW) < 0)
+        PyModule_AddIntMacro(module, GUARD_PENDING) < 0 ||
+        PyModule_AddIntMacro(module, GUARD_WANTED) < 0 ||
+        PyModule_AddIntMacro(module, GUARD_REFUSED) < 0 ||
+        PyModule_AddIntMacro(module, MF_READ) < 0 || PyModule_AddIntMacro(module, MF_WRITE) < 0 ||
+        PyModule_AddIntMacro(module, MF_COPY) < 0 ||
+        PyModule_AddIntMacro(module, MF_EXISTING) < 0 ||
+        PyModule_AddIntMacro(module, MF_EMPTIED) < 0 || PyModule_AddIntMacro(module, MF_NEW) < 0)
         return -1;
     return 0;
 }
@@ -706,6 +764,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->use_type);
     Py_VISIT(state->window_type);
     Py_VISIT(state->iterator_type);
+    Py_VISIT(state->stream_type);
     Py_VISIT(state->mmap_type);
     Py_VISIT(state->os_error);
     Py_VISIT(state->mapping_fault);
@@ -725,6 +784,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->use_type);
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->iterator_type);
+    Py_CLEAR(state->stream_type);
     if (state->spare != NULL)
         PyObject_Free(state->spare);
     state->spare = NULL;

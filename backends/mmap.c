@@ -169,8 +169,8 @@ static int open_file(File *file, const Request *asked)
 
 #ifdef _WIN32
     PyObject *msvcrt = PyImport_ImportModule("msvcrt"); /* whose descriptors these are */
-    PyObject *found =
-        msvcrt == NULL ? NULL : PyObject_CallMethod(msvcrt, "get_osfhandle", "i", asked->fd);
+    PyObject *found = msvcrt == NULL ? NULL
+                                     : PyObject_CallMethod(msvcrt, "get_osfhandle", "i", asked->fd);
 
     Py_XDECREF(msvcrt);
     if (found == NULL)
@@ -492,8 +492,8 @@ static int find_line(Mmap *self, int64_t left, int64_t *out)
     int64_t found = -1;
     size_t end;
 
-    error =
-        call->search(&self->window.map->map, call->find, from, (size_t)left, "\n", 1, &end, &found);
+    error = call->search(&self->window.map->map, call->find, from, (size_t)left, "\n", 1, &end,
+                         &found);
     if (found >= 0)
         *out = found + 1;
 #else
@@ -1044,10 +1044,10 @@ static PyObject *mmap_repr(PyObject *object)
     if (!self->window.open)
         text = PyUnicode_FromFormat("<%U closed=True>", name);
     else
-        text =
-            PyUnicode_FromFormat("<%U closed=False, access=%s, length=%lld, pos=%lld, offset=%lld>",
-                                 name, accesses[(int)self->access], (long long)self->window.length,
-                                 (long long)self->position, (long long)self->window.offset);
+        text = PyUnicode_FromFormat(
+            "<%U closed=False, access=%s, length=%lld, pos=%lld, offset=%lld>", name,
+            accesses[(int)self->access], (long long)self->window.length, (long long)self->position,
+            (long long)self->window.offset);
     Py_DECREF(name);
     return text;
 }

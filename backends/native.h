@@ -6,7 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The characters of a path, as the system takes them; and a word that one thread may read while another writes it. */
+/* The characters of a path, as the system takes them; and a word that one thread may read while
+ * another writes it. */
 #ifdef _WIN32
 #ifdef _MSC_VER
 #include <intrin.h>
@@ -28,7 +29,12 @@ typedef _Atomic(uintptr_t) mf_word;
 enum { MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_ANONYMOUS = 32 };
 enum { PROT_READ = 1, PROT_WRITE = 2, PROT_EXEC = 4 };
 enum { MS_ASYNC = 1, MS_INVALIDATE = 2, MS_SYNC = 4 };
-enum { MADV_NORMAL = MF_NORMAL, MADV_RANDOM = MF_RANDOM, MADV_SEQUENTIAL = MF_SEQUENTIAL, MADV_WILLNEED = MF_WILLNEED };
+enum {
+    MADV_NORMAL = MF_NORMAL,
+    MADV_RANDOM = MF_RANDOM,
+    MADV_SEQUENTIAL = MF_SEQUENTIAL,
+    MADV_WILLNEED = MF_WILLNEED
+};
 #else
 #include <sys/mman.h>
 #endif
@@ -53,7 +59,8 @@ static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 #if !defined(_WIN32)
     return atomic_compare_exchange_strong(word, old, value);
 #elif defined(_MSC_VER)
-    uintptr_t seen = (uintptr_t)_InterlockedCompareExchangePointer((void *volatile *)word, (void *)value, (void *)*old);
+    uintptr_t seen = (uintptr_t)_InterlockedCompareExchangePointer((void *volatile *)word,
+                                                                   (void *)value, (void *)*old);
     int done = seen == *old;
 
     *old = seen;
@@ -63,7 +70,8 @@ static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 #endif
 }
 
-/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives up. */
+/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives
+ * up. */
 enum { MF_TEMPORARY_NAMES = 100 };
 
 /* Rounds a size up to a multiple of a unit. */
@@ -86,8 +94,8 @@ static inline void mf_fill_mapping(mf_mapping *out, mf_file *file, char *base, s
     mf_add(&file->maps, 1);
 }
 
-/* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file. Any
- * number of threads may do that at once. lost_to comes last: what it says counts. */
+/* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file.
+ * Any number of threads may do that at once. lost_to comes last: what it says counts. */
 static inline void mf_mark_lost(mf_mapping *map, size_t start, size_t page_size)
 {
     uintptr_t from, to;
@@ -109,12 +117,14 @@ enum { WITHOUT_GUARD = 0 };
 #endif
 
 /* What mf_copy does once nothing can go wrong. */
-static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, size_t count)
+static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step,
+                           size_t count)
 {
     if (to_step == 1 && from_step == 1)
         memmove(to, from, count); /* they may be views of the same bytes */
     else if (count > 0)
-        for (*to = *from; --count > 0; *to = *from) { /* no further than the last: a step may lead out of all memory */
+        /* No further than the last byte: a step may lead out of all memory. */
+        for (*to = *from; --count > 0; *to = *from) {
             to += to_step;
             from += from_step;
         }

@@ -42,7 +42,8 @@ void mf_query_system(mf_system *out)
     out->has_sections = 0;
     out->guard_covers_all = 1;
 #ifdef __APPLE__
-    out->flush_reaches_device = 0; /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC */
+    /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC. */
+    out->flush_reaches_device = 0;
     out->sync_covers_maps = 0;
 #else
     out->flush_reaches_device = 1;
@@ -50,7 +51,8 @@ void mf_query_system(mf_system *out)
 #endif
 }
 
-/* What the offsets of maps of a file are multiples of, in bytes: files of huge pages have them for pages. */
+/* What the offsets of maps of a file are multiples of, in bytes: files of huge pages have them for
+ * pages. */
 static size_t granularity_of(int fd)
 {
 #ifdef __linux__
@@ -105,9 +107,9 @@ static int size_of_device(int fd, int64_t *out)
 #endif
 }
 
-/* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc and /sys look the same, and
- * cannot. */
-static int try_page(int fd)
+/* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc
+ * and /sys look the same, and cannot. */
+static int probe_map(int fd)
 {
     size_t page = granularity_of(fd);
     void *base = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
@@ -121,7 +123,7 @@ static int try_page(int fd)
 enum { MAY_HAVE_BYTES, IS_EMPTY, IS_TO_BE_CUT, MAY_BE_ANY };
 
 /* Fills in out from a descriptor of ours; or closes it. */
-static int take(int fd, int known, mf_file *out)
+static int init_file(int fd, int known, mf_file *out)
 {
     int may_have_bytes = known == MAY_HAVE_BYTES || known == MAY_BE_ANY;
     struct stat status;
@@ -137,7 +139,7 @@ static int take(int fd, int known, mf_file *out)
             error = errno;
         size = may_have_bytes ? status.st_size : 0;
         if (may_have_bytes && status.st_blocks == 0)
-            error = try_page(fd);
+            error = probe_map(fd);
     } else if (is_disk(status.st_mode) && size_of_device(fd, &size) == 0) {
         device = 1;
         error = may_have_bytes ? 0 : ENODEV; /* nobody can */
@@ -158,28 +160,28 @@ static int take(int fd, int known, mf_file *out)
     return 0;
 }
 
-int mf_open(const mf_char *path, int access, int found, mf_file *out)
+int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
 {
     /* O_NONBLOCK: a FIFO would wait for its other end. Regular files do not know it. */
     int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     int fd, error;
 
     flags |= access == MF_WRITE ? O_RDWR : O_RDONLY;
-    if (found == MF_EMPTIED)
+    if (disposition == MF_EMPTIED)
         flags |= O_CREAT | O_TRUNC;
-    else if (found == MF_NEW)
+    else if (disposition == MF_NEW)
         flags |= O_CREAT | O_EXCL;
     fd = open(path, flags, 0666);
     if (fd < 0)
         return errno;
-    error = take(fd, found == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
-    if (error != 0 && found == MF_NEW && unlink(path) != 0)
+    error = init_file(fd, disposition == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
+    if (error != 0 && disposition == MF_NEW && unlink(path) != 0)
         return error; /* of two errors, the first is the one to tell */
     return error;
 }
 
 /* Where the name of a file begins in its path. */
-static const char *name_in(const char *path)
+static const char *base_name_in(const char *path)
 {
     const char *slash = strrchr(path, '/');
 
@@ -189,7 +191,7 @@ static const char *name_in(const char *path)
 int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room)
 {
     static const int flags = O_CLOEXEC | O_NOCTTY | O_RDWR;
-    size_t folder = (size_t)(name_in(path) - path);
+    size_t folder = (size_t)(base_name_in(path) - path);
     struct stat status;
     int fd, number;
 
@@ -197,7 +199,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
         return EEXIST;
     if (errno != ENOENT)
         return errno;
-    if (*name_in(path) == '\0' || folder + 64 > room)
+    if (*base_name_in(path) == '\0' || folder + 64 > room)
         return ENOTSUP;
     temporary[0] = '\0';
 #ifdef O_TMPFILE
@@ -207,7 +209,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
     fd = open(temporary, flags | O_TMPFILE, 0666);
     temporary[0] = '\0';
     if (fd >= 0)
-        return take(fd, IS_EMPTY, out);
+        return init_file(fd, IS_EMPTY, out);
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return errno;
 #endif
@@ -217,7 +219,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
                  (unsigned long long)mf_milliseconds(), number);
         fd = open(temporary, flags | O_CREAT | O_EXCL, 0666);
         if (fd >= 0)
-            return take(fd, IS_EMPTY, out);
+            return init_file(fd, IS_EMPTY, out);
         if (errno != EEXIST)
             break;
     }
@@ -233,15 +235,19 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
         char self[64];
 
         snprintf(self, sizeof self, "/proc/self/fd/%d", fd_of(file));
-        return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno; /* open(2), O_TMPFILE */
+        /* open(2), O_TMPFILE. */
+        return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno;
     }
     if (link(temporary, path) == 0)
         return unlink(temporary) == 0 ? 0 : errno;
     error = errno;
-    if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS || error == EMLINK) {
+    if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS ||
+        error == EMLINK) {
         /* A file system without hard links. */
 #if defined(__linux__) && defined(SYS_renameat2)
-        error = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, 1 /* RENAME_NOREPLACE */) == 0 ? 0 : errno;
+        const int flags = 1; /* RENAME_NOREPLACE */
+
+        error = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, flags) == 0 ? 0 : errno;
 #elif defined(RENAME_EXCL)
         error = renamex_np(temporary, path, RENAME_EXCL) == 0 ? 0 : errno;
 #endif
@@ -249,7 +255,7 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     return error;
 }
 
-int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
+int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out)
 {
     int flags = fcntl((int)handle, F_GETFL);
     int mode = flags & O_ACCMODE;
@@ -267,7 +273,11 @@ int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return errno;
-    return take(fd, found == MF_EMPTIED ? IS_TO_BE_CUT : found == MF_DEVICE ? MAY_BE_ANY : MAY_HAVE_BYTES, out);
+    return init_file(fd,
+                     disposition == MF_EMPTIED  ? IS_TO_BE_CUT
+                     : disposition == MF_DEVICE ? MAY_BE_ANY
+                                                : MAY_HAVE_BYTES,
+                     out);
 }
 
 int mf_close(mf_file *file)
@@ -275,7 +285,8 @@ int mf_close(mf_file *file)
     int fd = fd_of(file);
 
     file->handle = -1;
-    /* After EINTR the descriptor is gone on Linux, macOS and the BSDs: close(2), "Dealing with error returns". */
+    /* After EINTR the descriptor is gone on Linux, macOS and the BSDs: close(2), "Dealing with
+     * error returns". */
     if (fd >= 0 && close(fd) != 0 && errno != EINTR)
         return errno;
     return 0;
@@ -311,7 +322,8 @@ int64_t mf_milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Writes zeros at the end of a file, where nothing of anybody's is written over; reached moves on with it. */
+/* Writes zeros at the end of a file, where nothing of anybody's is written over; reached moves on
+ * with it. */
 static int write_zeros(int fd, int64_t *reached, int64_t stop)
 {
     static const char zeros[1 << 16];
@@ -351,12 +363,13 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
     return error;
 }
 
-/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts a
- * fallocate anew that a signal came to, and gives up what it had: so each piece that is interrupted is
- * followed by a smaller one. */
+/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts
+ * a fallocate anew that a signal came to, and gives up what it had: so each piece that is
+ * interrupted is followed by a smaller one. */
 enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, LARGEST_PIECE_OF_ZEROS = 1 << 24 };
 
-/* Whether there cannot be room for so much: to find out piece by piece would fill the disk, and leave others none meanwhile. */
+/* Whether there cannot be room for so much: to find out piece by piece would fill the disk, and
+ * leave others none meanwhile. */
 static int has_no_room(int fd, int64_t length)
 {
     struct statvfs volume;
@@ -374,7 +387,8 @@ static int allocate_piece(int fd, mf_growth *growth)
 
     if (piece > left)
         piece = left;
-    else if (growth->step == 0 && growth->reached - growth->size < LARGEST_PIECE && has_no_room(fd, left))
+    else if (growth->step == 0 && growth->reached - growth->size < LARGEST_PIECE &&
+             has_no_room(fd, left))
         return ENOSPC;
     error = allocate_blocks(fd, growth->reached, piece);
     if (error == 0) {
@@ -399,7 +413,8 @@ int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 
     if (tail > growth->grown)
         tail = growth->grown;
-    /* What a map wrote behind the end of the file, in its last page, shows once the file is longer: tmpfs keeps it. */
+    /* What a map wrote behind the end of the file, in its last page, shows once the file is longer:
+     * tmpfs keeps it. */
     if (growth->reached < tail)
         error = write_zeros(fd, &growth->reached, tail);
     if (error == 0 && growth->reached < growth->grown) {
@@ -428,7 +443,8 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     return mf_get_size(file, &out->size);
 }
 
-int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag, mf_section *out)
+int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag,
+                   mf_section *out)
 {
     (void)file;
     (void)access;
@@ -444,13 +460,15 @@ int mf_close_section(mf_section *section)
     return 0;
 }
 
-/* How much address space a map takes. In whole pages of the file: munmap wants that where they are huge. */
-static size_t extent(const mf_file *file, size_t length, size_t reserved)
+/* How much address space a map takes. In whole pages of the file: munmap wants that where they are
+ * huge. */
+static size_t mapped_size(const mf_file *file, size_t length, size_t reserved)
 {
     return mf_round_up(reserved > length ? reserved : length, file == NULL ? 1 : file->granularity);
 }
 
-int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
+int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length,
+           mf_mapping *out)
 {
     int flags = out->chosen ? out->flags : access == MF_COPY ? MAP_PRIVATE : MAP_SHARED;
     int error = mf_guard_prepare();
@@ -461,10 +479,13 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
         return error;
     if (file->handle == -1)
         flags |= MAP_ANONYMOUS;
+    /* Linux counts all of a private map as memory otherwise, written to or not: proc(5),
+     * overcommit_memory. */
     if (access == MF_COPY && !out->chosen)
-        flags |= MAP_NORESERVE; /* or Linux counts all of it as memory, written to or not: proc(5), overcommit_memory */
-    base = mmap(NULL, extent(file, length, out->reserved), out->chosen ? out->protection : protection_of(access), flags,
-                fd_of(file), (off_t)offset);
+        flags |= MAP_NORESERVE;
+    base = mmap(NULL, mapped_size(file, length, out->reserved),
+                out->chosen ? out->protection : protection_of(access), flags, fd_of(file),
+                (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
     mf_fill_mapping(out, file, base, length, access, NULL);
@@ -487,7 +508,8 @@ int mf_remap(mf_mapping *map, size_t grown)
     void *moved;
 
     mf_guard_unregister(map);
-    moved = mremap(map->base, extent(map->file, map->length, map->reserved), extent(map->file, grown, 0), MREMAP_MAYMOVE);
+    moved = mremap(map->base, mapped_size(map->file, map->length, map->reserved),
+                   mapped_size(map->file, grown, 0), MREMAP_MAYMOVE);
     if (moved == MAP_FAILED) {
         error = errno;
     } else {
@@ -505,10 +527,13 @@ int mf_remap(mf_mapping *map, size_t grown)
 
 int mf_unmap(mf_mapping *map)
 {
+    size_t size;
+
     if (map->base == NULL)
         return EINVAL;
     mf_guard_unregister(map);
-    map->error = munmap(map->base, extent(map->file, map->length, map->reserved)) == 0 ? 0 : errno;
+    size = mapped_size(map->file, map->length, map->reserved);
+    map->error = munmap(map->base, size) == 0 ? 0 : errno;
     map->base = NULL;
     if (map->file != NULL)
         mf_add(&map->file->maps, -1);
@@ -516,8 +541,9 @@ int mf_unmap(mf_mapping *map)
 }
 
 #ifdef SYNC_FILE_RANGE_WRITE
-/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is passed on
- * to the file beneath there, and starts the same. Clean pages that nobody has mapped leave memory. */
+/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is
+ * passed on to the file beneath there, and starts the same. Clean pages that nobody has mapped
+ * leave memory. */
 static int writes_back_by_advice(int fd)
 {
     struct statfs volume;
@@ -526,8 +552,8 @@ static int writes_back_by_advice(int fd)
 }
 #endif
 
-/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19: msync(2),
- * NOTES. */
+/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19:
+ * msync(2), NOTES. */
 static int start_write_back(int fd, int64_t offset, int64_t length)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
@@ -559,42 +585,32 @@ int mf_sync(const mf_file *file, int wait)
 #ifdef F_FULLFSYNC
     if (fcntl(fd, F_FULLFSYNC) != -1)
         return 0;
-    if (errno != ENOTSUP && errno != EINVAL && errno != ENOTTY) /* file systems without it: fsync is all they have */
+    /* Some file systems have no more than fsync. */
+    if (errno != ENOTSUP && errno != EINVAL && errno != ENOTTY)
         return errno;
 #endif
     return fsync(fd) == 0 ? 0 : errno;
 }
 
-/* What one system has and another has not. Linux' numbers are spelled out too: headers may be older than the kernel. */
+/* What one system has and another has not. Linux' numbers are spelled out too: headers may be older
+ * than the kernel. */
 static int advice_of(int kind)
 {
     switch (kind) {
-    case MF_NORMAL:
-        return MADV_NORMAL;
-    case MF_SEQUENTIAL:
-        return MADV_SEQUENTIAL;
-    case MF_RANDOM:
-        return MADV_RANDOM;
-    case MF_WILLNEED:
-        return MADV_WILLNEED;
-    case MF_DONTNEED:
-        return MADV_DONTNEED;
+    case MF_NORMAL: return MADV_NORMAL;
+    case MF_SEQUENTIAL: return MADV_SEQUENTIAL;
+    case MF_RANDOM: return MADV_RANDOM;
+    case MF_WILLNEED: return MADV_WILLNEED;
+    case MF_DONTNEED: return MADV_DONTNEED;
 #ifdef __linux__
-    case MF_COLD:
-        return 20; /* MADV_COLD: Linux 5.4 */
-    case MF_PAGEOUT:
-        return 21; /* MADV_PAGEOUT: Linux 5.4 */
-    case MF_HUGEPAGE:
-        return MADV_HUGEPAGE;
-    case MF_NOHUGEPAGE:
-        return MADV_NOHUGEPAGE;
-    case MF_POPULATE_READ:
-        return 22; /* MADV_POPULATE_READ: Linux 5.14 */
-    case MF_POPULATE_WRITE:
-        return 23; /* MADV_POPULATE_WRITE: Linux 5.14 */
+    case MF_COLD: return 20;    /* MADV_COLD: Linux 5.4 */
+    case MF_PAGEOUT: return 21; /* MADV_PAGEOUT: Linux 5.4 */
+    case MF_HUGEPAGE: return MADV_HUGEPAGE;
+    case MF_NOHUGEPAGE: return MADV_NOHUGEPAGE;
+    case MF_POPULATE_READ: return 22;  /* MADV_POPULATE_READ: Linux 5.14 */
+    case MF_POPULATE_WRITE: return 23; /* MADV_POPULATE_WRITE: Linux 5.14 */
 #endif
-    default:
-        return -1;
+    default: return -1;
     }
 }
 
@@ -612,7 +628,8 @@ int mf_advise(char *base, size_t length, int kind)
     if (madvise(base, length, advice) == 0)
         return 0;
     error = errno;
-    /* EINVAL is said of pages that are locked, too; of no pages only when the kernel does not know the kind. */
+    /* EINVAL is said of pages that are locked, too; of no pages only when the kernel does not know
+     * the kind. */
     return error == EINVAL && madvise(base, 0, advice) != 0 ? ENOTSUP : error;
 }
 
@@ -628,8 +645,11 @@ int mf_set_name(char *base, size_t length, const char *name)
 
     int error = prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, text) == 0 ? 0 : errno;
 
-    /* EINVAL is said of a name that cannot be, too; of no name only where the kernel has none at all: CONFIG_ANON_VMA_NAME. */
-    return error == EINVAL && prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, 0UL) != 0 ? ENOTSUP : error;
+    /* EINVAL is said of a name that cannot be, too; of no name only where the kernel has none at
+     * all: CONFIG_ANON_VMA_NAME. */
+    return error == EINVAL && prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, 0UL) != 0
+               ? ENOTSUP
+               : error;
 #else
     (void)base;
     (void)length;
@@ -638,7 +658,8 @@ int mf_set_name(char *base, size_t length, const char *name)
 #endif
 }
 
-/* What the header has of all that the standard library's mmap knows by name, on one system or another. */
+/* What the header has of all that the standard library's mmap knows by name, on one system or
+ * another. */
 static const struct {
     const char *name;
     int value;
@@ -882,8 +903,8 @@ int mf_residency(char *base, size_t length, char *out)
 int mf_tells_residency(const mf_file *file, int *out)
 {
 #ifdef __linux__
-    /* A page that is far past the end of the file is not in memory, whatever is said of it. Near the end it may be: what
-     * Linux keeps of a file it keeps in larger pieces. */
+    /* A page that is far past the end of the file is not in memory, whatever is said of it. Near
+     * the end it may be: what Linux keeps of a file it keeps in larger pieces. */
     const off_t far = 1 << 30;
     size_t page = file->granularity;
     unsigned char there = 0;
@@ -893,7 +914,8 @@ int mf_tells_residency(const mf_file *file, int *out)
 
     if (fstat(fd_of(file), &status) != 0)
         return errno;
-    base = mmap(NULL, page, PROT_READ, MAP_SHARED, fd_of(file), status.st_size / far * far + 2 * far);
+    base = mmap(NULL, page, PROT_READ, MAP_SHARED, fd_of(file),
+                status.st_size / far * far + 2 * far);
     if (base == MAP_FAILED)
         return errno;
     error = mincore(base, 1, &there) == 0 ? 0 : errno;
@@ -911,19 +933,17 @@ int mf_tells_residency(const mf_file *file, int *out)
 #if defined(__linux__) && !defined(__alpha__)
 enum { CACHESTAT = 451 }; /* the call: Linux 6.5, and not in every libc */
 
-/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the file that
- * is open, and a file system on top of another, as overlay, maps those of a file below. Here it is known
- * that they are the same. */
+/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the
+ * file that is open, and a file system on top of another, as overlay, maps those of a file below.
+ * Here it is known that they are the same. */
 static int can_count_cached(const struct statfs *volume)
 {
     switch ((uint32_t)volume->f_type) {
     case 0xEF53:     /* ext4 */
     case 0x58465342: /* XFS */
     case 0x9123683E: /* btrfs */
-    case 0x01021994: /* tmpfs */
-        return 1;
-    default:
-        return 0;
+    case 0x01021994: /* tmpfs */ return 1;
+    default: return 0;
     }
 }
 #endif
@@ -969,6 +989,7 @@ int mf_evict(const mf_file *file, char *base, size_t length)
 #else
     (void)base;
     (void)length;
-    return posix_fadvise(fd_of(file), 0, 0, POSIX_FADV_DONTNEED); /* returns the error, and leaves errno alone */
+    /* It returns the error, and leaves errno alone. */
+    return posix_fadvise(fd_of(file), 0, 0, POSIX_FADV_DONTNEED);
 #endif
 }

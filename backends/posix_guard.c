@@ -163,8 +163,7 @@ static int replace_with_copy(char *page)
 
     if (!can_read(page))
         return 0;
-    to.iov_base =
-        mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    to.iov_base = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (to.iov_base == MAP_FAILED)
         return 0;
     if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)page_size &&
@@ -211,8 +210,10 @@ static int replace_page(uintptr_t address)
         retries = 0;
     }
     last_hit = map->self;
-    mf_mark_lost(map, start, page_size); /* first: who sees the zeros can see the mark */
-    handlers--; /* before the system is asked, which may take its time */
+    /* The mark comes first: who sees the zeros can see it. The list is left before the system is
+     * asked, which may take its time. */
+    mf_mark_lost(map, start, page_size);
+    handlers--;
     if (access != MF_READ && replace_with_copy(page))
         return 1;
     return mmap(page, page_size, protection_of(access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,

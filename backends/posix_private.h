@@ -3,7 +3,7 @@
 #ifndef MAPPEDFILE_POSIX_PRIVATE_H
 #define MAPPEDFILE_POSIX_PRIVATE_H
 
-#define _GNU_SOURCE /* fallocate, sync_file_range, O_PATH, process_vm_readv, mincore */
+#define _GNU_SOURCE      /* fallocate, sync_file_range, O_PATH, process_vm_readv, mincore */
 #define _DARWIN_C_SOURCE /* F_FULLFSYNC, F_PREALLOCATE */
 #define _FILE_OFFSET_BITS 64
 

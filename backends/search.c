@@ -263,7 +263,10 @@ typedef struct {
     size_t block; /* how many windows there must be */
 } kind;
 
-#define KIND(name) {skip_##name, tally_##name, BLOCK_##name}
+#define KIND(name)                              \
+    {                                           \
+        skip_##name, tally_##name, BLOCK_##name \
+    }
 #ifdef HAS_WORDS
 static const kind words = KIND(words);
 #endif
@@ -311,7 +314,7 @@ enum { TABLE = 1024 /* a power of two */ };
 #define PLACE(last, before) (((unsigned)(last) ^ (unsigned)(before) << 5) & (TABLE - 1))
 
 typedef struct {
-    const byte *needle;     /* its first byte in the direction of the search */
+    const byte *needle; /* its first byte in the direction of the search */
     ptrdiff_t dir, length;
     ptrdiff_t cut;          /* the critical factorization */
     ptrdiff_t period;       /* how far to move when only the left part differs */

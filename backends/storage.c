@@ -1,9 +1,13 @@
-/* A file's size, and the map of the whole file that goes with it: open, view, grow, shrink, refresh, lock, close.
+/* A file's size, and the map of the whole file that goes with it: open, view, grow, shrink,
+ * refresh, lock, close.
  *
- * One thread at a time changes the size. What it prepares (a longer file, a section, a map) is put in place in one step, with
- * the lock: until then every other thread sees the old state, and a failure leaves it. No Python code runs in between but the
- * handlers of signals, and these find the old state too. */
+ * One thread at a time changes the size. What it prepares (a longer file, a section, a map) is put
+ * in place in one step, with the lock: until then every other thread sees the old state, and a
+ * failure leaves it. No Python code runs in between but the handlers of signals, and these find the
+ * old state too. */
 #include "memory.h"
+
+#define MUCH_ROOM (64 << 20) /* bytes */
 
 /* How many bytes of a file of this size the window can have. */
 static int64_t reach(const Window *self, int64_t size)
@@ -16,7 +20,8 @@ static int is_no_file(Window *self)
 {
     if (self->whole || self->file == NULL)
         return 0;
-    PyErr_Format(PyExc_TypeError, "%R is a view: only a mapped file has views and a size to change", (PyObject *)self);
+    PyErr_Format(PyExc_TypeError, "%R is a view: only a mapped file has a size to change",
+                 (PyObject *)self);
     return 1;
 }
 
@@ -31,7 +36,9 @@ void end_change(Window *self)
     LOCK(file);
     file->changer = 0;
     if (file->waiting > 0) {
-        PyThread_acquire_lock(file->turn, NOWAIT_LOCK); /* it may have been given to somebody who has not woken up yet */
+        PyThread_acquire_lock(
+            file->turn,
+            NOWAIT_LOCK); /* it may have been given to somebody who has not woken up yet */
         PyThread_release_lock(file->turn);
     } else {
         unused = file->turn;
@@ -70,7 +77,8 @@ int begin_change(Window *self)
         PyLockStatus status;
 
         LOCK(file);
-        if (file->changer != 0 && file->changing_process != process) { /* its thread is in the parent */
+        if (file->changer != 0 &&
+            file->changing_process != process) { /* its thread is in the parent */
             file->changer = 0;
             file->waiting = 0;
             file->turn = NULL;
@@ -83,8 +91,10 @@ int begin_change(Window *self)
         }
         if (file->changer == me) {
             UNLOCK(file);
-            PyErr_Format(PyExc_BufferError, "the size of %R is being changed: a signal handler cannot change it, or map it, too",
-                         file->name);
+            PyErr_Format(
+                PyExc_BufferError,
+                "the size of %R is being changed: a signal handler cannot change it, or map it, too",
+                file->name);
             break;
         }
         if (file->turn == NULL)
@@ -128,7 +138,8 @@ static const mf_char *native_path(PyObject *path, PyObject **keep)
         wide = PyUnicode_AsWideCharString(text, NULL);
         Py_DECREF(text);
         if (wide != NULL) {
-            *keep = PyBytes_FromStringAndSize((char *)wide, (Py_ssize_t)((wcslen(wide) + 1) * sizeof(wchar_t)));
+            *keep = PyBytes_FromStringAndSize((char *)wide,
+                                              (Py_ssize_t)((wcslen(wide) + 1) * sizeof(wchar_t)));
             PyMem_Free(wide);
         }
     }
@@ -155,7 +166,8 @@ static void remove_path(State *state, PyObject *path)
 
 /* Growing the file */
 
-/* Moves the end of the file. Returns the system's code, or -1 when an exception is set; the file is as it was then. */
+/* Moves the end of the file. Returns the system's code, or -1 when an exception is set; the file is
+ * as it was then. */
 static int grow_file(File *file, int64_t size, int64_t grown, mf_section *out)
 {
     const mf_table *call = &file->state->call;
@@ -180,7 +192,8 @@ static int open_section(File *file, mf_section *out)
 
 /* Locking */
 
-/* Locks the first length bytes of a map; or leaves nothing locked. Returns the system's code. The caller uses the map. */
+/* Locks the first length bytes of a map; or leaves nothing locked. Returns the system's code. The
+ * caller uses the map. */
 static int lock_pages(Map *map, int64_t length)
 {
     State *state = map->file->state;
@@ -216,7 +229,8 @@ static void raise_lock_error(Map *map, int64_t length, int code)
 
     if (PyErr_Occurred())
         return;
-    error = PyObject_CallFunction(state->lock_error, "iOn", code, map->file->name, (Py_ssize_t)size);
+    error = PyObject_CallFunction(state->lock_error, "iOn", code, map->file->name,
+                                  (Py_ssize_t)size);
     if (error == Py_None) { /* no limit says no: so a page cannot be read, perhaps */
         Py_DECREF(error);
         WITHOUT_GIL(size = (size_t)state->call.advise(base, size, MF_POPULATE_READ));
@@ -237,7 +251,8 @@ static int is_locked(File *file)
 
 /* The map of the whole file */
 
-/* Takes its map from a window, with the lock, and returns it for the caller to let go without; or NULL. */
+/* Takes its map from a window, with the lock, and returns it for the caller to let go without; or
+ * NULL. */
 static Map *take_map(Window *self)
 {
     Map *map = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
@@ -300,7 +315,8 @@ static int remake_section(Window *self)
             LOCK(file);
             file->section = section;
             if (reach(self, section.size) < self->length)
-                self->length = reach(self, section.size); /* what others did shows after refresh(); but what is gone is gone */
+                self->length = reach(self, section.size); /* what others did shows after refresh();
+                                                             but what is gone is gone */
             UNLOCK(file);
         }
     }
@@ -310,8 +326,8 @@ static int remake_section(Window *self)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Maps the whole file, locked if it is to be; the caller is the one who changes it, or nobody must be changing it and it is not
- * to be locked. Does nothing where that has changed meanwhile. */
+/* Maps the whole file, locked if it is to be; the caller is the one who changes it, or nobody must
+ * be changing it and it is not to be locked. Does nothing where that has changed meanwhile. */
 static int map_whole(Window *self, int changing)
 {
     File *file = self->file;
@@ -396,9 +412,10 @@ void raise_unsupported(PyObject *why)
     Py_XDECREF(why);
 }
 
-/* Opens a path, or duplicates a handle, and gives a created file its size. Returns the system's code, or -1 when an exception is set;
- * then nothing is open, and a file that is new has gone. */
-static int open_file(File *file, const mf_char *native, intptr_t handle, int access, int found, int64_t size)
+/* Opens a path, or duplicates a handle, and gives a created file its size. Returns the system's
+ * code, or -1 when an exception is set; then nothing is open, and a file that is new has gone. */
+static int open_file(File *file, const mf_char *native, intptr_t handle, int access, int found,
+                     int64_t size)
 {
     const mf_table *call = &file->state->call;
     int error;
@@ -431,7 +448,9 @@ static int create(File *file, const mf_char *native, int64_t size)
     mf_char temporary[4096];
     int error;
 
-    CALL_AGAIN(file->state, error, call->create(native, &file->file, temporary, sizeof temporary / sizeof temporary[0]));
+    CALL_AGAIN(
+        file->state, error,
+        call->create(native, &file->file, temporary, sizeof temporary / sizeof temporary[0]));
     if (error == call->system.not_supported)
         return open_file(file, native, -1, MF_WRITE, MF_NEW, size);
     if (error != 0)
@@ -450,7 +469,8 @@ static int create(File *file, const mf_char *native, int64_t size)
     return error;
 }
 
-PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *args, Py_ssize_t n, PyObject *names)
+PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *args, Py_ssize_t n,
+                      PyObject *names)
 {
     Window *self = (Window *)object;
     State *state = PyType_GetModuleState(type);
@@ -463,7 +483,9 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     File *file;
 
     if (n != 9 || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "_open takes path, handle, name, mode, access, found, size, sparse, reserve");
+        PyErr_SetString(
+            PyExc_TypeError,
+            "_open takes path, handle, name, mode, access, found, size, sparse, reserve");
         return NULL;
     }
     path = args[0];
@@ -477,12 +499,13 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         to_size(args[8], "reserve", &reserve) < 0)
         return NULL;
     if (reserve != 0 && !call->system.can_reserve) {
-        raise_unsupported(
-            PyUnicode_FromString("this system cannot reserve address space: capabilities().reserve is false"));
+        raise_unsupported(PyUnicode_FromString(
+            "this system cannot reserve address space: capabilities().reserve is false"));
         return NULL;
     }
     if (self->file != NULL) {
-        PyErr_Format(PyExc_ValueError, "this object has opened %R already: make another MappedFile", self->file->name);
+        PyErr_Format(PyExc_ValueError, "this object has opened %R already: make another MappedFile",
+                     self->file->name);
         return NULL;
     }
     file = file_new(state, name);
@@ -527,7 +550,8 @@ failed:
     return NULL;
 }
 
-/* _descriptor(make): the descriptor on the file, made by make(handle, readonly) when it is first asked for. */
+/* _descriptor(make): the descriptor on the file, made by make(handle, readonly) when it is first
+ * asked for. */
 PyObject *window_descriptor(PyObject *object, PyObject *make)
 {
     Window *self = (Window *)object;
@@ -538,7 +562,8 @@ PyObject *window_descriptor(PyObject *object, PyObject *make)
     if (file == NULL || !self->open || !file_use(file))
         return raise_closed(self);
     if (file->descriptor == -1) {
-        made = PyObject_CallFunction(make, "nO", (Py_ssize_t)file->file.handle, file->access == MF_WRITE ? Py_False : Py_True);
+        made = PyObject_CallFunction(make, "nO", (Py_ssize_t)file->file.handle,
+                                     file->access == MF_WRITE ? Py_False : Py_True);
         if (made != NULL)
             descriptor = (int)PyLong_AsLong(made);
         Py_XDECREF(made);
@@ -561,53 +586,64 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
     Window *self = (Window *)object, *view;
     File *file = self->file;
-    int64_t offset, wanted = -1, length;
-    int error;
+    int64_t offset, wanted = -1, length = 0;
+    int error, used;
     Map *map = NULL;
 
-    if (is_no_file(self))
-        return NULL;
-    if (n != 3 || !PyType_Check(args[0]) || file == NULL || !PyType_IsSubtype((PyTypeObject *)args[0], file->state->window_type)) {
+    if (n != 3 || !PyType_Check(args[0]) || file == NULL ||
+        !PyType_IsSubtype((PyTypeObject *)args[0], file->state->window_type)) {
         if (file == NULL)
             return raise_closed(self);
         PyErr_SetString(PyExc_TypeError, "_view takes a type, an offset and a length");
         return NULL;
     }
-    if (to_size(args[1], "offset", &offset) < 0 || (args[2] != Py_None && to_size(args[2], "length", &wanted) < 0))
+    if (to_size(args[1], "offset", &offset) < 0 ||
+        (args[2] != Py_None && to_size(args[2], "length", &wanted) < 0))
         return NULL;
     /* It may run finalizers, so it comes before anything is looked at. */
     view = (Window *)PyType_GenericAlloc((PyTypeObject *)args[0], 0);
     if (view == NULL)
         return NULL;
-    if (file == NULL || !self->open)
-        goto closed;
+    if (file == NULL || !self->open) {
+        Py_DECREF(view);
+        return raise_closed(self);
+    }
+    used = file_use(file);
+    if (!used && self->open) {
+        PyErr_Format(
+            PyExc_ValueError,
+            "the file %R is closed, and another view needs it: make the view before closing it, or take a slice of data",
+            file->name);
+        goto end;
+    }
     error = guard(file->state, 0);
     if (error != 0) {
         raise_os_error(file, error, "map");
-        goto failed;
+        goto end;
     }
     for (;;) {
         length = wanted;
         LOCK(file);
         if (!self->open) {
             UNLOCK(file);
-            goto closed;
+            raise_closed(self);
+            goto end;
         }
         if (to_range(self, offset, self->length, &length) < 0) {
             UNLOCK(file);
-            goto failed;
+            goto end;
         }
-        if (length == 0 || !has_no_section(file))
+        if (length == 0 || !self->whole || !has_no_section(file))
             break;
         UNLOCK(file);
         if (remake_section(self) < 0)
-            goto failed;
+            goto end;
     }
     if (length > 0)
-        map = map_new(file, &file->section, offset, length, 0, &error);
+        map = map_new(file, &file->section, self->offset + offset, length, 0, &error);
     if (map != NULL || length == 0) {
         view->file = (File *)Py_NewRef((PyObject *)file);
-        view->offset = offset;
+        view->offset = self->offset + offset;
         view->length = length;
         view->open = 1;
         tally(&file->views, 1);
@@ -615,15 +651,18 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
             put_in_place(view, map);
     }
     UNLOCK(file);
-    if (view->open)
+    if (!view->open)
+        raise_os_error(file, error, "map");
+end:
+    error = used ? file_release(file) : 0;
+    if (error != 0 && view->open)
+        raise_os_error(file, error, "close");
+    if (!PyErr_Occurred())
         return (PyObject *)view;
-    raise_os_error(file, error, "map");
-failed:
+    if (view->open)
+        window_drop(view);
     Py_DECREF(view);
     return NULL;
-closed:
-    Py_DECREF(view);
-    return raise_closed(self);
 }
 
 /* What of a window is alive. */
@@ -651,7 +690,8 @@ static PyObject *refuse(Window *self, const Alive *alive, PyObject *what)
     return NULL;
 }
 
-/* Closes a window that is open; but if alive is not NULL, not while anything of it is. Returns the system's code. */
+/* Closes a window that is open; but if alive is not NULL, not while anything of it is. Returns the
+ * system's code. */
 static int shut(Window *self, Alive *alive)
 {
     File *file = self->file;
@@ -716,26 +756,30 @@ PyObject *window_abandon(PyObject *object, PyObject *created)
 
 /* Another size */
 
-/* Copies bytes unless they are there already: a private page that is not written to stays the file's. What is gone on either side
- * is left out: its map has its mark. */
+/* Copies bytes unless they are there already: a private page that is not written to stays the
+ * file's. What is gone on either side is left out: its map has its mark. */
 static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_t count, char *room)
 {
     const mf_table *call = &from->file->state->call;
     char *source = from->map.base + from->slack + first, *target = to->map.base + to->slack + place;
     int64_t at;
 
-    if (call->copy(&from->map, room, 1, source, 1, count) != 0 || is_lost(from, first, (int64_t)count, &at) ||
-        call->copy(&to->map, room + count, 1, target, 1, count) != 0 || is_lost(to, place, (int64_t)count, &at))
+    if (call->copy(&from->map, room, 1, source, 1, count) != 0 ||
+        is_lost(from, first, (int64_t)count, &at) ||
+        call->copy(&to->map, room + count, 1, target, 1, count) != 0 ||
+        is_lost(to, place, (int64_t)count, &at))
         return;
     if (memcmp(room, room + count, count) != 0)
         call->copy(&to->map, target, 1, room, 1, count);
 }
 
-/* Has a private map show, with the lock, what it would not by itself: what was written into the map before it, and is nowhere else; or, when it
- * is the same map, what others appended in the page where the file ended, and it has a copy of. */
+/* Has a private map show, with the lock, what it would not by itself: what was written into the map
+ * before it, and is nowhere else; or, when it is the same map, what others appended in the page
+ * where the file ended, and it has a copy of. */
 static int keep_private(Window *self, Map *present, Map *next, const mf_section *section)
 {
-    int64_t page = (int64_t)self->file->state->call.system.page_size, size = self->length, at, count;
+    int64_t page = (int64_t)self->file->state->call.system.page_size, size = self->length, at,
+            count;
     char *room = PyMem_Malloc(2 * (size_t)page);
     int error = 0;
 
@@ -761,13 +805,15 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
         if (size > section->size)
             size = section->size;
         for (at = 0; at < size; at += page)
-            copy_changed(present, at, next, at, (size_t)(size - at < page ? size - at : page), room);
+            copy_changed(present, at, next, at, (size_t)(size - at < page ? size - at : page),
+                         room);
     }
     PyMem_Free(room);
     return error;
 }
 
-/* Locks the next map instead of the present one, or more of that; or fails and leaves the lock as it is. The caller uses both. */
+/* Locks the next map instead of the present one, or more of that; or fails and leaves the lock as
+ * it is. The caller uses both. */
 static int lock_next(Window *self, Map *present, Map *next, int64_t length)
 {
     int error;
@@ -777,7 +823,8 @@ static int lock_next(Window *self, Map *present, Map *next, int64_t length)
     error = lock_pages(next, length);
     if (error != 0) {
         if (present != NULL)
-            lock_pages(present, self->length < map_length(present) ? self->length : map_length(present));
+            lock_pages(present,
+                       self->length < map_length(present) ? self->length : map_length(present));
         raise_lock_error(next, length, error);
     }
     return error == 0 ? 0 : -1;
@@ -785,14 +832,16 @@ static int lock_next(Window *self, Map *present, Map *next, int64_t length)
 
 int move(Window *self, Map *map, int64_t length)
 {
-    if (map->users != 1 || self->file->state->call.remap(&map->map, map->slack + (size_t)length) != 0)
+    if (map->users != 1 ||
+        self->file->state->call.remap(&map->map, map->slack + (size_t)length) != 0)
         return 0;
     self->start = map->map.base + map->slack;
     return 1;
 }
 
-/* Finds the map that the window is to have for a section: spare, if there is one; the present one, longer perhaps; or another.
- * NULL: none is needed, or *error says why there is none. Called with the lock. */
+/* Finds the map that the window is to have for a section: spare, if there is one; the present one,
+ * longer perhaps; or another. NULL: none is needed, or *error says why there is none. Called with
+ * the lock. */
 static Map *next_map(Window *self, Map *present, const mf_section *section, Map *spare, int *error)
 {
     File *file = self->file;
@@ -804,7 +853,8 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
         return NULL;
     if (spare != NULL)
         next = (Map *)Py_NewRef((PyObject *)spare);
-    else if (present != NULL && present->map.lost_to == 0 && (length <= map_room(present) || move(self, present, length)))
+    else if (present != NULL && present->map.lost_to == 0 &&
+             (length <= map_room(present) || move(self, present, length)))
         next = (Map *)Py_NewRef((PyObject *)present);
     else
         next = map_new(file, section, self->offset, length, file->reserve, error);
@@ -815,12 +865,13 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
     if (next == present || next == spare)
         tally(&next->users, 1);
     if (length > map_length(next))
-        *error = file->state->call.extend(&next->map, section, next->offset, next->slack + (size_t)length);
+        *error = file->state->call.extend(&next->map, section, next->offset,
+                                          next->slack + (size_t)length);
     return next;
 }
 
-/* Puts a section in place, and a map of what it covers if the file is mapped now. Or fails, and nothing has changed. Returns the
- * system's code, or -1 when an exception is set. */
+/* Puts a section in place, and a map of what it covers if the file is mapped now. Or fails, and
+ * nothing has changed. Returns the system's code, or -1 when an exception is set. */
 static int adopt(Window *self, const mf_section *section, Map *spare)
 {
     File *file = self->file;
@@ -864,7 +915,8 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
     }
     if (present != NULL)
         unmapping = map_release(present); /* likewise; if the file was closed, it was the last */
-    if (error == 0) { /* from here on it is done, whatever the system says of what it is given back */
+    if (error ==
+        0) { /* from here on it is done, whatever the system says of what it is given back */
         error = file->state->call.close_section(&old);
         if (present != NULL && next != present) {
             closing = map_release(present);
@@ -893,11 +945,13 @@ static int grow(Window *self, int64_t old, int64_t new)
     Map *spare = NULL;
     int error = 0;
 
-    /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room comes first. */
+    /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room
+     * comes first. */
     if (system->has_sections && system->can_reserve) {
         LOCK(file);
-        if (self->owns && reach(self, new) > map_room(self->map) && !has_no_section(file) && (uint64_t)new <= PTRDIFF_MAX) {
-            size_t room = (size_t)new > file->reserve ? (size_t)new : file->reserve;
+        if (self->owns && reach(self, new) > map_room(self->map) && !has_no_section(file) &&
+            (uint64_t) new <= PTRDIFF_MAX) {
+            size_t room = (size_t) new > file->reserve ? (size_t) new : file->reserve;
 
             spare = map_new(file, &file->section, self->offset, self->length, room, &error);
             error = spare == NULL && error == 0 ? -1 : error;
@@ -911,7 +965,8 @@ static int grow(Window *self, int64_t old, int64_t new)
         if (error != 0 && (file->state->call.set_size(&file->file, old) == 0 || !self->open)) {
             close_section(file, &section);
         } else if (error != 0) {
-            /* There was no way back: it has grown, and the map of the whole is made when it is used. */
+            /* There was no way back: it has grown, and the map of the whole is made when it is
+             * used. */
             mf_section before;
             Map *present;
 
@@ -962,8 +1017,9 @@ static int shrink(Window *self, int64_t new)
         return -1;
     }
     if (busy) {
-        PyErr_Format(PyExc_BufferError, "cannot shrink %R to %lld bytes: a call in another thread is using its memory", file->name,
-                     (long long)new);
+        PyErr_Format(PyExc_BufferError,
+                     "cannot shrink %R to %lld bytes: a call in another thread is using its memory",
+                     file->name, (long long)new);
         return -1;
     }
     error = let_go(map);
@@ -1002,15 +1058,15 @@ static int take_note(Window *self)
     return error;
 }
 
-/* Whether the file can be made longer without a look at it: nothing is behind its end, and no map is of what others made it longer
- * by. */
+/* Whether the file can be made longer without a look at it: nothing is behind its end, and no map
+ * is of what others made it longer by. */
 static int can_just_grow(Window *self, int64_t new)
 {
     const mf_system *system = &self->file->state->call.system;
     int64_t old = self->file->section.size;
 
-    return !system->has_sections && self->owns && self->length == reach(self, old) && new > old &&
-           old % (int64_t)system->page_size == 0;
+    return !system->has_sections && self->owns && self->length == reach(self, old) &&
+           new > old &&old % (int64_t)system->page_size == 0;
 }
 
 static int just_grow(Window *self, int64_t new)
@@ -1038,17 +1094,20 @@ PyObject *window_resize(PyObject *object, PyObject *number)
         return NULL;
     if (self->open && self->file->access != MF_WRITE) {
         raise_unsupported(PyUnicode_FromFormat(
-            "a file opened in mode %R cannot be resized: open it in mode 'r+', 'w+' or 'x+'", self->mode));
+            "a file opened in mode %R cannot be resized: open it in mode 'r+', 'w+' or 'x+'",
+            self->mode));
         return NULL;
     }
     if (self->open && self->file->file.device) {
-        raise_unsupported(PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", self->file->name));
+        raise_unsupported(
+            PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", self->file->name));
         return NULL;
     }
     return window_set_size(self, new) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Has the window mapped after a change, or a failure of one; of two errors, the first is the one to tell. */
+/* Has the window mapped after a change, or a failure of one; of two errors, the first is the one to
+ * tell. */
 static void map_again(Window *self)
 {
     PyObject *kind, *value, *trace;
@@ -1077,10 +1136,11 @@ int window_set_size(Window *self, int64_t new)
     } else {
         error = size_now(file, &now);
         if (error == 0 && new < now && now > self->length && !self->mmap) {
-            PyErr_Format(PyExc_ValueError,
-                         "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to %lld, and that would cut off "
-                         "what they wrote: refresh() first",
-                         file->name, (long long)new, (long long)self->length, (long long)now);
+            PyErr_Format(
+                PyExc_ValueError,
+                "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to %lld, and that would cut off "
+                "what they wrote: refresh() first",
+                file->name, (long long)new, (long long)self->length, (long long)now);
             error = -1;
         } else if (error == 0 && new < now) {
             error = shrink(self, new);
@@ -1097,6 +1157,61 @@ int window_set_size(Window *self, int64_t new)
         window_map(self); /* which locks it */
     if (self->mmap && self->open)
         map_again(self);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static void set_reserve(File *file, size_t reserve)
+{
+    LOCK(file);
+    file->reserve = reserve;
+    UNLOCK(file);
+}
+
+/* Grows the file with address space to spare behind its map, so that the next growth makes no other
+ * one. */
+static int grow_with_room(Window *self, int64_t old, int64_t new)
+{
+    File *file = self->file;
+    size_t before = file->reserve;
+    int error, fits;
+
+    LOCK(file);
+    fits = self->owns && new <= map_room(self->map);
+    UNLOCK(file);
+    if (!fits && file->state->call.system.can_reserve && new < PTRDIFF_MAX / 2 &&
+        before < (size_t) new) {
+        set_reserve(file, new < MUCH_ROOM / 2 ? MUCH_ROOM : 2 * (size_t) new);
+        error = grow(self, old, new);
+        if (error == 0)
+            return 0;
+        set_reserve(file, before); /* maybe there is not so much of it */
+        if (PyErr_Occurred())
+            return error;
+    }
+    return grow(self, old, new);
+}
+
+int window_reach(Window *self, int64_t size)
+{
+    File *file = self->file;
+    int64_t now;
+    int error;
+
+    if (begin_change(self) < 0)
+        return -1;
+    if (file->file.faults != 0) {
+        raise_faulted(self);
+        error = -1;
+    } else {
+        error = size_now(file, &now);
+        if (error == 0 && now < size)
+            error = grow_with_room(self, now, size);
+        else if (error == 0 && now != self->length)
+            error = take_note(self);
+    }
+    if (error != 0)
+        raise_os_error(file, error, "resize");
+    end_change(self);
     return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -1140,7 +1255,8 @@ PyObject *window_lock(PyObject *object, PyObject *unused)
     if (self->file == NULL || !self->open)
         return raise_closed(self);
     if (self->whole)
-        self->file->locked = self->file->state->call.process(); /* first: a map that is made meanwhile is locked too */
+        self->file->locked = self->file->state->call
+                                 .process(); /* first: a map that is made meanwhile is locked too */
     map = window_use(self, &length);
     if (map != NULL) {
         error = lock_pages(map, length);

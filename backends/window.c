@@ -1,7 +1,9 @@
-/* Window: bytes of a file in memory, as Python sees them. MappedFile and View are Python classes on top of it.
+/* Window: bytes of a file in memory, as Python sees them. MappedFile and View are Python classes on
+ * top of it.
  *
- * The caller's objects are converted first, since that may run code of his; then the window is looked at, and used without any
- * Python code in between. What takes longer is a use of the map (memory.h), and the window may be closed meanwhile. */
+ * The caller's objects are converted first, since that may run code of his; then the window is
+ * looked at, and used without any Python code in between. What takes longer is a use of the map
+ * (memory.h), and the window may be closed meanwhile. */
 #include "memory.h"
 
 #define SHORT_SEARCH (64 << 10) /* bytes */
@@ -42,7 +44,8 @@ static PyObject *raise_readonly(Window *self, PyObject *kind)
     if (self->mmap)
         PyErr_SetString(kind, "mmap can't modify a readonly memory map.");
     else
-        PyErr_Format(kind, "the %s on %R is read-only: open the file in mode 'r+' or 'c'", kind_of(self), self->file->name);
+        PyErr_Format(kind, "the %s on %R is read-only: open the file in mode 'r+' or 'c'",
+                     kind_of(self), self->file->name);
     return NULL;
 }
 
@@ -57,7 +60,8 @@ int to_size(PyObject *number, const char *what, int64_t *out)
         return -1;
     *out = PyLong_AsLongLongAndOverflow(index, &overflow);
     if (overflow > 0)
-        PyErr_Format(PyExc_OverflowError, "%s must be at most 9223372036854775807 bytes, not %R", what, index);
+        PyErr_Format(PyExc_OverflowError, "%s must be at most 9223372036854775807 bytes, not %R",
+                     what, index);
     else if (overflow < 0 || (*out < 0 && !PyErr_Occurred()))
         PyErr_Format(PyExc_ValueError, "%s must be 0 or more bytes, not %R", what, index);
     Py_DECREF(index);
@@ -67,21 +71,25 @@ int to_size(PyObject *number, const char *what, int64_t *out)
 int to_range(Window *self, int64_t first, int64_t size, int64_t *count)
 {
     if (first > size) {
-        PyErr_Format(PyExc_ValueError, "offset %lld is past the end of the %s, which has %lld bytes", (long long)first, kind_of(self),
-                     (long long)size);
+        PyErr_Format(PyExc_ValueError,
+                     "offset %lld is past the end of the %s, which has %lld bytes",
+                     (long long)first, kind_of(self), (long long)size);
         return -1;
     }
     if (*count < 0)
         *count = size - first;
     if (*count > size - first) {
-        PyErr_Format(PyExc_ValueError, "offset %lld and length %lld reach past the end of the %s, which has %lld bytes",
-                     (long long)first, (long long)*count, kind_of(self), (long long)size);
+        PyErr_Format(
+            PyExc_ValueError,
+            "offset %lld and length %lld reach past the end of the %s, which has %lld bytes",
+            (long long)first, (long long)*count, kind_of(self), (long long)size);
         return -1;
     }
     return 0;
 }
 
-/* Two of the caller's: where a range begins and, unless that is None, how long it is; -1: to the end. */
+/* Two of the caller's: where a range begins and, unless that is None, how long it is; -1: to the
+ * end. */
 static int to_numbers(PyObject *offset, PyObject *length, int64_t *first, int64_t *count)
 {
     *count = -1;
@@ -90,14 +98,15 @@ static int to_numbers(PyObject *offset, PyObject *length, int64_t *first, int64_
     return length == Py_None ? 0 : to_size(length, "length", count);
 }
 
-int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place, PyObject **out,
-                 PyObject *const *args, Py_ssize_t n, PyObject *names)
+int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place,
+                 PyObject **out, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     Py_ssize_t i, named = names == NULL ? 0 : PyTuple_Size(names);
     int at;
 
     if (n > by_place) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd positional arguments, not %zd", function, by_place, n);
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd positional arguments, not %zd",
+                     function, by_place, n);
         return -1;
     }
     for (i = 0; i < n; i++)
@@ -108,7 +117,9 @@ int to_arguments(const char *function, const char *const *known, int number, Py_
         for (at = 0; at < number && PyUnicode_CompareWithASCIIString(name, known[at]) != 0; at++)
             ;
         if (at == number || out[at] != NULL) {
-            PyErr_Format(PyExc_TypeError, at == number ? "%s() takes no argument %R" : "%s() was given %R twice", function, name);
+            PyErr_Format(PyExc_TypeError,
+                         at == number ? "%s() takes no argument %R" : "%s() was given %R twice",
+                         function, name);
             return -1;
         }
         out[at] = args[n + i];
@@ -213,7 +224,8 @@ static PyObject *raise_index(Window *self, PyObject *key, int64_t length)
     if (key != NULL && self->mmap)
         PyErr_SetString(PyExc_IndexError, "mmap index out of range");
     else if (key != NULL) /* NULL: of an iterator, which ends there */
-        PyErr_Format(PyExc_IndexError, "index %R is out of range for %lld bytes", key, (long long)length);
+        PyErr_Format(PyExc_IndexError, "index %R is out of range for %lld bytes", key,
+                     (long long)length);
     return NULL;
 }
 
@@ -267,7 +279,8 @@ static PyObject *get_slice(Window *self, PyObject *key)
     if (step == 1)
         failed = copy(map, PyBytes_AsString(bytes), self->start + start, count);
     else
-        failed = self->file->state->call.copy(&map->map, PyBytes_AsString(bytes), 1, self->start + start, step, (size_t)count);
+        failed = self->file->state->call.copy(&map->map, PyBytes_AsString(bytes), 1,
+                                              self->start + start, step, (size_t)count);
     if (failed == 0 && is_whole(map)) {
         UNLOCK(self->file);
         return bytes;
@@ -338,8 +351,8 @@ static Py_ssize_t length_of(PyObject *object)
         return -1;
     }
     if (self->length > PY_SSIZE_T_MAX) {
-        PyErr_Format(PyExc_OverflowError, "the %s has %lld bytes, which this Python cannot count", kind_of(self),
-                     (long long)self->length);
+        PyErr_Format(PyExc_OverflowError, "the %s has %lld bytes, which this Python cannot count",
+                     kind_of(self), (long long)self->length);
         return -1;
     }
     return (Py_ssize_t)self->length;
@@ -354,7 +367,8 @@ static int put(Window *self, Py_ssize_t first, Py_ssize_t step, const char *from
     if (step == 1)
         failed = copy(map, self->start + first, from, count);
     else
-        failed = self->file->state->call.copy(&map->map, self->start + first, step, from, 1, (size_t)count);
+        failed = self->file->state->call.copy(&map->map, self->start + first, step, from, 1,
+                                              (size_t)count);
     if (failed == 0 && is_whole(map)) {
         UNLOCK(self->file);
         return 0;
@@ -366,6 +380,33 @@ static int put(Window *self, Py_ssize_t first, Py_ssize_t step, const char *from
     failed = judge(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
     Py_DECREF((PyObject *)map);
     return failed;
+}
+
+/* Raises that a byte cannot be set to this, and says what to write instead. */
+static void raise_byte(Window *self, Py_ssize_t place, PyObject *value)
+{
+    Py_ssize_t length = PyBytes_Check(value) ? PyBytes_Size(value) : -1, end;
+    PyObject *until, *what;
+
+    if (place < 0 && place + length > 0)
+        place += (Py_ssize_t)self->length;
+    end = place + (length < 0 ? 1 : length);
+    until = end == 0 ? PyUnicode_FromString("")
+                     : PyUnicode_FromFormat("%zd", end); /* w[-1:] reaches to the end */
+    what = length < 0 || length > 20 ? PyUnicode_FromString("...") : PyObject_Repr(value);
+
+    if (until != NULL && what != NULL && length == 1)
+        PyErr_Format(
+            PyExc_TypeError,
+            "a byte is set to an int from 0 to 255, not to %R: write w[%zd] = %d, or w[%zd:%U] = %U",
+            Py_TYPE(value), place, (unsigned char)PyBytes_AsString(value)[0], place, until, what);
+    else if (until != NULL && what != NULL)
+        PyErr_Format(
+            PyExc_TypeError,
+            "a byte is set to an int from 0 to 255, not to %R; to set bytes, write w[%zd:%U] = %U",
+            Py_TYPE(value), place, until, what);
+    Py_XDECREF(until);
+    Py_XDECREF(what);
 }
 
 static int set_byte(Window *self, PyObject *key, PyObject *value)
@@ -389,8 +430,7 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
         if (self->mmap)
             PyErr_SetString(PyExc_TypeError, "mmap item value must be an int");
         else
-            PyErr_Format(PyExc_TypeError, "a byte is set to an int from 0 to 255, not to %R; to set bytes, write w[%zd:%zd] = ...",
-                     Py_TYPE(value), place, place + 1);
+            raise_byte(self, place, value);
         return -1;
     }
     if (to_byte(value, &byte) < 0 || look(self) < 0)
@@ -419,12 +459,14 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
         data.buf = PyBytes_AsString(value);
         data.len = PyBytes_Size(value);
     } else if (!PyObject_CheckBuffer(value)) {
-        PyErr_Format(PyExc_TypeError, "a slice is set to a bytes-like object, not to %R", Py_TYPE(value));
+        PyErr_Format(PyExc_TypeError, "a slice is set to a bytes-like object, not to %R",
+                     Py_TYPE(value));
         return -1;
     } else if (to_bytes(value, &data) < 0) {
         return -1;
     }
-    /* Bytes that are in a map themselves, this one perhaps, are copied in one go as memmove does, or beforehand. */
+    /* Bytes that are in a map themselves, this one perhaps, are copied in one go as memmove does,
+     * or beforehand. */
     if (step != 1 && !PyBytes_CheckExact(value)) {
         apart = PyMem_Malloc((size_t)data.len + 1);
         if (apart == NULL) {
@@ -438,7 +480,8 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
     count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
     if (data.len != count) {
         UNLOCK(self->file);
-        PyErr_Format(self->mmap ? PyExc_IndexError : PyExc_ValueError, "a slice of %zd bytes cannot be set to %zd bytes", count, data.len);
+        PyErr_Format(self->mmap ? PyExc_IndexError : PyExc_ValueError,
+                     "a slice of %zd bytes cannot be set to %zd bytes", count, data.len);
     } else if (count == 0) {
         UNLOCK(self->file);
         failed = 0;
@@ -461,7 +504,9 @@ int window_assign(PyObject *object, PyObject *key, PyObject *value)
         if (self->mmap && !self->open)
             raise_closed(self);
         else
-            PyErr_SetString(PyExc_TypeError, "the bytes of a file cannot be deleted: set them, or resize() the file");
+            PyErr_SetString(
+                PyExc_TypeError,
+                "the bytes of a file cannot be deleted: set them, or resize() the file");
         return -1;
     }
     if (!self->open || self->file->access == MF_READ) {
@@ -471,7 +516,8 @@ int window_assign(PyObject *object, PyObject *key, PyObject *value)
             raise_readonly(self, PyExc_TypeError);
         return -1;
     }
-    return Py_IS_TYPE(key, &PySlice_Type) ? set_slice(self, key, value) : set_byte(self, key, value);
+    return Py_IS_TYPE(key, &PySlice_Type) ? set_slice(self, key, value)
+                                          : set_byte(self, key, value);
 }
 
 /* Iteration */
@@ -550,17 +596,17 @@ static void iterator_dealloc(PyObject *object)
 }
 
 static PyType_Slot iterator_slots[] = {
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, iterator_next},
-    {Py_tp_traverse, iterator_traverse},
-    {Py_tp_clear, iterator_clear},
-    {Py_tp_dealloc, iterator_dealloc},
-    {0, NULL},
+    {Py_tp_iter, PyObject_SelfIter},     {Py_tp_iternext, iterator_next},
+    {Py_tp_traverse, iterator_traverse}, {Py_tp_clear, iterator_clear},
+    {Py_tp_dealloc, iterator_dealloc},   {0, NULL},
 };
 
 PyType_Spec iterator_spec = {
-    "mappedfile._memory.Iterator", sizeof(Iterator), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, iterator_slots,
+    "mappedfile._memory.Iterator",
+    sizeof(Iterator),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    iterator_slots,
 };
 
 /* Searching */
@@ -576,7 +622,8 @@ typedef struct {
 } Task;
 
 /* Looks through a piece of the window. Returns the backend's code. */
-static int search_piece(const mf_table *call, Map *map, const char *start, Task *task, int64_t piece)
+static int search_piece(const mf_table *call, Map *map, const char *start, Task *task,
+                        int64_t piece)
 {
     mf_searcher *const how[] = {call->find, call->rfind, call->count};
     int64_t first = task->first, last = task->last, found = -1;
@@ -590,8 +637,8 @@ static int search_piece(const mf_table *call, Map *map, const char *start, Task 
         else
             last = first + piece + (task->needle_length - 1);
     }
-    error = call->search(&map->map, how[task->kind], start + first, (size_t)(last - first), task->needle,
-                         (size_t)task->needle_length, &end, &found);
+    error = call->search(&map->map, how[task->kind], start + first, (size_t)(last - first),
+                         task->needle, (size_t)task->needle_length, &end, &found);
     if (error != 0)
         return error;
     task->done = first == task->first && last == task->last;
@@ -610,10 +657,12 @@ static int search_piece(const mf_table *call, Map *map, const char *start, Task 
     return 0;
 }
 
-/* The same until it is through. Signals are looked at from time to time: returns -1 if a handler raised. */
+/* The same until it is through. Signals are looked at from time to time: returns -1 if a handler
+ * raised. */
 static int search_long(const mf_table *call, Map *map, const char *start, Task *task)
 {
-    int64_t piece = SEARCH_PIECE > 16 * task->needle_length ? SEARCH_PIECE : 16 * task->needle_length;
+    int64_t piece = SEARCH_PIECE > 16 * task->needle_length ? SEARCH_PIECE
+                                                            : 16 * task->needle_length;
     int64_t then = call->milliseconds();
     int error = 0;
     PyThreadState *thread = PyEval_SaveThread();
@@ -652,7 +701,9 @@ static int begin_search(Task *task, int64_t length)
         return 0;
     if (task->needle_length != 0)
         return 1;
-    task->result = task->kind == COUNT ? task->last - task->first + 1 : task->kind == FIND ? task->first : task->last;
+    task->result = task->kind == COUNT  ? task->last - task->first + 1
+                   : task->kind == FIND ? task->first
+                                        : task->last;
     return 0;
 }
 
@@ -672,7 +723,8 @@ static int search_window(Window *self, Task *task)
     call = &self->file->state->call;
     first = task->first;
     last = task->last;
-    /* What is near is found while nothing else can run: to let it costs more than to look through this much. */
+    /* What is near is found while nothing else can run: to let it costs more than to look through
+     * this much. */
     error = search_piece(call, self->map, self->start, task, SHORT_SEARCH);
     map = self->map;
     if (error == 0 && task->done && is_whole(map)) {
@@ -697,7 +749,8 @@ static int to_limit(PyObject *limit, int64_t *out)
     return *out == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyObject *const *args, Py_ssize_t n)
+PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyObject *const *args,
+                 Py_ssize_t n)
 {
     Task task = {kind, NULL, 0, first, PY_SSIZE_T_MAX, 0, 0};
     Py_buffer data = {0};
@@ -705,10 +758,14 @@ PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyO
     int error;
 
     if (n < 1 || n > 3) {
-        PyErr_Format(PyExc_TypeError, "%s() takes what to search for, and where to start and end: 1 to 3 arguments, not %zd", name, n);
+        PyErr_Format(
+            PyExc_TypeError,
+            "%s() takes what to search for, and where to start and end: 1 to 3 arguments, not %zd",
+            name, n);
         return NULL;
     }
-    if ((n > 1 && to_limit(args[1], &task.first) < 0) || (n > 2 && to_limit(args[2], &task.last) < 0))
+    if ((n > 1 && to_limit(args[1], &task.first) < 0) ||
+        (n > 2 && to_limit(args[2], &task.last) < 0))
         return NULL;
     if (PyBytes_CheckExact(args[0])) {
         task.needle = PyBytes_AsString(args[0]);
@@ -724,7 +781,8 @@ PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyO
         task.needle = &byte;
         task.needle_length = 1;
     } else {
-        return PyErr_Format(PyExc_TypeError, "what to search for must be bytes-like, or an int for one byte, not %R",
+        return PyErr_Format(PyExc_TypeError,
+                            "what to search for must be bytes-like, or an int for one byte, not %R",
                             Py_TYPE(args[0]));
     }
     error = search_window(self, &task);
@@ -746,6 +804,104 @@ static PyObject *window_rfind(PyObject *self, PyObject *const *args, Py_ssize_t 
 static PyObject *window_count(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     return search((Window *)self, COUNT, "count", 0, args, n);
+}
+
+/* Raises ValueError for a place that was not found. */
+static PyObject *found(PyObject *place)
+{
+    if (place == NULL || PyLong_AsLongLong(place) >= 0)
+        return place;
+    Py_DECREF(place);
+    PyErr_SetString(PyExc_ValueError, "subsection not found");
+    return NULL;
+}
+
+static PyObject *window_index(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return found(search((Window *)self, FIND, "index", 0, args, n));
+}
+
+static PyObject *window_rindex(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return found(search((Window *)self, RFIND, "rindex", 0, args, n));
+}
+
+/* Whether the bytes from first to last, limits of the caller's, begin or end with those. */
+static int has_there(Window *self, int64_t first, int64_t last, const Py_buffer *part, int at_end)
+{
+    const mf_table *call;
+    int64_t at = -1;
+    size_t end;
+    int failed;
+    Map *map;
+
+    if (look(self) < 0)
+        return -1;
+    clamp(self->length, &first, &last);
+    if (last - first < part->len || part->len == 0) {
+        UNLOCK(self->file);
+        return last - first >= part->len;
+    }
+    if (at_end)
+        first = last - part->len;
+    call = &self->file->state->call;
+    map = self->map;
+    failed = call->search(&map->map, call->find, self->start + first, (size_t)part->len, part->buf,
+                          (size_t)part->len, &end, &at);
+    if (failed == 0 && is_whole(map)) {
+        UNLOCK(self->file);
+        return at == 0;
+    }
+    Py_INCREF((PyObject *)map);
+    UNLOCK(self->file);
+    failed = judge(map, failed, first, part->len);
+    Py_DECREF((PyObject *)map);
+    return failed != 0 ? -1 : at == 0;
+}
+
+static PyObject *has_part(Window *self, const char *name, PyObject *const *args, Py_ssize_t n,
+                          int at_end)
+{
+    int64_t first = 0, last = PY_SSIZE_T_MAX;
+    Py_ssize_t i, parts;
+    Py_buffer data;
+    int has = 0;
+
+    if (n < 1 || n > 3) {
+        PyErr_Format(
+            PyExc_TypeError,
+            "%s() takes what to look for, and where to start and end: 1 to 3 arguments, not %zd",
+            name, n);
+        return NULL;
+    }
+    if ((n > 1 && to_limit(args[1], &first) < 0) || (n > 2 && to_limit(args[2], &last) < 0))
+        return NULL;
+    if (!self->open)
+        return raise_closed(self);
+    parts = PyTuple_Check(args[0]) ? PyTuple_Size(args[0]) : 1;
+    for (i = 0; i < parts && has == 0; i++) {
+        PyObject *part = PyTuple_Check(args[0]) ? PyTuple_GetItem(args[0], i) : args[0];
+
+        if (!PyObject_CheckBuffer(part))
+            return PyErr_Format(PyExc_TypeError,
+                                "%s() takes a bytes-like object, or a tuple of some, not %R", name,
+                                Py_TYPE(part));
+        if (to_bytes(part, &data) < 0)
+            return NULL;
+        has = has_there(self, first, last, &data, at_end);
+        PyBuffer_Release(&data);
+    }
+    return has < 0 ? NULL : PyBool_FromLong(has);
+}
+
+static PyObject *window_startswith(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return has_part((Window *)self, "startswith", args, n, 0);
+}
+
+static PyObject *window_endswith(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return has_part((Window *)self, "endswith", args, n, 1);
 }
 
 /* A number first, as in bytes: np.int64(65) is a byte here, though it is bytes-like too. */
@@ -788,13 +944,14 @@ static int get_buffer(PyObject *object, Py_buffer *view, int flags)
         raise_readonly(self, PyExc_BufferError);
         return -1;
     }
-    failed = export(self->file->state, self->length == 0 ? NULL : self->map, self->start, self->length, readonly, view, flags);
+    failed = export(self->file->state, self->length == 0 ? NULL : self->map, self->start,
+                    self->length, readonly, view, flags);
     UNLOCK(self->file);
     return failed;
 }
 
-/* Nothing is to be done, since buffers count when they come and go. But NumPy keeps a buffer of an object that can release one,
- * and of any other a bare address. */
+/* Nothing is to be done, since buffers count when they come and go. But NumPy keeps a buffer of an
+ * object that can release one, and of any other a bare address. */
 static void release_buffer(PyObject *object, Py_buffer *view)
 {
     (void)object;
@@ -842,12 +999,14 @@ PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
 
     used = file_use(file);
     if (durable && !used)
-        return PyErr_Format(PyExc_ValueError,
-                            "the file %R is closed, and a durable flush needs it: flush before closing it, or use "
-                            "flush(durable=False)",
-                            file->name);
+        return PyErr_Format(
+            PyExc_ValueError,
+            "the file %R is closed, and a durable flush needs it: flush before closing it, or use "
+            "flush(durable=False)",
+            file->name);
     map = window_use(self, &length);
-    if (map != NULL && to_range(self, first, length, &count) < 0) { /* another thread has cut the file short */
+    if (map != NULL &&
+        to_range(self, first, length, &count) < 0) { /* another thread has cut the file short */
         window_release(self, map);
         map = NULL;
     }
@@ -858,7 +1017,9 @@ PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
     }
     base = pages_around(map, first, count, &size);
     at = map->offset + (base - map->map.base);
-    CALL_AGAIN(state, error, call->flush(used && file->file.handle != -1 ? &file->file : NULL, base, size, at, durable));
+    CALL_AGAIN(
+        state, error,
+        call->flush(used && file->file.handle != -1 ? &file->file : NULL, base, size, at, durable));
     if (error == 0 && durable && !call->system.flush_reaches_device && file->file.handle != -1)
         CALL_AGAIN(state, error, call->sync(&file->file, 1));
     if (error == 0 && is_lost(map, first, count, &at)) {
@@ -876,7 +1037,8 @@ PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
 }
 
 /* flush(offset=0, length=None, *, durable=True) */
-static PyObject *window_flush(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names)
+static PyObject *window_flush(PyObject *object, PyObject *const *args, Py_ssize_t n,
+                              PyObject *names)
 {
     static const char *const known[] = {"offset", "length", "durable"};
     Window *self = (Window *)object;
@@ -1027,7 +1189,8 @@ static int refuse_init(PyObject *self, PyObject *args, PyObject *names)
 {
     (void)args;
     (void)names;
-    PyErr_Format(PyExc_TypeError, "%R is made by MappedFile.view(), and not by itself", Py_TYPE(self));
+    PyErr_Format(PyExc_TypeError, "%R is made by MappedFile.view(), and not by itself",
+                 Py_TYPE(self));
     return -1;
 }
 
@@ -1048,8 +1211,9 @@ static void finalize(PyObject *object)
         /* Given a source, warnings imports tracemalloc, which fails while the interpreter ends. */
         name = PyUnicode_FromString("tracemalloc");
         source = name == NULL ? NULL : PyImport_GetModule(name);
-        if (PyErr_ResourceWarning(source != NULL && PyObject_HasAttrString(source, "is_tracing") ? object : NULL, 1, "unclosed %U",
-                                  told) < 0)
+        if (PyErr_ResourceWarning(
+                source != NULL && PyObject_HasAttrString(source, "is_tracing") ? object : NULL, 1,
+                "unclosed %U", told) < 0)
             PyErr_WriteUnraisable((PyObject *)Py_TYPE(object));
         Py_XDECREF(source);
         Py_XDECREF(name);
@@ -1088,8 +1252,21 @@ static PyMethodDef methods[] = {
     {"count", FAST(window_count), METH_FASTCALL,
      "count($self, sub, start=None, end=None, /)\n--\n\n"
      "Return how often *sub* occurs without overlaps: ``bytes.count``."},
+    {"index", FAST(window_index), METH_FASTCALL,
+     "index($self, sub, start=None, end=None, /)\n--\n\n"
+     "The same as ``find()``, but raises ``ValueError`` where *sub* is not: ``bytes.index``."},
+    {"rindex", FAST(window_rindex), METH_FASTCALL,
+     "rindex($self, sub, start=None, end=None, /)\n--\n\n"
+     "The same as ``rfind()``, but raises ``ValueError`` where *sub* is not: ``bytes.rindex``."},
+    {"startswith", FAST(window_startswith), METH_FASTCALL,
+     "startswith($self, prefix, start=None, end=None, /)\n--\n\n"
+     "Return whether the bytes begin with *prefix*, bytes-like, or with one of a tuple: ``bytes.startswith``. Nothing is copied."},
+    {"endswith", FAST(window_endswith), METH_FASTCALL,
+     "endswith($self, suffix, start=None, end=None, /)\n--\n\n"
+     "Return whether the bytes end with *suffix*, bytes-like, or with one of a tuple: ``bytes.endswith``. Nothing is copied."},
     {"_open", FAST(window_open), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_view", FAST(window_view), METH_FASTCALL, NULL},
+    {"_stream", FAST(window_stream), METH_FASTCALL, NULL},
     {"_descriptor", window_descriptor, METH_O, NULL},
     {"_close", window_close, METH_O, NULL},
     {"_abandon", window_abandon, METH_O, NULL},
@@ -1127,7 +1304,8 @@ static PyGetSetDef properties[] = {
      NULL},
     {"readonly", get_readonly, NULL, "Whether the bytes cannot be written (mode ``\"r\"``).", NULL},
     {"name", get_name, NULL,
-     "What the file was opened by: the path as it was given, the name of the file object, or the descriptor.", NULL},
+     "What the file was opened by: the path as it was given, the name of the file object, or the descriptor.",
+     NULL},
     {"_mode", get_mode, NULL, NULL, NULL},
     {"_access", get_access, NULL, NULL, NULL},
     {"_offset", get_offset, NULL, NULL, NULL},

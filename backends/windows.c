@@ -1,6 +1,7 @@
-/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile, CloseHandle.
- * The fault guard is in windows_guard.c. kernel32 alone; what Windows before 10 version 1803 lacks is
- * looked for when it is needed. backend.h says what each function promises. */
+/* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile,
+ * CloseHandle. The fault guard is in windows_guard.c. kernel32 alone; what Windows before 10
+ * version 1803 lacks is looked for when it is needed. backend.h says what each function
+ * promises. */
 #include "windows_private.h"
 
 #include <psapi.h>
@@ -29,7 +30,8 @@ static DWORD protection_of(int access)
     return protections[access];
 }
 
-/* Address space that is reserved can be replaced by views, piece by piece: a placeholder. VirtualAlloc2's reference. */
+/* Address space that is reserved can be replaced by views, piece by piece: a placeholder.
+ * VirtualAlloc2's reference. */
 #ifndef MEM_RESERVE_PLACEHOLDER
 #define MEM_COALESCE_PLACEHOLDERS 0x00000001
 #define MEM_PRESERVE_PLACEHOLDER 0x00000002
@@ -37,7 +39,8 @@ static DWORD protection_of(int access)
 #define MEM_RESERVE_PLACEHOLDER 0x00040000
 #endif
 typedef void *(WINAPI *virtual_alloc_2)(HANDLE, void *, SIZE_T, ULONG, ULONG, void *, ULONG);
-typedef void *(WINAPI *map_view_of_file_3)(HANDLE, HANDLE, void *, ULONG64, SIZE_T, ULONG, ULONG, void *, ULONG);
+typedef void *(WINAPI *map_view_of_file_3)(HANDLE, HANDLE, void *, ULONG64, SIZE_T, ULONG, ULONG,
+                                           void *, ULONG);
 
 /* A function of kernelbase.dll, or NULL. */
 static FARPROC find_function(const char *name)
@@ -48,27 +51,29 @@ static FARPROC find_function(const char *name)
 }
 
 /* Cuts a piece off the front of a placeholder, or puts its pieces together. */
-static int reshape(char *base, size_t size, DWORD how)
+static int reshape_placeholder(char *base, size_t size, DWORD how)
 {
     return VirtualFree(base, size, MEM_RELEASE | how) ? 0 : last_error();
 }
 
-static int reserve(size_t size, char **out)
+static int reserve_placeholder(size_t size, char **out)
 {
     virtual_alloc_2 allocate = (virtual_alloc_2)(void (*)(void))find_function("VirtualAlloc2");
     void *base;
 
     if (allocate == NULL)
         return ERROR_NOT_SUPPORTED;
-    base = allocate(GetCurrentProcess(), NULL, size, MEM_RESERVE | MEM_RESERVE_PLACEHOLDER, PAGE_NOACCESS, NULL, 0);
+    base = allocate(GetCurrentProcess(), NULL, size, MEM_RESERVE | MEM_RESERVE_PLACEHOLDER,
+                    PAGE_NOACCESS, NULL, 0);
     if (base == NULL)
         return last_error();
     *out = base;
     return 0;
 }
 
-/* Where the view or the placeholder ends that begins at base: base itself if nothing begins there. */
-static char *end_of(char *base, DWORD *type)
+/* Where the view or the placeholder ends that begins at base. That is base if nothing begins
+ * there. */
+static char *allocation_end(char *base, DWORD *type)
 {
     MEMORY_BASIC_INFORMATION info;
     char *end = base;
@@ -81,13 +86,13 @@ static char *end_of(char *base, DWORD *type)
 }
 
 /* Gives back views and placeholders that lie side by side. */
-static int give_back(char *base, char *stop)
+static int release_range(char *base, char *stop)
 {
     int error = 0;
 
     while (base < stop) {
         DWORD type = 0;
-        char *next = end_of(base, &type);
+        char *next = allocation_end(base, &type);
         BOOL done = type == MEM_MAPPED ? UnmapViewOfFile(base) : VirtualFree(base, 0, MEM_RELEASE);
 
         if (!done && error == 0)
@@ -100,23 +105,25 @@ static int give_back(char *base, char *stop)
 }
 
 /* Puts a view at the start of a placeholder, whose other end is that of the map. */
-static int replace(const mf_section *section, int access, int64_t offset, char *base, size_t length, size_t room)
+static int replace_placeholder(const mf_section *section, int access, int64_t offset, char *base,
+                               size_t length, size_t room)
 {
     map_view_of_file_3 map = (map_view_of_file_3)(void (*)(void))find_function("MapViewOfFile3");
     size_t size = round_up(length);
     int error = map == NULL ? ERROR_NOT_SUPPORTED : 0;
 
     if (error == 0 && size < room)
-        error = reshape(base, size, MEM_PRESERVE_PLACEHOLDER);
+        error = reshape_placeholder(base, size, MEM_PRESERVE_PLACEHOLDER);
     if (error != 0)
         return error;
-    /* To the byte: a view that reached past the section, up to its page's end, would be refused, though the reference asks
-     * for whole pages. The system rounds up to the placeholder by itself (Windows 10: simdjson's issue 2728). */
-    if (map(handle_of(section->handle), GetCurrentProcess(), base, (ULONG64)offset, length, MEM_REPLACE_PLACEHOLDER,
-            protection_of(access), NULL, 0) == NULL) {
+    /* To the byte: a view that reached past the section, up to its page's end, would be refused,
+     * though the reference asks for whole pages. The system rounds up to the placeholder by itself
+     * (Windows 10: simdjson's issue 2728). */
+    if (map(handle_of(section->handle), GetCurrentProcess(), base, (ULONG64)offset, length,
+            MEM_REPLACE_PLACEHOLDER, protection_of(access), NULL, 0) == NULL) {
         error = last_error();
         if (size < room)
-            reshape(base, room, MEM_COALESCE_PLACEHOLDERS);
+            reshape_placeholder(base, room, MEM_COALESCE_PLACEHOLDERS);
     }
     return error;
 }
@@ -128,10 +135,10 @@ static int can_reserve(void)
     char *base;
     int split;
 
-    if (find_function("MapViewOfFile3") == NULL || reserve(2 * page, &base) != 0)
+    if (find_function("MapViewOfFile3") == NULL || reserve_placeholder(2 * page, &base) != 0)
         return 0;
-    split = reshape(base, page, MEM_PRESERVE_PLACEHOLDER) == 0;
-    return give_back(base, base + 2 * page) == 0 && split;
+    split = reshape_placeholder(base, page, MEM_PRESERVE_PLACEHOLDER) == 0;
+    return release_range(base, base + 2 * page) == 0 && split;
 }
 
 void mf_query_system(mf_system *out)
@@ -149,7 +156,8 @@ void mf_query_system(mf_system *out)
     out->can_reserve = can_reserve();
     out->has_sections = 1;
     out->guard_covers_all = 0;
-    out->flush_reaches_device = 0; /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks */
+    /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks. */
+    out->flush_reaches_device = 0;
     out->sync_covers_maps = 0;
 }
 
@@ -164,7 +172,8 @@ int mf_get_size(const mf_file *file, int64_t *out)
 }
 
 /* Size 0 asks for the file's own. A larger one than the file's makes the file longer. */
-static int make_section(const mf_file *file, DWORD protection, int64_t size, const wchar_t *tag, HANDLE *out)
+static int make_section(const mf_file *file, DWORD protection, int64_t size, const wchar_t *tag,
+                        HANDLE *out)
 {
     DWORD high = (DWORD)((uint64_t)size >> 32);
     DWORD low = (DWORD)((uint64_t)size & 0xFFFFFFFFu);
@@ -176,11 +185,11 @@ static int make_section(const mf_file *file, DWORD protection, int64_t size, con
     return 0;
 }
 
-static int map_view(HANDLE section, DWORD access, int64_t offset, size_t length, char **out)
+static int map_view(HANDLE section, DWORD rights, int64_t offset, size_t length, char **out)
 {
     DWORD high = (DWORD)((uint64_t)offset >> 32);
     DWORD low = (DWORD)((uint64_t)offset & 0xFFFFFFFFu);
-    void *base = MapViewOfFile(section, access, high, low, length);
+    void *base = MapViewOfFile(section, rights, high, low, length);
 
     if (base == NULL)
         return last_error();
@@ -194,8 +203,8 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     int64_t size = 0, size_before;
     int error = mf_get_size(file, &size);
 
-    /* A section does not tell its size, and others may be changing the file's. Nobody cuts it short once it has a section, so
-     * when its size is what it was before, it is the section's. */
+    /* A section does not tell its size, and others may be changing the file's. Nobody cuts it short
+     * once it has a section, so when its size is what it was before, it is the section's. */
     while (error == 0 && size > 0) {
         size_before = size;
         error = make_section(file, protection_of(access), 0, NULL, &section);
@@ -216,7 +225,8 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     return error;
 }
 
-int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag, mf_section *out)
+int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag,
+                   mf_section *out)
 {
     static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
     DWORD protection = file->handle == ABSENT ? PAGE_READWRITE : protections[access];
@@ -234,9 +244,10 @@ int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char 
     return error;
 }
 
-/* What a map wrote behind the end of the file, in its last page, would show once the file is longer. Through a map too: a
- * write would move the file pointer, and a duplicated handle shares that with its caller's. */
-static int clear_behind(const mf_file *file, int64_t size)
+/* What a map wrote behind the end of the file, in its last page, would show once the file is
+ * longer. Through a map too: a write would move the file pointer, and a duplicated handle shares
+ * that with its caller's. */
+static int clear_tail(const mf_file *file, int64_t size)
 {
     size_t length = (size_t)(size % (int64_t)get_granularity()); /* of the last view */
     size_t behind = round_up(length) - length;
@@ -262,7 +273,8 @@ static int make_sparse(const mf_file *file)
 {
     DWORD written;
 
-    if (!DeviceIoControl(handle_of(file->handle), FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &written, NULL))
+    if (!DeviceIoControl(handle_of(file->handle), FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &written,
+                         NULL))
         return last_error();
     return 0;
 }
@@ -270,7 +282,7 @@ static int make_sparse(const mf_file *file)
 int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 {
     HANDLE section;
-    int error = clear_behind(file, growth->size); /* first: once the file has grown it may be too late for an error */
+    int error = clear_tail(file, growth->size); /* first: later may be too late for an error */
 
     if (error == 0 && !growth->allocate)
         error = make_sparse(file);
@@ -299,19 +311,21 @@ int64_t mf_milliseconds(void)
     return (int64_t)GetTickCount64();
 }
 
-/* Fills in out from a handle of ours, after cutting the file to no bytes if found says so; or closes it. */
-static int take(HANDLE handle, int found, mf_file *out)
+/* Fills in out from a handle of ours, after cutting the file to no bytes if the disposition says
+ * so; or closes it. */
+static int init_file(HANDLE handle, int disposition, mf_file *out)
 {
     mf_file file = {.handle = (intptr_t)handle};
     int error = GetFileType(handle) == FILE_TYPE_DISK ? 0 : ERROR_NOT_SUPPORTED;
 
     /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
-    if (error == 0 && found == MF_EMPTIED)
+    if (error == 0 && disposition == MF_EMPTIED)
         error = mf_set_size(&file, 0);
     if (error == 0) {
         error = mf_get_size(&file, &file.size);
+        /* A disk says so, as \\.\PhysicalDrive0. No section can be made of one. */
         if (error == ERROR_INVALID_FUNCTION || error == ERROR_INVALID_PARAMETER)
-            error = ERROR_NOT_SUPPORTED; /* a disk, as \\.\PhysicalDrive0: no section can be made of one */
+            error = ERROR_NOT_SUPPORTED;
     }
     file.granularity = get_granularity();
     if (error == 0)
@@ -321,23 +335,23 @@ static int take(HANDLE handle, int found, mf_file *out)
     return error;
 }
 
-static DWORD rights(int access)
+static DWORD access_rights(int access)
 {
     return access == MF_WRITE ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ;
 }
 
-int mf_open(const mf_char *path, int access, int found, mf_file *out)
+int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
 {
     static const DWORD dispositions[] = {OPEN_EXISTING, OPEN_ALWAYS, CREATE_NEW};
     DWORD sharing = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
-    HANDLE handle =
-        CreateFileW(path, rights(access), sharing, NULL, dispositions[found], FILE_ATTRIBUTE_NORMAL, NULL);
+    HANDLE handle = CreateFileW(path, access_rights(access), sharing, NULL,
+                                dispositions[disposition], FILE_ATTRIBUTE_NORMAL, NULL);
     int error;
 
     if (handle == INVALID_HANDLE_VALUE)
         return last_error();
-    error = take(handle, found, out);
-    if (error != 0 && found == MF_NEW)
+    error = init_file(handle, disposition, out);
+    if (error != 0 && disposition == MF_NEW)
         DeleteFileW(path);
     return error;
 }
@@ -355,7 +369,8 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
         return ERROR_NOT_SUPPORTED;
     for (number = 0; number < MF_TEMPORARY_NAMES; number++) {
         wmemcpy(temporary, path, length);
-        swprintf(temporary + length, room - length, L".%lx-%lx-%lx", GetCurrentProcessId(), GetTickCount(), number);
+        swprintf(temporary + length, room - length, L".%lx-%lx-%lx", GetCurrentProcessId(),
+                 GetTickCount(), number);
         error = mf_open(temporary, MF_WRITE, MF_NEW, out);
         if (error != ERROR_FILE_EXISTS)
             break;
@@ -371,15 +386,16 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     return MoveFileExW(temporary, path, 0) ? 0 : last_error();
 }
 
-int mf_duplicate(intptr_t handle, int access, int found, mf_file *out)
+int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out)
 {
     HANDLE process = GetCurrentProcess();
     HANDLE copy;
 
     /* Asked for rights that the original lacks, DuplicateHandle refuses: its Remarks. */
-    if (!DuplicateHandle(process, handle_of(handle), process, &copy, rights(access), FALSE, 0))
+    if (!DuplicateHandle(process, handle_of(handle), process, &copy, access_rights(access), FALSE,
+                         0))
         return last_error();
-    return take(copy, found, out);
+    return init_file(copy, disposition, out);
 }
 
 static int close_field(intptr_t *field)
@@ -410,23 +426,25 @@ int mf_set_size(const mf_file *file, int64_t size)
     return 0;
 }
 
-static int map_reserving(const mf_section *section, int access, int64_t offset, size_t length, size_t reserved, char **out)
+static int map_reserving(const mf_section *section, int access, int64_t offset, size_t length,
+                         size_t reserved, char **out)
 {
     size_t room = round_up(reserved);
     char *base;
-    int error = reserve(room, &base);
+    int error = reserve_placeholder(room, &base);
 
     if (error != 0)
         return error;
-    error = replace(section, access, offset, base, length, room);
+    error = replace_placeholder(section, access, offset, base, length, room);
     if (error == 0)
         *out = base;
-    else if (give_back(base, base + room) != 0)
+    else if (release_range(base, base + room) != 0)
         return error; /* of two errors, the first is the one to tell */
     return error;
 }
 
-int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length, mf_mapping *out)
+int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length,
+           mf_mapping *out)
 {
     static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
     char *base;
@@ -456,7 +474,8 @@ int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t
     int error = 0;
 
     if (grown > there) /* its last page is mapped whole */
-        error = replace(section, map->access, offset + (int64_t)there, map->base + there, grown - there, room - there);
+        error = replace_placeholder(section, map->access, offset + (int64_t)there,
+                                    map->base + there, grown - there, room - there);
     if (error == 0)
         map->length = grown;
     return error;
@@ -467,7 +486,7 @@ int mf_unmap(mf_mapping *map)
     if (map->base == NULL)
         return ERROR_INVALID_ADDRESS;
     if (map->reserved != 0)
-        map->error = give_back(map->base, map->base + round_up(map->reserved));
+        map->error = release_range(map->base, map->base + round_up(map->reserved));
     else
         map->error = UnmapViewOfFile(map->base) ? 0 : last_error();
     map->base = NULL;
@@ -476,8 +495,9 @@ int mf_unmap(mf_mapping *map)
     return map->error;
 }
 
-/* Policy: how long the system is asked again while it writes the same pages. It says ERROR_LOCK_VIOLATION
- * then. Each pause is twice the one before: 511 milliseconds in all, then the error stands. */
+/* Policy: how long the system is asked again while it writes the same pages. It says
+ * ERROR_LOCK_VIOLATION then. Each pause is twice the one before: 511 milliseconds in all, then the
+ * error stands. */
 enum { FIRST_PAUSE = 1, LAST_PAUSE = 256 }; /* milliseconds */
 
 static int flush_view(char *base, size_t length)
@@ -527,16 +547,17 @@ int mf_sync(const mf_file *file, int wait)
     return !wait || FlushFileBuffers(handle_of(file->handle)) ? 0 : last_error();
 }
 
-/* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older one. */
+/* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older
+ * one. */
 static int prefetch(char *base, size_t length)
 {
-    typedef BOOL(WINAPI * function)(HANDLE, ULONG_PTR, WIN32_MEMORY_RANGE_ENTRY *, ULONG);
-    FARPROC found = GetProcAddress(GetModuleHandleW(L"kernel32.dll"), "PrefetchVirtualMemory");
+    typedef BOOL(WINAPI * prefetcher)(HANDLE, ULONG_PTR, WIN32_MEMORY_RANGE_ENTRY *, ULONG);
+    FARPROC function = GetProcAddress(GetModuleHandleW(L"kernel32.dll"), "PrefetchVirtualMemory");
     WIN32_MEMORY_RANGE_ENTRY range = {base, length};
 
-    if (found == NULL)
+    if (function == NULL)
         return ERROR_NOT_SUPPORTED;
-    if (length == 0 || ((function)(void (*)(void))found)(GetCurrentProcess(), 1, &range, 0))
+    if (length == 0 || ((prefetcher)(void (*)(void))function)(GetCurrentProcess(), 1, &range, 0))
         return 0;
     return last_error();
 }
@@ -561,8 +582,7 @@ int mf_advise(char *base, size_t length, int kind)
     case MF_DONTNEED:
         /* Pages that are not locked leave the working set: VirtualUnlock, Remarks. */
         return mf_unlock(base, length);
-    default:
-        return ERROR_NOT_SUPPORTED;
+    default: return ERROR_NOT_SUPPORTED;
     }
 }
 
@@ -587,11 +607,21 @@ int mf_constant(int number, const char **name, int *value)
         const char *name;
         int value;
     } constants[] = {
-        {"MADV_NORMAL", MADV_NORMAL},     {"MADV_RANDOM", MADV_RANDOM},     {"MADV_SEQUENTIAL", MADV_SEQUENTIAL},
-        {"MADV_WILLNEED", MADV_WILLNEED}, {"MADV_DONTNEED", MF_DONTNEED},   {"MAP_SHARED", MAP_SHARED},
-        {"MAP_PRIVATE", MAP_PRIVATE},     {"MAP_ANON", MAP_ANONYMOUS},      {"MAP_ANONYMOUS", MAP_ANONYMOUS},
-        {"PROT_READ", PROT_READ},         {"PROT_WRITE", PROT_WRITE},       {"PROT_EXEC", PROT_EXEC},
-        {"MS_ASYNC", MS_ASYNC},           {"MS_INVALIDATE", MS_INVALIDATE}, {"MS_SYNC", MS_SYNC},
+        {"MADV_NORMAL", MADV_NORMAL},
+        {"MADV_RANDOM", MADV_RANDOM},
+        {"MADV_SEQUENTIAL", MADV_SEQUENTIAL},
+        {"MADV_WILLNEED", MADV_WILLNEED},
+        {"MADV_DONTNEED", MF_DONTNEED},
+        {"MAP_SHARED", MAP_SHARED},
+        {"MAP_PRIVATE", MAP_PRIVATE},
+        {"MAP_ANON", MAP_ANONYMOUS},
+        {"MAP_ANONYMOUS", MAP_ANONYMOUS},
+        {"PROT_READ", PROT_READ},
+        {"PROT_WRITE", PROT_WRITE},
+        {"PROT_EXEC", PROT_EXEC},
+        {"MS_ASYNC", MS_ASYNC},
+        {"MS_INVALIDATE", MS_INVALIDATE},
+        {"MS_SYNC", MS_SYNC},
     };
 
     if (number < 0 || (size_t)number >= sizeof constants / sizeof constants[0])

@@ -1,5 +1,5 @@
-/* What windows.c and windows_guard.c share. No other file includes this one, and it comes first there:
- * the system's headers go by the macros below. */
+/* What windows.c and windows_guard.c share. No other file includes this one, and it comes first
+ * there: the system's headers go by the macros below. */
 #ifndef MAPPEDFILE_WINDOWS_PRIVATE_H
 #define MAPPEDFILE_WINDOWS_PRIVATE_H
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import mappedfile
 
-from . import growing, guard, layer, mapping, memory, searching
+from . import growing, guard, layer, mapping, memory, searching, ways
 from .harness import CLOCKS, ROWS, NotHere, Result, Setting
 
 EPILOG = "ratio: the median over turns, with its quartiles; a '?' means that they lie on both sides of the bar."
-FILES = (mapping, searching, growing, guard, memory, layer)  # importing them adds their rows; the table has them in this order
+#: Importing them adds their rows; the table has them in this order.
+FILES = (mapping, searching, growing, guard, memory, ways, layer)
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(mappedfile.__file__).resolve().parent
 

@@ -253,6 +253,7 @@ HANDLERS: dict[str, Callable[[MappedFile], Any]] = {
     "view": lambda file: file.view(0, 1).close(),
     "find": lambda file: file.find(b"absent"),
     "flush": lambda file: file.flush(),
+    "flush range": lambda file: file.flush(0, 1, durable=False),
     "advise": lambda file: file.advise("willneed"),
     "residency": lambda file: file.residency(0, 100),
     "lock": lambda file: (file.lock(), file.unlock()),

@@ -1,4 +1,5 @@
-/* Linux' headers, as far as the POSIX backend would see OpenBSD's: it has no fallocate, posix_fadvise, mincore, or uc_sigmask. */
+/* Linux' headers, as far as the POSIX backend would see OpenBSD's. OpenBSD has no fallocate,
+ * posix_fadvise, mincore, or uc_sigmask. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
 #include <errno.h>

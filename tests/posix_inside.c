@@ -214,7 +214,7 @@ static void good_pages_stay(void)
         CHECK(*(volatile char *)(good.base + page_size) == 0); /* gone, and mended */
         CHECK(good.lost_from == page_size && good.lost_to == 2 * page_size);
         for (i = 0; replace_page((uintptr_t)good.base + page_size + 5); i++)
-            CHECK(i < MAX_RETRIES); /* it was mended: a second time it may have been another thread, but not for ever */
+            CHECK(i < MAX_RETRIES); /* it may have been another thread, but not for ever */
         CHECK(i > 1);
     }
     CHECK(mf_unmap(&good) == 0);

@@ -165,6 +165,30 @@ def test_search_for_its_own_bytes(pair: tuple[Any, Model], data: st.DataObject) 
     assert needle in window
 
 
+@given(needle=needles, start=limits, end=limits)
+def test_index(pair: tuple[Any, Model], needle: bytes, start: int | None, end: int | None) -> None:
+    """index and rindex are find and rfind, but for a ValueError where those say -1."""
+    window, model = pair
+    for name in ("index", "rindex"):
+        for sub in (needle, needle[0] if needle else 97):
+            expected = outcome(lambda name=name, sub=sub: getattr(model, name)(sub, start, end))
+            assert expected == outcome(lambda name=name, sub=sub: getattr(window, name)(sub, start, end))
+
+
+@given(data=st.data(), start=limits, end=limits)
+def test_starts_and_ends(pair: tuple[Any, Model], data: st.DataObject, start: int | None, end: int | None) -> None:
+    """startswith and endswith compare as those of bytes, with every start and end, and with tuples."""
+    window, model = pair
+    length = data.draw(st.integers(0, 300))
+    part = bytes(model[start:end])
+    given = data.draw(st.sampled_from([part[:length], part[-length:], b"", b"a", part]))
+    for sub in (given, (), (given,), (b"no", bytearray(given)), (given + b"x", b"\xff" + given)):
+        for name in ("startswith", "endswith"):
+            asked = tuple(map(bytes, sub)) if isinstance(sub, tuple) else sub
+            assert getattr(model, name)(asked, start, end) == getattr(window, name)(sub, start, end)
+    assert model.startswith(given) == window.startswith(memoryview(given))
+
+
 def test_iteration(pair: tuple[Any, Model]) -> None:
     """Iteration gives ints, both ways; list, tuple and bytes take a window whole."""
     window, model = pair
@@ -221,16 +245,40 @@ def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
         with pytest.raises(ValueError, match="zero"):
             window[::0] = b""
         for needle in ("x", None, 1.5, [97], ...):
-            for search in (window.find, window.rfind, window.count, window.__contains__):
+            for search in (window.find, window.rfind, window.count, window.__contains__, window.index, window.rindex):
                 with pytest.raises(TypeError):
                     search(needle)
+        for part in ("x", None, 1, 1.5, [b"a"], ("x",), (97,), (None,)):
+            for test in (window.startswith, window.endswith):
+                with pytest.raises(TypeError):
+                    test(part)
         for limit in ("0", 1.5, b"", [0]):
-            for search in (window.find, window.rfind, window.count):
+            for search in (window.find, window.rfind, window.count, window.startswith, window.endswith):
                 with pytest.raises(TypeError):
                     search(b"a", limit)
                 with pytest.raises(TypeError):
                     search(b"a", 0, limit)
         assert same(model, window)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "instead"),
+    [
+        (0, b"x", "write w[0] = 120, or w[0:1] = b'x'"),
+        (-1, b"x", "write w[-1] = 120, or w[-1:] = b'x'"),
+        (5, b"abc", "write w[5:8] = b'abc'"),
+        (-3, b"abc", "write w[-3:] = b'abc'"),
+        (-1, b"abc", "write w[499:502] = b'abc'"),
+        (2, "a", "write w[2:3] = ..."),
+        (2, bytes(99), "write w[2:101] = ..."),
+    ],
+)
+def test_what_to_write_instead(folder: Path, place: int, value: Any, instead: str) -> None:
+    """An item that is set to bytes says how to set bytes."""
+    with window_on(folder, (3, 500)) as (window, _):
+        with pytest.raises(TypeError) as caught:
+            window[place] = value
+        assert str(caught.value).endswith(instead)
 
 
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
@@ -311,6 +359,13 @@ def test_closed(folder: Path, place: Any) -> None:
             lambda: window.find(b"x"),
             lambda: window.rfind(b"x", 2, 1),
             lambda: window.count(b""),
+            lambda: window.index(b"x"),
+            lambda: window.rindex(b"x"),
+            lambda: window.startswith(b""),
+            lambda: window.endswith(()),
+            lambda: window.stream(),
+            lambda: window.array(),
+            lambda: window.view(),
             lambda: window.data,
             lambda: window.flush(),
             lambda: window.__enter__(),

@@ -237,6 +237,9 @@ OPENING = errors(
     # Modes
     *(Row(f"mode {mode!r}", regular, mode, ValueError, r"mode must be one of 'r', 'r\+', 'w\+', 'x\+', 'c', not ")
       for mode in ("", "rw", "w", "a", "x", "rb", "r+b", "R", " r", "r\0", "c+", "readwrite")),
+    *(Row(f"mode {mode!r} of open()", regular, mode, ValueError, re.escape(f"not {mode!r}: write {instead}"))
+      for mode, instead in {"rb": "'r'", "r+b": "'r+'", "rb+": "'r+'", "rt": "'r'", "R": "'r'", "rw": "'r+'", "w": "'w+', with size=",
+                            "wb": "'w+', with size=", "xb": "'x+', with size=", "ab": "'r+', and append to stream(grow=True)"}.items()),
     *(Row(f"mode {mode!r}", regular, mode, TypeError, "mode must be one of") for mode in (None, 1, b"r", ["r"], {}, 1.5)),
     # Sizes
     Row("size for r", regular, "r", ValueError, r"size is for the modes 'w\+' and 'x\+'", (), {"size": SIZE}),

@@ -160,8 +160,27 @@ def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
     need(strace(), "strace, and permission to trace")
     script = [sys.executable, "-W", "ignore::ResourceWarning", interrupting.__file__, folder, how]
     inject = f"inject={system_call}:error=EINTR:signal=SIGUSR1:when=1+2"
-    paths = ["-P", folder / "file", "-P", folder / "free", "-P", f"{folder}/."]  # the last: of a file that has no name yet
-    command = [strace(), "-f", "-qqq", "-o", folder / "log", "-e", f"trace={system_call}", "-e", inject, *paths, *script]
+    paths = [
+        "-P",
+        folder / "file",
+        "-P",
+        folder / "free",
+        "-P",
+        f"{folder}/.",
+    ]  # the last: of a file that has no name yet
+    command = [
+        strace(),
+        "-f",
+        "--quiet=all",
+        "-o",
+        folder / "log",
+        "-e",
+        f"trace={system_call}",
+        "-e",
+        inject,
+        *paths,
+        *script,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
     assert (0, "") == (done.returncode, done.stderr)
     print(done.stdout, (folder / "log").read_text().count("INJECTED"))
@@ -169,3 +188,45 @@ def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
     assert came["called"] > 10
     assert came["done"] > 5
     assert (how == "raise") == (came["raised"] > 0)
+
+
+LOCKS = """
+import sys
+from mappedfile import PAGE_SIZE, MappedFile
+from mappedfile.contract._probe import file_maps, handles
+path = sys.argv[1]
+before = handles(), file_maps()
+failed = 0
+for mapped in (False, True):
+    file = MappedFile(path, "w+", size=3 * PAGE_SIZE)
+    for _ in range(5):
+        if mapped:
+            file[0]
+        for call in (file.lock, lambda: file.resize(len(file) + PAGE_SIZE), lambda: file.resize(len(file) - 1), file.refresh):
+            try:
+                call()
+            except OSError:
+                failed += 1
+        if file.mapped:
+            file[0]
+        file.unlock()
+        file.resize(2 * PAGE_SIZE)  # nobody uses the memory
+        file.resize(3 * PAGE_SIZE)
+    file.close(strict=True)
+    assert not file.mapped
+assert before == (handles(), file_maps())
+print(failed)
+"""
+
+
+@pytest.mark.skipif(not LINUX, reason="no strace but on Linux")
+@pytest.mark.parametrize("when", ["1+", "1+2", "2+2", "2+3", "3+4"])
+def test_locks_that_fail(folder: Path, when: str) -> None:
+    """What a failed lock has made is given back, and what it left has the counts that it had."""
+    need(strace(), "strace, and permission to trace")
+    inject = f"inject=mlock,mlock2:error=ENOMEM:when={when}"
+    command = [strace(), "-f", "-qq", "-o", folder / "log", "-e", "trace=mlock,mlock2", "-e", inject]
+    command += [sys.executable, "-c", LOCKS, folder / "file"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert int(done.stdout) > 3

@@ -51,6 +51,52 @@ def test_slack(tmp_path_factory: pytest.TempPathFactory, offset: int, length: in
         assert before == _probe.file_maps()
 
 
+def test_view_of_a_view(file: MappedFile) -> None:
+    """A part of a view is a view like any other: of the file, with its own map and its own lifetime."""
+    outer = file.view(GRANULARITY - 5, 100)
+    inner = outer.view(3, 10, populate=True)
+    innermost = inner.view(2)
+    assert (GRANULARITY - 2, 10, GRANULARITY, 8) == (inner.offset, len(inner), innermost.offset, len(innermost))
+    assert CONTENT[GRANULARITY : GRANULARITY + 8] == innermost[:]
+    with outer.view(100) as none, outer.view(7, 0) as nothing, nothing.view() as neither:
+        assert 0 == len(none) == len(nothing) == len(neither)
+    innermost[0:3] = b"new"
+    assert b"new" == outer[5:8] == inner[2:5] == file[GRANULARITY : GRANULARITY + 3]
+    with pytest.raises(BufferError, match="views"):
+        file.close(strict=True)
+    outer.close(strict=True)
+    assert not outer.mapped
+    assert inner.mapped
+    for offset, length in ((11, None), (0, 11), (3, 8), (10, 1)):
+        with pytest.raises(ValueError, match="view, which has 10 bytes"):
+            inner.view(offset, length)
+    for wrong in (-1, 1.5, "0", 2**64):
+        with pytest.raises((ValueError, TypeError, OverflowError)):
+            inner.view(wrong)
+    with pytest.raises(ValueError, match=r"view on .* is closed"):
+        outer.view()
+    file.resize(2 * len(CONTENT))
+    with inner.view(2, 3) as part:
+        assert b"new" == part[:]
+    file.close()
+    with pytest.raises(ValueError, match="make the view before closing it, or take a slice of data"):
+        inner.view()
+    assert b"new" == innermost[:3] == bytes(inner.data[2:5])
+    inner.close()
+    innermost.close()
+
+
+@pytest.mark.parametrize("mode", ["r", "c"])
+def test_view_of_a_view_has_its_mode(path: Path, mode: Any) -> None:
+    """It is read-only or private where the file is, and a private one shows the file, not the view."""
+    path.write_bytes(CONTENT)
+    with MappedFile(path, mode) as file, file.view(5, 100) as outer:
+        if mode == "c":
+            outer[0:3] = b"new"
+        with outer.view(0, 3) as inner:
+            assert (CONTENT[5:8], mode == "r") == (inner[:], inner.readonly)
+
+
 def test_first_use(file: MappedFile) -> None:
     """The map of the whole file is made on first use: views and flushes need none."""
     before = _probe.file_maps()

@@ -6,6 +6,7 @@ import gc
 import inspect
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,7 +81,6 @@ def test_methods_of_another_class(file: MappedFile) -> None:
             lambda: MappedFile.resize(view, 4),
             lambda: MappedFile.resize(view, 4000),
             lambda: MappedFile.refresh(view),
-            lambda: MappedFile.view(view, 0, 1),
         ):
             with pytest.raises(TypeError, match="is a view"):
                 wrong()
@@ -110,10 +110,29 @@ def uses(window: Any) -> list[Callable[[], Any]]:
         lambda: window == window,
         lambda: hash(window),
     ]
-    arguments: list[tuple[Any, ...]] = [(), (0,), (b"x",), ("willneed",), (False,), (0, 1), (View, 0, 1), (0, 1, True), (None,)]
+    arguments: list[tuple[Any, ...]] = [
+        (),
+        (0,),
+        (b"x",),
+        ("willneed",),
+        (False,),
+        (0, 1),
+        (View, 0, 1),
+        (0, 1, True),
+        (None,),
+    ]
     arguments.append(("name", -1, "name", "r", 0, 0, None, False, 0))
     for name in dir(window):
-        if name in ("__class__", "__init__", "__new__", "_open", "__init_subclass__", "__subclasshook__", "__setattr__", "__delattr__"):
+        if name in (
+            "__class__",
+            "__init__",
+            "__new__",
+            "_open",
+            "__init_subclass__",
+            "__subclasshook__",
+            "__setattr__",
+            "__delattr__",
+        ):
             continue
         found.append(lambda name=name: getattr(window, name))
         if callable(getattr(type(window), name, None)):
@@ -121,7 +140,9 @@ def uses(window: Any) -> list[Callable[[], Any]]:
     return found
 
 
-@pytest.mark.parametrize("kind", [MappedFile, View, _window.Window, _memory.Window], ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+@pytest.mark.parametrize(
+    "kind", [MappedFile, View, _window.Window, _memory.Window], ids=lambda kind: f"{kind.__module__}.{kind.__name__}"
+)
 def test_never_opened(kind: Any) -> None:
     """An object that was made and never opened refuses everything, and can be closed."""
     for use in uses(window := kind.__new__(kind)):
@@ -152,6 +173,53 @@ def test_opened_at_last(path: Path) -> None:
     file.__init__(path)  # type: ignore[misc]
     assert CONTENT == file[:]
     file.close()
+
+
+@pytest.mark.parametrize("mode", ["w+", "x+"])
+def test_opening_fails(path: Path, mode: str) -> None:
+    """When a file cannot have its size, nothing of it stays open."""
+    before = handles(), file_maps()
+    kept = []
+    for _ in range(3):
+        with pytest.raises(OSError) as caught:
+            MappedFile(path, mode, size=2**62)  # type: ignore[call-overload]
+        kept.append(caught.value)
+    assert before == (handles(), file_maps())
+    assert path.exists() == (mode == "w+")
+
+
+def test_opened_by_two_threads(path: Path) -> None:
+    """Two threads open the same object: one of them has done it, the other is refused, and what it had opened is given back."""
+    before = handles(), file_maps()
+    outcomes: list[str] = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            file = MappedFile.__new__(MappedFile)
+            start = threading.Barrier(2)
+
+            def work(file: MappedFile = file, start: threading.Barrier = start) -> None:
+                start.wait()
+                try:
+                    file.__init__(path, "w+", size=5000)  # type: ignore[misc]
+                except ValueError as error:
+                    outcomes.append(str(error))
+
+            threads = [threading.Thread(target=work) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(file) == 5000
+            file.close(strict=True)
+    finally:
+        sys.setswitchinterval(interval)
+    assert all("opened this object" in outcome or "has opened" in outcome for outcome in outcomes)
+    assert len(outcomes) == 100
+    del threads
+    gc.collect()
+    assert before == (handles(), file_maps())
 
 
 @pytest.mark.parametrize("kind", ["file", "view"])
@@ -234,7 +302,14 @@ def test_errors_kept(path: Path) -> None:
     for window in (file, view):
         for wrong in uses(window):
             try:
-                if inspect.getclosurevars(wrong).nonlocals.get("name") not in ("close", "_close", "_abandon", "__exit__", "resize", "_resize"):
+                if inspect.getclosurevars(wrong).nonlocals.get("name") not in (
+                    "close",
+                    "_close",
+                    "_abandon",
+                    "__exit__",
+                    "resize",
+                    "_resize",
+                ):
                     wrong()
             except (TypeError, ValueError, AttributeError, OSError, BufferError, IndexError) as error:
                 kept.append(error)
@@ -476,7 +551,18 @@ elif how == "threads":
 
 @pytest.mark.parametrize(
     "how",
-    ["module", "builtins", "cycle", "subclass", "atexit", "weakref", "thread-local", "sys.modules cleared", "globals None", "threads"],
+    [
+        "module",
+        "builtins",
+        "cycle",
+        "subclass",
+        "atexit",
+        "weakref",
+        "thread-local",
+        "sys.modules cleared",
+        "globals None",
+        "threads",
+    ],
 )
 def test_end(path: Path, how: str) -> None:
     """The interpreter ends well whatever is alive and wherever it is: no finalizer raises, and nothing is said."""

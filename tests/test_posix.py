@@ -207,7 +207,9 @@ file.close()
 
 
 def test_compiles_without_what_openbsd_lacks() -> None:
-    """The POSIX backend needs no posix_fallocate, posix_fadvise, mincore or uc_sigmask: without them it says that it cannot.
+    """The POSIX backend needs no posix_fallocate, posix_fadvise, mincore or uc_sigmask.
+
+    Without them it says that it cannot.
 
     Not shared: Windows has a backend of its own.
     """

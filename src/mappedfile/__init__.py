@@ -8,8 +8,10 @@ from mappedfile._view import View
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mappedfile._advice import Advice, Residency
+    from mappedfile._array import open_npy
     from mappedfile._capabilities import Capabilities, capabilities
     from mappedfile._guard import fault_guard
+    from mappedfile._stream import Stream
     from mappedfile._types import Mode
 
 __version__ = "0.1.0"
@@ -23,9 +25,11 @@ __all__ = [
     "MappingFault",
     "Mode",
     "Residency",
+    "Stream",
     "View",
     "capabilities",
     "fault_guard",
+    "open_npy",
 ]
 
 #: Where the names are that few programs ask for: importing mappedfile is to cost next to nothing.
@@ -34,8 +38,10 @@ _LATER = {
     "Capabilities": "_capabilities",
     "Mode": "_types",
     "Residency": "_advice",
+    "Stream": "_stream",
     "capabilities": "_capabilities",
     "fault_guard": "_guard",
+    "open_npy": "_array",
 }
 
 

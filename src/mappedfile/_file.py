@@ -55,6 +55,22 @@ _MODES = {
 }
 
 
+#: What to write instead of another's modes, their letters sorted.
+_OPENS = {
+    "r": "'r'",
+    "+r": "'r+'",
+    "rw": "'r+'",
+    "+rw": "'r+'",
+    "w": "'w+', with size=",
+    "+w": "'w+', with size=",
+    "x": "'x+', with size=",
+    "+x": "'x+', with size=",
+    "a": "'r+', and append to stream(grow=True), or resize()",
+    "+a": "'r+', and append to stream(grow=True), or resize()",
+    "+c": "'c'",
+}
+
+
 class MappedFile(Window):
     """A file mapped into memory: a window on all its bytes, and the maker of views on parts of it.
 
@@ -159,14 +175,7 @@ class MappedFile(Window):
 
         Raises ``ValueError`` for a range outside the file, and the ``OSError`` that fits what the system refused.
         """
-        view = self._view(View, offset, length)
-        if populate:
-            try:
-                view.advise("populate_read")
-            except BaseException:
-                view.close()
-                raise
-        return view
+        return self._make_view(View, offset, length, populate)
 
     def resize(self, size: SupportsIndex) -> None:
         """Set the size of the file, in bytes, from 0 to 2**63 - 1.
@@ -259,8 +268,12 @@ MappedFile.__module__ = "mappedfile"
 
 
 def _bad_mode(mode: object) -> Exception:
-    kind = ValueError if isinstance(mode, str) else TypeError
-    return kind(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}")
+    if not isinstance(mode, str):
+        return TypeError(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}")
+    # What open() calls it, without its "b" and "t": every file is bytes here.
+    instead = _OPENS.get("".join(sorted(set(mode.lower()) - set("btu"))))
+    hint = f": write {instead}" if instead else ""
+    return ValueError(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}{hint}")
 
 
 def _resolve(file: Any) -> tuple[str | bytes | None, int, Name]:

@@ -7,10 +7,21 @@ from mappedfile import _system as _system  # connects the C types with the backe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Any, Self, SupportsIndex
+    from collections.abc import Callable
+    from types import ModuleType, TracebackType
+    from typing import Any, Literal, Self, SupportsIndex, TypeVar
+
+    import numpy as np
+    from numpy.typing import DTypeLike
 
     from mappedfile._advice import Advice, AdviceName, Residency
+    from mappedfile._memory import Stream
+
+    _V = TypeVar("_V", bound="Window")
+
+#: _stream.py, and _array.py's function, once they have been asked for.
+_stream: ModuleType | None = None
+_array: Callable[..., Any] | None = None
 
 
 class Window(_memory.Window):
@@ -19,6 +30,53 @@ class Window(_memory.Window):
     __slots__ = ()
 
     _what = "window"
+
+    def stream(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, grow: bool = False) -> Stream:
+        """Return a binary stream on *length* bytes from *offset* on, or on all up to the end.
+
+        It is an ``io.BufferedIOBase`` with a position of its own: what reads a file reads it. Nothing is buffered:
+        what is written is in the memory of the window at once. It keeps the memory as a buffer does: it counts as one,
+        survives ``close()`` and ``resize()``, and goes on with the bytes that it was made for.
+
+        Where the window ends, writing raises ``OSError`` (``ENOSPC``), as on a full device. With *grow*, on a mapped
+        file that can be resized, and without *length*, the file grows by what is written past its end, and the stream
+        sees the file at the size that it has. Each such write sets the size, which takes some microseconds: put an
+        ``io.BufferedWriter`` on the stream for many small ones.
+
+        Raises ``ValueError`` for a range outside the window and on a closed window; ``io.UnsupportedOperation`` for
+        *grow* in the modes ``"r"`` and ``"c"``.
+        """
+        global _stream
+        if _stream is None:
+            from mappedfile import _stream as module  # has it be an io.BufferedIOBase
+
+            _stream = module
+        return self._stream(offset, length, grow)
+
+    def array(
+        self,
+        dtype: DTypeLike = "u1",
+        shape: SupportsIndex | tuple[SupportsIndex, ...] | None = None,
+        offset: SupportsIndex = 0,
+        order: Literal["C", "F"] = "C",
+    ) -> np.ndarray[Any, Any]:
+        """Return a NumPy array on the memory, without a copy: of *dtype*, from byte *offset* on.
+
+        Without *shape* it has one dimension, to the end of the window; one number in *shape* may be -1, for as many as
+        there are. *offset* need not be aligned. The array cannot be written where the window cannot, nor be made to.
+        It keeps the memory, whatever is closed or resized meanwhile; to see a file that has grown, make another.
+
+        Raises ``ValueError`` for what lies outside the window, or does not fill it to the end where it is to, and on a
+        closed window; ``TypeError`` for Python objects, which no file has; ``ImportError`` without NumPy
+        (``pip install 'mappedfile[numpy]'``).
+        """
+        global _array
+        if _array is None:
+            from mappedfile import _array as module
+
+            _array = module.array
+        made: np.ndarray[Any, Any] = _array(self, dtype, shape, offset, order)
+        return made
 
     def advise(self, kind: Advice | AdviceName, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> bool:
         """Tell the system how the memory will be used, or what is to become of it: an ``Advice``, or its name.
@@ -69,6 +127,16 @@ class Window(_memory.Window):
         from mappedfile import _limits as _limits  # what tells of a limit is there before one is met
 
         self._lock()
+
+    def _make_view(self, kind: type[_V], offset: SupportsIndex, length: SupportsIndex | None, populate: bool) -> _V:
+        view = self._view(kind, offset, length)
+        if populate:
+            try:
+                view.advise("populate_read")
+            except BaseException:
+                view.close()
+                raise
+        return view
 
     def unlock(self) -> None:
         """Let the system have the pages again. Does nothing if they are not locked.

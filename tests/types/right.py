@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import hashlib
+import io
+import json
+import lzma
 import mmap
 import os
+import pickle
+import shutil
+import tarfile
+import zipfile
 from pathlib import Path
-from typing import BinaryIO, assert_type
+from typing import IO, Any, BinaryIO, assert_type
 
 import numpy as np
 
 import mappedfile
-from mappedfile import Advice, MappedFile, MappingFault, Mode, Residency, View
+from mappedfile import Advice, MappedFile, MappingFault, Mode, Residency, Stream, View, open_npy
 from mappedfile import mmap as layer
 
 
@@ -72,6 +82,71 @@ def pass_on(view: View, sink: BinaryIO) -> None:
     np.frombuffer(view.data, "<f4")
     anonymous = mmap.mmap(-1, 10)
     anonymous[:] = view[:10]
+
+
+def takes(binary: BinaryIO, any_bytes: IO[bytes], base: io.BufferedIOBase) -> None:
+    binary.read(), any_bytes.read(), base.read()
+
+
+def stream_of(file: MappedFile, view: View) -> None:
+    with file.stream() as stream, view.stream(1, length=np.int64(5)):
+        assert_type(stream, Stream)
+    stream = file.stream(3, grow=True)
+    takes(stream, stream, stream)
+    assert_type(stream.read(), bytes)
+    assert_type(stream.read(None), bytes)
+    assert_type(stream.read1(np.int64(3)), bytes)
+    assert_type(stream.readline(), bytes)
+    assert_type(stream.readlines(), list[bytes])
+    assert_type(stream.peek(3), bytes)
+    assert_type(stream.readinto(bytearray(3)), int)
+    assert_type(stream.write(memoryview(b"x")), int)
+    stream.writelines([b"x", bytearray(b"y")])
+    assert_type(stream.seek(0, os.SEEK_END), int)
+    assert_type(stream.tell(), int)
+    assert_type(stream.closed, bool)
+    assert_type(stream.mode, str)
+    for line in stream:
+        assert_type(line, bytes)
+    with zipfile.ZipFile(stream) as archive, zipfile.ZipFile(stream, "w"):
+        archive.namelist()
+    tarfile.open(fileobj=stream).close()
+    tarfile.open(fileobj=stream, mode="w:gz").close()
+    gzip.open(stream).read()  # noqa: SIM115
+    gzip.GzipFile(fileobj=stream).read()
+    lzma.open(stream).read()  # noqa: SIM115
+    csv.reader(io.TextIOWrapper(stream, "utf-8"))
+    json.load(stream)
+    pickle.load(stream)
+    pickle.dump(3, stream)
+    np.load(stream)
+    np.save(stream, np.zeros(3))
+    hashlib.file_digest(stream, "sha256")
+    shutil.copyfileobj(stream, stream)
+
+
+def compare(file: MappedFile) -> None:
+    assert_type(file.index(b"x") + file.rindex(65, 1, None), int)
+    assert_type(file.startswith(b"x"), bool)
+    assert_type(file.endswith((b"x", bytearray(b"y")), 1, None), bool)
+    with file.view().view(1, length=2, populate=True) as part:
+        assert_type(part, View)
+
+
+def arrays(file: MappedFile, path: Path) -> None:
+    array = file.array("<f4", (2, -1), 5, order="F")
+    array[0] = 1.5
+    file.array([("a", "u1"), ("b", "<f8")])
+    file.view().array(np.float32, shape=3).sum()
+    made = open_npy(path, "w+", dtype="f8", shape=(3, 4))
+    made[:] = 1
+    made.flush()
+    assert_type(made.file, MappedFile | None)
+    takes_array(made)
+
+
+def takes_array(array: np.ndarray[Any, Any]) -> None:
+    array.sum()
 
 
 class Sub(MappedFile):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mappedfile import Advice, MappedFile, Mode, View, mmap
+from mappedfile import Advice, MappedFile, Mode, View, mmap, open_npy
 
 MappedFile()  # error
 MappedFile("x", "bogus")  # error
@@ -36,6 +36,21 @@ def use(w: MappedFile, view: View) -> None:
     w.count()  # error
     "text" in w  # error
     w.flush(0, 10, False)  # error
+    w.startswith("text")  # error
+    w.startswith(["x"])  # error
+    w.endswith(120)  # error
+    w.index()  # error
+    w.stream("1")  # error
+    w.stream(0, 10, True)  # error
+    w.stream().write("text")  # error
+    w.stream().readinto(b"x"[0])  # error
+    w.stream().nope()  # error
+    line: str = w.stream().readline()  # error
+    w.array(3.5j)  # error
+    w.array("u1", "3")  # error
+    w.array("u1", order="K")  # error
+    open_npy("x", "rb")  # error
+    open_npy("x", "w+", "f8")  # error
     w.advise("someday")  # error
     w.advise(Advice.SOMEDAY)  # error
     w.resize("1")  # error

@@ -9,7 +9,18 @@ from mappedfile.contract._subjects import LAYER, NATIVE, STDLIB, Subject
 
 # They register their clauses, in the order of the contract.
 # isort: off
-from mappedfile.contract import _lifetime, _coherence, _flush, _size, _truncation, _memory, _names, _input, _layer  # noqa: F401
+from mappedfile.contract import (
+    _lifetime,
+    _coherence,
+    _flush,
+    _size,
+    _truncation,
+    _memory,
+    _names,
+    _input,
+    _ways,
+    _layer,
+)
 
 # isort: on
 

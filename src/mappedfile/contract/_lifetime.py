@@ -365,6 +365,13 @@ def uses(window: Any, subject: Subject) -> dict[str, Callable[[], Any]]:
     if hasattr(window, "view"):
         every["view()"] = window.view
         every["view(0, 10)"] = lambda: window.view(0, 10)
+    if hasattr(window, "startswith"):  # mmap has none of these
+        every["index()"] = lambda: window.index(b"x")
+        every["rindex()"] = lambda: window.rindex(b"x")
+        every["startswith()"] = lambda: window.startswith(b"x")
+        every["endswith()"] = lambda: window.endswith((b"x", b""))
+        every["stream()"] = window.stream
+    if hasattr(window, "fileno"):
         every["fileno()"] = window.fileno
         every["resize()"] = lambda: window.resize(PAGE_SIZE)
     for name in ("count", "refresh"):  # mmap has neither
@@ -440,10 +447,15 @@ def close_half_way(subject: Subject, folder: Path) -> None:
             if subject.writable:
                 every["[0:2] = bytes-like"] = lambda: window.__setitem__(slice(0, 2), content)
                 every["[0:4:2] = bytes-like"] = lambda: window.__setitem__(slice(0, 4, 2), content)
+        if hasattr(window, "startswith"):
+            every["index(, i)"] = lambda: window.index(b"a", number)
+            every["startswith(, i)"] = lambda: window.startswith(b"a", number)
+            every["endswith(, , i)"] = lambda: window.endswith(b"a", 0, number)
+            every["stream(i)"] = lambda: window.stream(number)
         if hasattr(window, "view"):
             every["view(i)"] = lambda: window.view(number)
             every["view(0, i)"] = lambda: window.view(0, number)
-            if subject.shared:
+            if subject.shared and hasattr(window, "resize"):
                 every["resize(i)"] = lambda: window.resize(Closing(window, 2 * PAGE_SIZE))
         return every
 

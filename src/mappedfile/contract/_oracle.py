@@ -37,6 +37,14 @@ ORACLE_BREAKS: dict[str, str] = {
     "M9": "it cannot be locked",
     "I2": "errors do not name the file, nor say what cannot be mapped",
     "I3": "`in` takes anything, and says no",
+    "B2": "a map is no `io.BufferedIOBase`, and has one position",
+    "B3": "a map has one position, and `write()` past its end is a `ValueError` that writes nothing",
+    "B4": "`write()` past the end is a `ValueError`: a map does not grow by what is written",
+    "B5": "a map is its own stream, and is closed with it",
+    "B6": "the process dies: SIGBUS",
+    "A1": "the offset of a map must be a multiple of the granularity",
+    "A2": "an empty file cannot be mapped; an array of Python objects is a `ValueError`",
+    "A3": "a map with an array on it cannot be closed",
     "P1": "names of flags and hints are missing on some systems and in some versions: `MAP_SHARED` on Windows, `MS_SYNC` before 3.15",
     "P2": "the signature is another one on each system",
     "P4": "these are the traps",
@@ -99,7 +107,7 @@ HOLDS_IN_ON_WINDOWS: dict[str, tuple[str, ...]] = {
 }
 
 #: And what it breaks elsewhere alone.
-HOLDS_ON_WINDOWS = ("F3", "S4", "S5", "T1")
+HOLDS_ON_WINDOWS = ("F3", "S4", "S5", "T1", "B6")
 
 
 def reason(id: str, mode: str, *, windows: bool) -> str | None:

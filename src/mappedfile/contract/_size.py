@@ -250,8 +250,8 @@ def watch_creation(subject: Subject, folder: Path) -> None:
 
 @clause("S6")
 def S6(subject: Subject, folder: Path) -> None:
-    """A view lies inside the file: any byte offset, any length; outside it `ValueError`. Nothing grows or shrinks a
-    file but `resize()` and the creating modes."""
+    """A view lies inside the file, and a view of a view inside that: any byte offset, any length; outside it `ValueError`.
+    Nothing grows or shrinks a file but `resize()` and the creating modes; `stream(grow=True)` grows it by what is written."""
     size = GRANULARITY + PAGE + 123
     content = (bytes(range(251)) * (size // 251 + 1))[:size]
     path = folder / "file"
@@ -267,6 +267,15 @@ def S6(subject: Subject, folder: Path) -> None:
                 with mapped.view(offset, length) as view:
                     equal((offset, length), (view.offset, len(view)), "the offset and length of a view")
                     true(view[:] == content[offset : offset + length], f"view({offset}, {length}) has the file's bytes")
+                    first = length // 3
+                    with view.view(first) as part:
+                        equal((offset + first, length - first), (part.offset, len(part)), "those of a view of the view")
+                        true(
+                            part[:] == content[offset + first : offset + length],
+                            "a view of a view has the file's bytes",
+                        )
+                    with raises(ValueError, f"view(0, {length + 1}) of a view of {length} bytes"):
+                        view.view(0, length + 1)
             else:
                 with raises(ValueError, f"view({offset}, {length}) of {size} bytes"):
                     mapped.view(offset, length)

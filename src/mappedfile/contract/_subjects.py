@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 from operator import index
@@ -89,6 +90,17 @@ class StdlibWindow:
     def advise(self, kind: Any, offset: int = 0, length: int | None = None) -> None:
         number = getattr(self.module, f"MADV_{getattr(kind, 'name', kind).upper()}")
         self.madvise(number, offset, *(() if length is None else (length,)))
+
+    def stream(self, offset: int = 0, length: int | None = None, *, grow: bool = False) -> Any:
+        if offset or length is not None or grow:
+            raise io.UnsupportedOperation("mmap has one position, and reads to its end")
+        return self._map
+
+    def array(self, dtype: Any = "u1", shape: Any = None, offset: int = 0, order: Any = "C") -> Any:
+        import numpy
+
+        array = numpy.frombuffer(self._map, dtype, -1, offset)
+        return array if shape is None else array.reshape(shape, order=order)
 
     def __enter__(self) -> Any:
         self._map.__enter__()

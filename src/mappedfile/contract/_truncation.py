@@ -99,6 +99,10 @@ def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
         "rfind": lambda window, gone: window.rfind(ABSENT),
         "count": lambda window, gone: window.count(ABSENT),
         "in": lambda window, gone: ABSENT in window,
+        "startswith": lambda window, gone: window.startswith(b"x", gone),
+        "endswith": lambda window, gone: window.endswith(b"x", 0, gone + 1),
+        "read of a stream": lambda window, gone: window.stream(gone - 5).read(10),
+        "lines of a stream": lambda window, gone: list(window.stream()),
     }
     if subject.writable:
         every["assignment to an index"] = lambda window, gone: window.__setitem__(gone, 7)

@@ -1,0 +1,863 @@
+/* Stream: bytes of a window, read and written in turn as a binary file's are. It has a position of
+ * its own, and keeps its map as a buffer does.
+ *
+ * The caller's objects are converted first; then the stream is looked at, and used without any
+ * Python code in between. */
+#include "memory.h"
+
+#include <errno.h>
+
+#define SHORT_LINE (64 << 10) /* bytes */
+#define LINE_PIECE (1 << 20)
+#define PEEK 8192
+
+typedef struct {
+    PyObject_HEAD
+    File *file;
+    Map *map;         /* NULL: no bytes, or closed */
+    Window *window;   /* of a stream that grows its file; otherwise NULL */
+    char *start;      /* the first byte */
+    int64_t first;    /* where that is, from the map's start on */
+    int64_t offset;   /* and in the window */
+    int64_t length;   /* bytes */
+    int64_t position; /* from the first byte on; it may be past the end */
+    PyObject *weakrefs;
+    SHARED(char) open;
+    MUTEX
+} Stream;
+
+static PyObject *raise_closed_stream(Stream *self)
+{
+    return PyErr_Format(PyExc_ValueError, "the stream on %R is closed", self->file->name);
+}
+
+/* Whether a stream that grows its file has not what its window has. */
+static int is_behind(Stream *self)
+{
+    Window *window = self->window;
+    int64_t length;
+    int behind;
+
+    LOCK(self);
+    LOCK(self->file);
+    length = window->length > self->offset ? window->length - self->offset : 0;
+    behind = self->open && window->open &&
+             (length != self->length ||
+              (length != 0 && (window->start == NULL || window->map != self->map)));
+    UNLOCK(self->file);
+    UNLOCK(self);
+    return behind;
+}
+
+/* Has it see the file as long as it is now. */
+static int catch_up(Stream *self)
+{
+    int64_t length;
+    Map *map = window_use(self->window, &length), *old;
+    int error;
+
+    if (map == NULL && PyErr_Occurred()) {
+        if (self->window->open)
+            return -1;
+        PyErr_Clear(); /* it was closed meanwhile: a stream stays as it is then */
+        return 0;
+    }
+    if (map != NULL)
+        tally(&map->buffers, 1);
+    LOCK(self);
+    if (self->open) {
+        old = self->map;
+        self->map = map;
+        self->start = map == NULL ? NULL : map->map.base + map->slack + self->offset;
+        self->length = length > self->offset ? length - self->offset : 0;
+    } else {
+        old = map;
+    }
+    UNLOCK(self);
+    error = old == NULL ? 0 : map_unexport(old);
+    if (error == 0)
+        return 0;
+    raise_os_error(self->file, error, "unmap");
+    return -1;
+}
+
+/* Has the stream ready, and takes its lock; or raises and returns -1. */
+static int look_at(Stream *self)
+{
+    if (self->window != NULL)
+        while (is_behind(self))
+            if (catch_up(self) < 0)
+                return -1;
+    LOCK(self);
+    if (self->open)
+        return 0;
+    UNLOCK(self);
+    raise_closed_stream(self);
+    return -1;
+}
+
+/* Bytes from the position on. */
+static int64_t left(const Stream *self)
+{
+    return self->length > self->position ? self->length - self->position : 0;
+}
+
+/* Ends a look at count bytes from the position on, and moves on by so many; or raises, if one of
+ * them is gone, and does not. */
+static int done(Stream *self, int failed, int64_t count, int64_t by)
+{
+    const Map *map = self->map;
+    int64_t at;
+
+    if (count == 0 || (failed == 0 && is_whole(map)))
+        goto fine;
+    at = map->offset + (int64_t)map->slack + self->first + self->position;
+    if (!is_lost(map, self->first + self->position, count, &at) && failed == 0)
+        goto fine;
+    UNLOCK(self);
+    raise_fault(self->file, at);
+    return -1;
+fine:
+    self->position += by;
+    UNLOCK(self);
+    return 0;
+}
+
+/* Returns count bytes from the position on, all of them there; then ends the look, and moves on by
+ * so many. */
+static PyObject *take(Stream *self, int64_t count, int64_t by)
+{
+    PyObject *bytes;
+    int failed = 0;
+
+#ifdef _WIN32
+    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)count);
+    if (bytes != NULL && count > 0)
+        failed = copy(self->map, PyBytes_AsString(bytes), self->start + self->position,
+                      (Py_ssize_t)count);
+#else
+    bytes = PyBytes_FromStringAndSize(count == 0 ? "" : self->start + self->position,
+                                      (Py_ssize_t)count);
+#endif
+    if (bytes == NULL)
+        UNLOCK(self);
+    else if (done(self, failed, count, by) < 0)
+        Py_CLEAR(bytes);
+    return bytes;
+}
+
+/* A number of bytes of the caller's, the only argument that there is; -1: as many as there are. */
+static int to_count(const char *function, PyObject *const *args, Py_ssize_t n, Py_ssize_t *out)
+{
+    *out = -1;
+    if (n > 1) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most 1 argument, not %zd", function, n);
+        return -1;
+    }
+    if (n == 0 || args[0] == Py_None)
+        return 0;
+    *out = PyNumber_AsSsize_t(args[0], NULL); /* to the nearest that there is */
+    if (*out == -1 && PyErr_Occurred())
+        return -1;
+    if (*out < 0)
+        *out = -1;
+    return 0;
+}
+
+static PyObject *stream_read(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+    Stream *self = (Stream *)object;
+    Py_ssize_t count;
+    int64_t there;
+
+    if (to_count("read", args, n, &count) < 0 || look_at(self) < 0)
+        return NULL;
+    there = left(self);
+    if (count >= 0 && count < there)
+        there = count;
+    return take(self, there, there);
+}
+
+static PyObject *stream_peek(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+    Stream *self = (Stream *)object;
+    Py_ssize_t count;
+    int64_t there;
+
+    if (to_count("peek", args, n, &count) < 0 || look_at(self) < 0)
+        return NULL;
+    if (count <= 0)
+        count = PEEK;
+    there = left(self);
+    return take(self, count < there ? count : there, 0);
+}
+
+static PyObject *stream_readinto(PyObject *object, PyObject *target)
+{
+    Stream *self = (Stream *)object;
+    PyObject *number = NULL;
+    Py_buffer into;
+    int64_t count;
+    int failed = 0;
+
+    if (PyObject_GetBuffer(target, &into, PyBUF_WRITABLE) < 0)
+        return PyErr_Format(PyExc_TypeError,
+                            "what to read into must be writable, contiguous and bytes-like, not %R",
+                            Py_TYPE(target));
+    if (look_at(self) == 0) {
+        count = left(self);
+        if (into.len < count)
+            count = into.len;
+        if (count > 0)
+            failed = copy(self->map, into.buf, self->start + self->position, (Py_ssize_t)count);
+        if (done(self, failed, count, count) == 0)
+            number = PyLong_FromLongLong(count);
+    }
+    PyBuffer_Release(&into);
+    return number;
+}
+
+/* Lines */
+
+/* Looks for the end of a line. *count is how many bytes it has with that, or 0. Returns the
+ * backend's code. */
+static int find_end(Map *map, const char *from, int64_t length, int64_t *count)
+{
+#ifdef _WIN32
+    const mf_table *call = &map->file->state->call;
+    int64_t at = -1;
+    size_t end = 0;
+    int error = call->search(&map->map, call->find, from, (size_t)length, "\n", 1, &end, &at);
+
+    *count = at + 1;
+    return error;
+#else
+    const char *end = memchr(from, '\n', (size_t)length);
+
+    (void)map;
+    *count = end == NULL ? 0 : end - from + 1;
+    return 0;
+#endif
+}
+
+/* The same for a long line: without the GIL, and with a look at signals from time to time. The
+ * caller uses the map. Returns -1 when a handler raised. */
+static int find_far_end(Map *map, const char *from, int64_t length, int64_t *count)
+{
+    int64_t at, piece;
+    int error = 0;
+
+    *count = 0;
+    for (at = 0; error == 0 && *count == 0 && at < length; at += piece) {
+        piece = length - at < LINE_PIECE ? length - at : LINE_PIECE;
+        WITHOUT_GIL(error = find_end(map, from + at, piece, count));
+        if (error == 0 && PyErr_CheckSignals() < 0)
+            return -1;
+        if (*count != 0)
+            *count += at;
+    }
+    return error;
+}
+
+/* Returns the next line, of at most limit bytes unless that is -1; without bytes at the end. */
+static PyObject *next_line(Stream *self, int64_t limit)
+{
+    int64_t there, count, position;
+    int failed;
+    Map *map;
+
+    for (;;) {
+        if (look_at(self) < 0)
+            return NULL;
+        there = left(self);
+        if (limit >= 0 && limit < there)
+            there = limit;
+        if (there == 0)
+            return take(self, 0, 0);
+        failed = find_end(self->map, self->start + self->position,
+                          there < SHORT_LINE ? there : SHORT_LINE, &count);
+        if (failed == 0 && count == 0 && there > SHORT_LINE) {
+            const char *from = self->start + self->position;
+
+            map = (Map *)Py_NewRef((PyObject *)self->map);
+            tally(&map->users, 1);
+            position = self->position;
+            UNLOCK(self);
+            failed = find_far_end(map, from, there, &count);
+            if (PyErr_Occurred()) {
+                map_release(map);
+                Py_DECREF((PyObject *)map);
+                return NULL;
+            }
+            LOCK(self);
+            if (!self->open || self->position != position || self->map != map) {
+                UNLOCK(self); /* another thread or a handler came in between */
+                failed = map_release(map);
+                if (failed != 0)
+                    raise_os_error(self->file, failed, "unmap");
+                Py_DECREF((PyObject *)map);
+                if (failed != 0)
+                    return NULL;
+                continue;
+            }
+            map_release(map); /* it is not the last one */
+            Py_DECREF((PyObject *)map);
+        }
+        if (failed != 0) {
+            done(self, failed, there, 0);
+            return NULL;
+        }
+        if (count == 0)
+            count = there;
+        return take(self, count, count);
+    }
+}
+
+static PyObject *stream_readline(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    Py_ssize_t limit;
+
+    if (to_count("readline", args, n, &limit) < 0)
+        return NULL;
+    return next_line((Stream *)self, limit);
+}
+
+static PyObject *stream_next(PyObject *self)
+{
+    PyObject *line = next_line((Stream *)self, -1);
+
+    if (line != NULL && PyBytes_Size(line) == 0)
+        Py_CLEAR(line);
+    return line;
+}
+
+static PyObject *stream_readlines(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    Py_ssize_t hint, sum = 0, size;
+    PyObject *lines, *line;
+
+    if (to_count("readlines", args, n, &hint) < 0)
+        return NULL;
+    lines = PyList_New(0);
+    while (lines != NULL) {
+        line = next_line((Stream *)self, -1);
+        size = line == NULL ? 0 : PyBytes_Size(line);
+        if (line == NULL || (size > 0 && PyList_Append(lines, line) < 0))
+            Py_CLEAR(lines);
+        Py_XDECREF(line);
+        sum += size;
+        if (size == 0 || (hint > 0 && sum >= hint))
+            break;
+    }
+    return lines;
+}
+
+/* Writing */
+
+static int is_readonly(const Stream *self)
+{
+    return self->file->access == MF_READ;
+}
+
+/* Raises that there is no room for all of total bytes, and that count were written. */
+static void raise_full(Stream *self, int64_t count, int64_t total)
+{
+    PyObject *text, *error, *number;
+
+    text = PyUnicode_FromFormat(
+        "no room at the end of the window: %lld of %lld bytes were written, and nothing grows the file but "
+        "resize() and stream(grow=True)",
+        (long long)count, (long long)total);
+    if (text == NULL)
+        return;
+    error = PyObject_CallFunction(PyExc_OSError, "iOO", ENOSPC, text, self->file->name);
+    number = PyLong_FromLongLong(count);
+    if (error != NULL && number != NULL &&
+        PyObject_SetAttrString(error, "characters_written", number) == 0)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_XDECREF(number);
+    Py_XDECREF(error);
+    Py_DECREF(text);
+}
+
+/* Grows the file so far that count bytes have room at the position. */
+static int make_room(Stream *self, int64_t position, int64_t count)
+{
+    int64_t reached = self->offset + position;
+
+    if (!self->window->open) {
+        PyErr_Format(
+            PyExc_ValueError,
+            "the file %R is closed, and a stream needs it to grow: write before closing it",
+            self->file->name);
+        return -1;
+    }
+    if (position > INT64_MAX - self->offset || count > INT64_MAX - reached) {
+        PyErr_Format(PyExc_OverflowError,
+                     "%lld bytes at position %lld: a file has at most 9223372036854775807 bytes",
+                     (long long)count, (long long)position);
+        return -1;
+    }
+    return window_reach(self->window, reached + count);
+}
+
+static PyObject *stream_write(PyObject *object, PyObject *value)
+{
+    Stream *self = (Stream *)object;
+    PyObject *number = NULL;
+    int64_t count, position;
+    Py_buffer data;
+    int failed = 0;
+
+    if (!self->open)
+        return raise_closed_stream(self);
+    if (is_readonly(self)) {
+        raise_unsupported(PyUnicode_FromFormat(
+            "the stream on %R is read-only: open the file in mode 'r+' or 'c'", self->file->name));
+        return NULL;
+    }
+    if (to_bytes(value, &data) < 0)
+        return NULL;
+    for (;;) {
+        if (look_at(self) < 0)
+            goto end;
+        count = left(self);
+        if (count >= data.len) {
+            count = data.len;
+            break;
+        }
+        if (self->window == NULL || data.len == 0)
+            break;
+        position = self->position;
+        UNLOCK(self);
+        if (make_room(self, position, data.len) < 0)
+            goto end;
+    }
+    if (count > 0)
+        failed = copy(self->map, self->start + self->position, data.buf, (Py_ssize_t)count);
+    if (done(self, failed, count, count) < 0)
+        goto end;
+    if (count < data.len)
+        raise_full(self, count, data.len);
+    else
+        number = PyLong_FromLongLong(count);
+end:
+    PyBuffer_Release(&data);
+    return number;
+}
+
+static PyObject *stream_writelines(PyObject *self, PyObject *lines)
+{
+    PyObject *line, *number, *iterator;
+
+    if (!((Stream *)self)->open)
+        return raise_closed_stream((Stream *)self);
+    iterator = PyObject_GetIter(lines);
+    if (iterator == NULL)
+        return NULL;
+    while ((line = PyIter_Next(iterator)) != NULL) {
+        number = stream_write(self, line);
+        Py_DECREF(line);
+        if (number == NULL)
+            break;
+        Py_DECREF(number);
+    }
+    Py_DECREF(iterator);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+/* The position */
+
+static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+    Stream *self = (Stream *)object;
+    int64_t offset, base;
+    PyObject *index;
+    long whence = 0;
+
+    if (n < 1 || n > 2) {
+        PyErr_Format(PyExc_TypeError,
+                     "seek() takes an offset, and what it is from: 1 or 2 arguments, not %zd", n);
+        return NULL;
+    }
+    index = PyNumber_Index(args[0]);
+    if (index == NULL)
+        return NULL;
+    offset = PyLong_AsLongLong(index);
+    Py_DECREF(index);
+    if ((offset == -1 && PyErr_Occurred()) ||
+        (n > 1 && (whence = PyLong_AsLong(args[1])) == -1 && PyErr_Occurred()))
+        return NULL;
+    if (whence < 0 || whence > 2) {
+        PyErr_Format(
+            PyExc_ValueError,
+            "what to seek from must be 0 (the start), 1 (the position) or 2 (the end), not %R",
+            args[1]);
+        return NULL;
+    }
+    if (look_at(self) < 0)
+        return NULL;
+    base = whence == 0 ? 0 : whence == 1 ? self->position : self->length;
+    if (offset > INT64_MAX - base) {
+        UNLOCK(self);
+        PyErr_SetString(PyExc_OverflowError, "a position must be at most 9223372036854775807");
+        return NULL;
+    }
+    if (base + offset < 0) {
+        UNLOCK(self);
+        PyErr_Format(PyExc_ValueError, "a position must be 0 or more, not %lld",
+                     (long long)(base + offset));
+        return NULL;
+    }
+    self->position = offset = base + offset;
+    UNLOCK(self);
+    return PyLong_FromLongLong(offset);
+}
+
+static PyObject *stream_tell(PyObject *object, PyObject *unused)
+{
+    Stream *self = (Stream *)object;
+    int64_t position;
+
+    (void)unused;
+    LOCK(self);
+    position = self->open ? self->position : -1;
+    UNLOCK(self);
+    return position < 0 ? raise_closed_stream(self) : PyLong_FromLongLong(position);
+}
+
+/* Refused, unless nothing is to be cut: zipfile asks for that where it has appended. */
+static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+    Stream *self = (Stream *)object;
+    Py_ssize_t size;
+    int64_t to;
+
+    if (to_count("truncate", args, n, &size) < 0 || look_at(self) < 0)
+        return NULL;
+    to = n == 0 || args[0] == Py_None ? self->position : size;
+    if (self->window != NULL && to == self->length) {
+        UNLOCK(self);
+        return PyLong_FromLongLong(to);
+    }
+    UNLOCK(self);
+    raise_unsupported(PyUnicode_FromFormat(
+        "a stream does not set the size of %R: use MappedFile.resize()", self->file->name));
+    return NULL;
+}
+
+/* What a file has besides */
+
+static PyObject *if_open(PyObject *object, int answer)
+{
+    Stream *self = (Stream *)object;
+
+    return self->open ? PyBool_FromLong(answer) : raise_closed_stream(self);
+}
+
+static PyObject *stream_is(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return if_open(self, 1);
+}
+
+static PyObject *stream_is_not(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return if_open(self, 0);
+}
+
+static PyObject *stream_writable(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return if_open(self, !is_readonly((Stream *)self));
+}
+
+static PyObject *stream_flush(PyObject *object, PyObject *unused)
+{
+    Stream *self = (Stream *)object;
+
+    (void)unused;
+    return self->open ? Py_NewRef(Py_None) : raise_closed_stream(self);
+}
+
+static PyObject *stream_enter(PyObject *object, PyObject *unused)
+{
+    Stream *self = (Stream *)object;
+
+    (void)unused;
+    return self->open ? Py_NewRef(object) : raise_closed_stream(self);
+}
+
+static PyObject *stream_iterate(PyObject *self)
+{
+    return stream_enter(self, NULL);
+}
+
+static PyObject *refuse(Stream *self, const char *why)
+{
+    raise_unsupported(PyUnicode_FromFormat("the stream on %R %s", self->file->name, why));
+    return NULL;
+}
+
+static PyObject *stream_fileno(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return refuse(
+        (Stream *)self,
+        "has no descriptor: it reads memory, and a descriptor knows nothing of its position");
+}
+
+static PyObject *stream_detach(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return refuse((Stream *)self, "has nothing to detach: it is on memory");
+}
+
+static PyObject *stream_reduce(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    PyErr_SetString(PyExc_TypeError,
+                    "a stream cannot be pickled or copied: open the file where it is needed");
+    return NULL;
+}
+
+/* Ends it; returns the system's code. */
+static int shut(Stream *self)
+{
+    Map *map;
+
+    LOCK(self);
+    map = self->map;
+    self->map = NULL;
+    self->start = NULL;
+    self->open = 0;
+    UNLOCK(self);
+    return map == NULL ? 0 : map_unexport(map);
+}
+
+static PyObject *stream_close(PyObject *object, PyObject *unused)
+{
+    Stream *self = (Stream *)object;
+    int error = shut(self);
+
+    (void)unused;
+    return error != 0 ? raise_os_error(self->file, error, "unmap") : Py_NewRef(Py_None);
+}
+
+static PyObject *stream_exit(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)args;
+    (void)n;
+    return stream_close(self, NULL);
+}
+
+static PyObject *get_closed(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(!((Stream *)self)->open);
+}
+
+static PyObject *get_name(PyObject *self, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(((Stream *)self)->file->name);
+}
+
+static PyObject *get_mode(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyUnicode_FromString(is_readonly((Stream *)self) ? "rb" : "rb+");
+}
+
+static PyObject *represent(PyObject *object)
+{
+    Stream *self = (Stream *)object;
+    int64_t length;
+
+    LOCK(self);
+    length = self->length;
+    UNLOCK(self);
+    return PyUnicode_FromFormat("<%sStream on %R, offset %lld, length %lld>",
+                                self->open ? "" : "closed ", self->file->name,
+                                (long long)self->offset, (long long)length);
+}
+
+/* _stream(offset, length, grow) of a window. */
+PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
+{
+    Window *window = (Window *)object;
+    int64_t offset, count = -1, length;
+    Stream *self;
+    Map *map;
+    int grow;
+
+    if (n != 3) {
+        PyErr_SetString(PyExc_TypeError, "_stream takes offset, length and grow");
+        return NULL;
+    }
+    grow = PyObject_IsTrue(args[2]);
+    if (grow < 0 || to_size(args[0], "offset", &offset) < 0 ||
+        (args[1] != Py_None && to_size(args[1], "length", &count) < 0))
+        return NULL;
+    if (!window->open)
+        return raise_closed(window);
+    if (grow && (!window->whole || count >= 0)) {
+        PyErr_SetString(
+            PyExc_ValueError,
+            "grow=True is for a stream on the whole file, to its end: without length, and not on a view");
+        return NULL;
+    }
+    if (grow && window->file->access != MF_WRITE) {
+        raise_unsupported(PyUnicode_FromFormat(
+            "a file opened in mode %R cannot grow: open it in mode 'r+', 'w+' or 'x+'",
+            window->mode));
+        return NULL;
+    }
+    if (grow && window->file->file.device) {
+        raise_unsupported(
+            PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", window->file->name));
+        return NULL;
+    }
+    self = PyObject_New(Stream, window->file->state->stream_type);
+    if (self == NULL)
+        return NULL;
+    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+    self->file = (File *)Py_NewRef((PyObject *)window->file);
+    map = window_use(window, &length);
+    if ((map == NULL && PyErr_Occurred()) || to_range(window, offset, length, &count) < 0) {
+        if (map != NULL)
+            window_release(window, map);
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    if (map != NULL) { /* the use goes over to the stream */
+        tally(&map->buffers, 1);
+        self->map = map;
+        self->start = map->map.base + map->slack + offset;
+    }
+    self->first = self->offset = offset;
+    self->length = count;
+    self->open = 1;
+    if (grow)
+        self->window = (Window *)Py_NewRef(object);
+    return (PyObject *)self;
+}
+
+static void dealloc(PyObject *object)
+{
+    Stream *self = (Stream *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    int error = shut(self);
+
+    if (error != 0) {
+        PyObject *kind, *value, *trace;
+
+        PyErr_Fetch(&kind, &value, &trace);
+        raise_os_error(self->file, error, "unmap");
+        PyErr_WriteUnraisable((PyObject *)type);
+        PyErr_Restore(kind, value, trace);
+    }
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs(object);
+    Py_XDECREF((PyObject *)self->window);
+    Py_DECREF((PyObject *)self->file);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function)
+
+static PyMethodDef methods[] = {
+    {"read", FAST(stream_read), METH_FASTCALL,
+     "read($self, size=-1, /)\n--\n\n"
+     "Read *size* bytes, or what there is up to the end; all of that without *size*.\n\n"
+     "Raises ``MappingFault`` when bytes of it are gone; the position stays where it is then."},
+    {"read1", FAST(stream_read), METH_FASTCALL,
+     "read1($self, size=-1, /)\n--\n\nThe same as ``read()``."},
+    {"readinto", stream_readinto, METH_O,
+     "readinto($self, buffer, /)\n--\n\n"
+     "Read as many bytes as *buffer* has room for, or fewer at the end; return how many."},
+    {"readinto1", stream_readinto, METH_O,
+     "readinto1($self, buffer, /)\n--\n\nThe same as ``readinto()``."},
+    {"readline", FAST(stream_readline), METH_FASTCALL,
+     "readline($self, size=-1, /)\n--\n\n"
+     "Read a line, with the ``\\n`` that ends it; no more than *size* bytes of it, if that is given.\n\n"
+     "A long line is looked for without the GIL."},
+    {"readlines", FAST(stream_readlines), METH_FASTCALL,
+     "readlines($self, hint=-1, /)\n--\n\n"
+     "Read lines into a list, up to the end, or until they have *hint* bytes together."},
+    {"peek", FAST(stream_peek), METH_FASTCALL,
+     "peek($self, size=0, /)\n--\n\n"
+     "Return the next *size* bytes, or fewer at the end, without moving on; without *size*, at most 8192."},
+    {"write", stream_write, METH_O,
+     "write($self, data, /)\n--\n\n"
+     "Write bytes at the position, move on, and return how many they are.\n\n"
+     "Where the window ends before they do, what fits is written, the position is at the end, and ``OSError`` is raised\n"
+     "(``ENOSPC``, with ``characters_written``); a stream with ``grow=True`` has the file grow by what is missing.\n"
+     "Raises ``io.UnsupportedOperation`` where the window is read-only; ``MappingFault`` when bytes there are gone."},
+    {"writelines", stream_writelines, METH_O,
+     "writelines($self, lines, /)\n--\n\nWrite one after the other."},
+    {"seek", FAST(stream_seek), METH_FASTCALL,
+     "seek($self, offset, whence=0, /)\n--\n\n"
+     "Move to *offset* from the start (0), the position (1) or the end (2); return the position. It may be past the end."},
+    {"tell", stream_tell, METH_NOARGS,
+     "tell($self, /)\n--\n\nReturn the position, in bytes from where the stream begins."},
+    {"truncate", FAST(stream_truncate), METH_FASTCALL,
+     "truncate($self, size=None, /)\n--\n\n"
+     "Raise ``io.UnsupportedOperation``: ``MappedFile.resize()`` sets the size of a file."},
+    {"flush", stream_flush, METH_NOARGS,
+     "flush($self, /)\n--\n\n"
+     "Do nothing: what is written is in the memory of the file at once. The window's ``flush()`` puts it on stable storage."},
+    {"close", stream_close, METH_NOARGS,
+     "close($self, /)\n--\n\n"
+     "End the stream, and its use of the memory. The window stays as it is. Closing twice is silent."},
+    {"readable", stream_is, METH_NOARGS, "readable($self, /)\n--\n\nTrue."},
+    {"writable", stream_writable, METH_NOARGS,
+     "writable($self, /)\n--\n\nWhether the window can be written."},
+    {"seekable", stream_is, METH_NOARGS, "seekable($self, /)\n--\n\nTrue."},
+    {"isatty", stream_is_not, METH_NOARGS, "isatty($self, /)\n--\n\nFalse."},
+    {"fileno", stream_fileno, METH_NOARGS,
+     "fileno($self, /)\n--\n\nRaise ``io.UnsupportedOperation``: there is none."},
+    {"detach", stream_detach, METH_NOARGS,
+     "detach($self, /)\n--\n\nRaise ``io.UnsupportedOperation``: there is no raw stream."},
+    {"__enter__", stream_enter, METH_NOARGS, NULL},
+    {"__exit__", FAST(stream_exit), METH_FASTCALL, NULL},
+    {"__reduce__", stream_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef properties[] = {
+    {"closed", get_closed, NULL, "Whether ``close()`` was called.", NULL},
+    {"name", get_name, NULL, "What the file was opened by.", NULL},
+    {"mode", get_mode, NULL, "``\"rb\"``, or ``\"rb+\"`` where it can be written.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Stream, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_iter, stream_iterate},
+    {Py_tp_iternext, stream_next},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {Py_tp_members, members},
+    {Py_tp_repr, represent},
+    {Py_tp_dealloc, dealloc},
+    {Py_tp_doc,
+     "Bytes of a window as a binary file: made by ``stream()`` of a ``MappedFile`` or a ``View``.\n\n"
+     "It is an ``io.BufferedIOBase``, and nothing in it is buffered."},
+    {0, NULL},
+};
+
+PyType_Spec stream_spec = {
+    "mappedfile.Stream",
+    sizeof(Stream),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    slots,
+};

@@ -1,0 +1,190 @@
+"""Files of one array: NumPy's ``.npy``."""
+
+from __future__ import annotations
+
+import ast
+import io
+from operator import index
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.lib import format as npy
+
+from mappedfile._file import MappedFile
+from mappedfile._types import File, Mode
+
+_MADE_BY = ("w+", "x+")
+
+
+class NpyFile(MappedFile):
+    """The file of an array. Nobody is told when it goes with that: the array was all that had it."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class MappedArray(np.ndarray[Any, Any]):
+    """The array of a ``.npy`` file: made by ``open_npy``.
+
+    So is what shares its memory: a slice, a transpose. What is computed from it is an ``ndarray``.
+    """
+
+    #: The file, for as long as it is open. None: this array is not on its memory.
+    file: MappedFile | None = None
+
+    def flush(self, *, durable: bool = True) -> None:
+        """Write what was changed back to the file: ``MappedFile.flush``. It is on stable storage when this returns.
+
+        Raises ``ValueError`` when ``file`` is closed; ``OSError`` when the system could not write.
+        """
+        if self.file is None:
+            raise ValueError("this array is not on the memory of a file: flush the one that it was made from")
+        self.file.flush(durable=durable)
+
+    def __array_finalize__(self, origin: Any) -> None:
+        if self.base is not None:
+            self.file = getattr(origin, "file", None)
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        if self is array:  # what was computed in place
+            return array
+        return array[()] if return_scalar or array.shape == () else np.asarray(array)
+
+    def __reduce__(self) -> Any:
+        return np.asarray(self).__reduce__()
+
+
+MappedArray.__module__ = "mappedfile"
+
+
+class Header(NamedTuple):
+    """What the head of a file says."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+
+def open_npy(file: File, mode: Mode, dtype: Any, shape: Any, order: Literal["C", "F"]) -> MappedArray:
+    """Open or make a file, and return its array: ``mappedfile.open_npy``."""
+    if mode in _MADE_BY:
+        return _make(file, mode, dtype, shape, order)
+    if dtype is not None or shape is not None:
+        raise ValueError(f"dtype and shape are for the modes 'w+' and 'x+', which make a file, not for {mode!r}")
+    mapped = NpyFile(file, cast("Literal['r']", mode))
+    try:
+        with mapped.stream() as stream:
+            header = _read_header(stream, mapped.name)
+            return _array_of(mapped, header, stream.tell())
+    except BaseException:
+        mapped.close()
+        raise
+
+
+def _make(file: File, mode: Mode, dtype: Any, shape: Any, order: str) -> MappedArray:
+    kind = np.dtype(dtype)
+    if shape is None:
+        raise ValueError(f"mode {mode!r} makes a file and needs shape=")
+    numbers = tuple(map(index, shape)) if hasattr(shape, "__iter__") else (index(shape),)
+    if min(numbers, default=0) < 0:
+        raise ValueError(f"the shape of a new file has numbers from 0 on, not {shape!r}")
+    if order not in ("C", "F"):
+        raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    header = Header(numbers, order == "F", kind)
+    _refuse_objects(header, file)
+    head = _header_bytes(header)
+    mapped = NpyFile(file, cast("Literal['w+']", mode), size=len(head) + _size(header))
+    try:
+        mapped[: len(head)] = head
+        return _array_of(mapped, header, len(head))
+    except BaseException:
+        mapped.close()
+        raise
+
+
+def _array_of(mapped: MappedFile, header: Header, offset: int) -> MappedArray:
+    _refuse_objects(header, mapped.name)
+    size, there = _size(header), len(mapped) - offset
+    if size > there:
+        raise ValueError(f"{mapped.name!r} ends before its array does: that has {size} bytes, and {there} are there")
+    order: Literal["C", "F"] = "F" if header.fortran_order else "C"
+    array: Any = MappedArray(header.shape, header.dtype, mapped.data, offset, order=order)
+    array.file = mapped
+    return array  # type: ignore[no-any-return]
+
+
+def _size(header: Header) -> int:
+    size = header.dtype.itemsize
+    for number in header.shape:
+        size *= number
+    return size
+
+
+def _refuse_objects(header: Header, name: object) -> None:
+    if header.dtype.hasobject:
+        raise TypeError(f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: use numpy.load()")
+
+
+def _read_header(stream: BinaryIO, name: object) -> Header:
+    try:
+        version = npy.read_magic(stream)
+        read = _READ.get(version)
+        header = None if read is None else Header(*read(stream))
+    except OSError:
+        raise
+    except Exception as error:  # what parsers raise of what is no header is of many kinds
+        raise ValueError(f"{name!r} is no .npy file: {error}") from error
+    if header is None:
+        raise ValueError(f"{name!r} is a .npy file of version {version[0]}.{version[1]}: 1.0 to 3.0 are known")
+    if min(header.shape, default=0) < 0:
+        raise ValueError(f"{name!r} is no .npy file: its shape is {header.shape}")
+    return header
+
+
+# numpy.lib.format has no public functions for version 3.0, which is 2.0 with its names in UTF-8.
+
+
+def _read_header_3_0(stream: BinaryIO) -> Header:
+    length = int.from_bytes(stream.read(4), "little")
+    text = stream.read(length)
+    if len(text) < length:
+        raise ValueError("it ends in its header")
+    if length > 10_000:  # NumPy's own limit: Python's parser is not made for strangers' input
+        raise ValueError(f"its header has {length} bytes, and more than 10000 are not read")
+    fields = ast.literal_eval(text.decode("utf-8").strip())
+    if not isinstance(fields, dict) or fields.keys() != {"descr", "fortran_order", "shape"}:
+        raise ValueError("its header does not say what it must")
+    shape, fortran_order = fields["shape"], fields["fortran_order"]
+    if not (isinstance(shape, tuple) and all(isinstance(number, int) for number in shape)):
+        raise ValueError(f"its shape is {shape!r}")
+    if not isinstance(fortran_order, bool):
+        raise ValueError(f"its fortran_order is {fortran_order!r}")
+    return Header(shape, fortran_order, npy.descr_to_dtype(fields["descr"]))
+
+
+_READ: dict[tuple[int, int], Any] = {
+    (1, 0): npy.read_array_header_1_0,
+    (2, 0): npy.read_array_header_2_0,
+    (3, 0): _read_header_3_0,
+}
+
+
+def _header_bytes(header: Header) -> bytes:
+    fields = {
+        "descr": npy.dtype_to_descr(header.dtype),
+        "fortran_order": header.fortran_order,
+        "shape": header.shape,
+    }
+    for write in (npy.write_array_header_1_0, npy.write_array_header_2_0):
+        out = io.BytesIO()
+        try:
+            write(out, fields)
+        except ValueError:  # too long for the version, or not in Latin-1
+            continue
+        return out.getvalue()
+    text = repr(fields).encode("utf-8")
+    magic = npy.magic(3, 0)
+    text += b" " * (-(len(magic) + 4 + len(text) + 1) % npy.ARRAY_ALIGN) + b"\n"
+    return magic + len(text).to_bytes(4, "little") + text
