@@ -83,9 +83,8 @@ def asan(arguments: list[str]) -> int:
     print("\n".join(told), f"{len(told)} reports", sep="\n")
     more, leaks = reports(["-q", LEAKS], "detect_leaks=1:exitcode=0:fast_unwind_on_malloc=0")
     # By what called the allocator: further down, the C files are in every stack that Python runs.
-    ours = [
-        leak for report in leaks for leak in report.split("\n\n") if re.search(OURS, "".join(leak.splitlines()[:6]))
-    ]
+    stacks = [leak for report in leaks for leak in report.split("\n\n")]
+    ours = [leak for leak in stacks if re.search(OURS, "".join(leak.splitlines()[:6]))]
     print("\n\n".join(ours), f"{len(ours)} leaks of what the C files allocated", sep="\n")
     return failed or more or bool(told or ours)
 

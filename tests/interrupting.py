@@ -273,12 +273,14 @@ class Nested:
             most,
         )  # times: a handler that makes the call that is interrupted would go on for ever
         self.file: MappedFile | None = None
+        self.busy = False
         self.done = self.refused = 0
         self.errors: list[BaseException] = []
 
     def __call__(self, *_: object) -> None:
         if self.file is None or self.done + self.refused >= self.most:
             return
+        self.busy = True
         try:
             HANDLERS[self.name](self.file)
             self.done += 1
@@ -289,6 +291,8 @@ class Nested:
         except BaseException as error:
             self.refused += 1
             self.errors.append(error)
+        finally:
+            self.busy = False
 
     def settle(self, what: str) -> None:
         """Raise what the handler met and should not have; it may well find the file closed, or without bytes."""
@@ -307,7 +311,7 @@ def main(folder: str, how: str, *names: str) -> None:
             nested = Nested(name, 3)
 
             def handle(*_: object, nested: Nested = nested) -> None:
-                if nested.file is not None:
+                if nested.file is not None and not nested.busy:  # nor is the handler interrupted
                     came["called"] += 1
                     nested()
                     if how == "raise":
