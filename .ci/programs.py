@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         tests = PROJECT / "tests" / "programs.py"
         status = subprocess.run([*command, tests], env=environment, check=False).returncode
         if status == 0 and "TOX_PACKAGE" in os.environ:
-            command = [sys.executable, PROJECT / ".ci" / "forky.py", NEWER, "-s", *arguments, tests]
+            command = [sys.executable, str(PROJECT / ".ci" / "forky.py"), NEWER, "-s", *arguments, str(tests)]
             status = subprocess.run(command, env=environment, check=False).returncode
         return status
 
