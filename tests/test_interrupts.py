@@ -195,9 +195,9 @@ import sys
 from mappedfile import PAGE_SIZE, MappedFile
 from mappedfile.contract._probe import file_maps, handles
 path = sys.argv[1]
-before = handles(), file_maps()
 failed = 0
-for mapped in (False, True):
+for number, mapped in enumerate((False, True, False, True)):
+    before = handles(), file_maps()
     file = MappedFile(path, "w+", size=3 * PAGE_SIZE)
     for _ in range(5):
         if mapped:
@@ -214,7 +214,7 @@ for mapped in (False, True):
         file.resize(3 * PAGE_SIZE)
     file.close(strict=True)
     assert not file.mapped
-assert before == (handles(), file_maps())
+    assert before == (handles(), file_maps()) or number < 2  # what errors need is loaded
 print(failed)
 """
 
