@@ -22,8 +22,8 @@ from common import CACHE, HUNG, PROJECT, SECONDS, call, pip
 
 SUITE = "forky"
 PACKAGES = (
-    *("python3.14", "python3.14-dev", "python3.14-venv"),
-    *("python3.15", "python3.15-dev", "python3.15-venv"),
+    *("python3.14", "python3.14-dev", "python3.14-venv", "libpython3.14-testsuite"),
+    *("python3.15", "python3.15-dev", "python3.15-venv", "libpython3.15-testsuite"),
     *("gcc", "libc6-dev", "strace", "e2fsprogs", "mount", "vmtouch", "util-linux-extra"),  # what the tests use: .ci/apt
 )
 

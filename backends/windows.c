@@ -251,8 +251,8 @@ static int clear_tail(const mf_file *file, int64_t size)
 {
     size_t length = (size_t)(size % (int64_t)get_granularity()); /* of the last view */
     size_t behind = round_up(length) - length;
-    HANDLE section;
-    char *base;
+    HANDLE section = NULL;
+    char *base = NULL;
     int error;
 
     if (behind == 0)
@@ -281,7 +281,7 @@ static int make_sparse(const mf_file *file)
 
 int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 {
-    HANDLE section;
+    HANDLE section = NULL;
     int error = clear_tail(file, growth->size); /* first: later may be too late for an error */
 
     if (error == 0 && !growth->allocate)
@@ -430,7 +430,7 @@ static int map_reserving(const mf_section *section, int access, int64_t offset, 
                          size_t reserved, char **out)
 {
     size_t room = round_up(reserved);
-    char *base;
+    char *base = NULL;
     int error = reserve_placeholder(room, &base);
 
     if (error != 0)
@@ -447,7 +447,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
            mf_mapping *out)
 {
     static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
-    char *base;
+    char *base = NULL;
     int error;
 
     if (out->reserved <= length)

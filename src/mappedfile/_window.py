@@ -90,7 +90,7 @@ class Window(_memory.Window):
 
         Raises ``ValueError`` for a kind that there is not, for a range outside the window, and on a closed window;
         ``io.UnsupportedOperation`` for ``dontneed`` on private windows and ``populate_write`` on read-only ones;
-        ``OSError`` when the system fails, as when pages that are locked are not to be needed.
+        ``OSError`` when the system fails, for example when pages of ``dontneed`` are locked.
         """
         from mappedfile import _advice
 
