@@ -387,8 +387,8 @@ static int allocate_piece(int fd, mf_growth *growth)
 
     if (piece > left)
         piece = left;
-    else if (growth->step == 0 && growth->reached - growth->size < LARGEST_PIECE &&
-             has_no_room(fd, left))
+    else if (growth->step == 0 && growth->reached - growth->size >= LARGEST_PIECE &&
+             growth->reached - growth->size < 2 * (int64_t)LARGEST_PIECE && has_no_room(fd, left))
         return ENOSPC;
     error = allocate_blocks(fd, growth->reached, piece);
     if (error == 0) {

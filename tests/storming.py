@@ -25,8 +25,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mappedfile import PAGE_SIZE, MappedFile, MappingFault, capabilities
+from mappedfile import PAGE_SIZE, MappedFile, MappingFault, _limits, capabilities
 from mappedfile.contract._probe import file_maps, handles
+
+assert _limits  # and what it loads: a call that did would leave maps
 
 OURS, OTHERS = b"A", b"\xee"
 RIGHT = (bytes(1), OURS)

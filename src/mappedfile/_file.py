@@ -233,6 +233,11 @@ class MappedFile(Window):
                     os.close(descriptor)
         except FileNotFoundError:
             return True
+        if 0 in (
+            there.st_dev,
+            ours.st_dev,
+        ):  # Wine does not tell the volume of a file that was renamed while it is open
+            return there.st_ino != ours.st_ino
         return not os.path.samestat(there, ours)
 
     def fileno(self) -> int:

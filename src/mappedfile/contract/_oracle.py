@@ -82,6 +82,14 @@ LAYER_BREAKS: dict[str, str] = {
     "M9": "it cannot be locked",
     "I2": "errors name the descriptor, not the path",
     "I3": "a needle that is a number is a `TypeError`",
+    "B2": "it has one position, and no `stream()`",
+    "B3": "it has one position, and no `stream()`",
+    "B4": "it has one position, and no `stream()`",
+    "B5": "`close()` is not strict, and takes no argument",
+    "B6": "errors name the descriptor, not the path",
+    "A1": "it has no `array()`",
+    "A2": "it has no `array()`",
+    "A3": "`close()` is not strict, and takes no argument",
 }
 
 #: The modes in which it keeps it all the same.
