@@ -71,6 +71,8 @@ static void file_dealloc(PyObject *object)
     File *file = (File *)object;
     PyTypeObject *type = Py_TYPE(object);
 
+    if (file->turn != NULL) /* whoever waited for it was interrupted */
+        PyThread_free_lock(file->turn);
     Py_XDECREF(file->name);
     PyObject_Free(object);
     Py_DECREF(type);
