@@ -8,6 +8,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TypeAlias
 
     #: What a file was opened by, as errors name it: a path, or a descriptor.
@@ -69,14 +70,24 @@ def mapping_fault(name: Name, offset: int | None = None, handle: int = -1) -> Ma
     return fault
 
 
+def _pieces(path: str) -> Iterator[bytes]:
+    """Read a file in small pieces: there may be no memory for a large one."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while piece := os.read(descriptor, 4096):
+            yield piece
+    finally:
+        os.close(descriptor)
+
+
 def _map_limit(code: int) -> str:
     """Say so if it was the number of maps: mmap(2), ENOMEM. Linux alone has such a limit."""
     if code != errno.ENOMEM or sys.platform != "linux":
         return ""
     try:
-        with open("/proc/sys/vm/max_map_count", encoding="ascii") as limit, open("/proc/self/maps", "rb") as maps:
-            most, there = int(limit.read()), sum(1 for _ in maps)
-    except OSError:
+        most = int(b"".join(_pieces("/proc/sys/vm/max_map_count")))
+        there = sum(piece.count(b"\n") for piece in _pieces("/proc/self/maps"))
+    except (OSError, MemoryError):  # what is told is the error that led here
         return ""
     if there < most - 1:
         return ""

@@ -53,7 +53,7 @@ class Terminal:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         #: Whether the standard output is a terminal.
-        self.interactive = sys.stdout.isatty()
+        self.interactive: bool = sys.stdout.isatty()
         self._console: Any = None
         self._looked = False
         self._drawn = False
