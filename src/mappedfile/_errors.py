@@ -72,7 +72,7 @@ def mapping_fault(name: Name, offset: int | None = None, handle: int = -1) -> Ma
 
 def _pieces(path: str) -> Iterator[bytes]:
     """Read a file in small pieces: there may be no memory for a large one."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         while piece := os.read(descriptor, 4096):
             yield piece
