@@ -915,8 +915,8 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
     }
     if (present != NULL)
         unmapping = map_release(present); /* likewise; if the file was closed, it was the last */
-    if (error ==
-        0) { /* from here on it is done, whatever the system says of what it is given back */
+    /* From here on it is done, whatever the system says of what it is given back. */
+    if (error == 0) {
         error = file->state->call.close_section(&old);
         if (present != NULL && next != present) {
             closing = map_release(present);

@@ -17,9 +17,8 @@ PAGE_SIZE: int = _system.page_size
 #: What the offset of a map is a multiple of, in bytes: a page on POSIX, 64 KiB on Windows. Views hide it.
 GRANULARITY: int = _system.granularity
 
-#: The system's code for what it cannot do; and for pages that cannot be had, or -1.
+#: The system's code for what it cannot do.
 NOT_SUPPORTED: int = _system.not_supported
-BAD_ADDRESS: int = _system.bad_address
 #: The code for a call that a signal came to, which is to be made again (PEP 475); -1 where no call says so.
 INTERRUPTED: int = _system.interrupted
 #: Maps can have address space behind them, to be made longer where they are: POSIX, Windows from 10 version 1803 on.
