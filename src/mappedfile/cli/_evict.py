@@ -6,9 +6,8 @@ import os
 
 from mappedfile import PAGE_SIZE, MappedFile
 from mappedfile._advice import evict
-from mappedfile.cli._files import FilesCommand, files, pages_of, part, resident
+from mappedfile.cli._files import SummedCommand, pages_of, part, resident
 from mappedfile.cli._numbers import count
-from mappedfile.cli._terminal import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +23,11 @@ FADVISE: Any = getattr(os, "posix_fadvise", None)
 DONTNEED: Any = getattr(os, "POSIX_FADV_DONTNEED", None)
 
 
-class EvictCommand(FilesCommand):
+class EvictCommand(SummedCommand):
     """Has the system forget what it has of files in memory."""
 
     name = "evict"
+    summed = ("size", "length", "resident", "evicted")
     help = "have the system forget what it has of files in memory"
     description = (
         "Write files back to their disks, and have the system forget what it has of them in\n"
@@ -63,13 +63,8 @@ class EvictCommand(FilesCommand):
             "evicted": None if before is None or after is None else max(before - after, 0),
         }
 
-    def show(self, result: Facts) -> None:
-        self.terminal.say(f"{printable(result['file'])}: {told(result)}")
-
-    def show_sum(self, seen: list[Facts]) -> None:
-        keys = ("size", "length", "resident", "evicted")
-        every = {key: sum(result[key] or 0 for result in seen) for key in keys}
-        self.terminal.say(f"{files(seen)}: {told(every)}")
+    def told(self, result: Facts) -> str:
+        return told(result)
 
 
 def evict_range(mapped: MappedFile, offset: int, length: int) -> None:

@@ -189,6 +189,24 @@ class FilesCommand:
         return UNUSABLE
 
 
+class SummedCommand(FilesCommand):
+    """Tells of each file in a line, and of all of them together in one more."""
+
+    #: The figures that are added up for that.
+    summed: tuple[str, ...] = ()
+
+    def told(self, result: Facts) -> str:
+        """Say what was done, with one file or with all."""
+        raise NotImplementedError
+
+    def show(self, result: Facts) -> None:
+        self.terminal.say(f"{printable(result['file'])}: {self.told(result)}")
+
+    def show_sum(self, seen: list[Facts]) -> None:
+        every = {key: sum(result[key] or 0 for result in seen) for key in self.summed}
+        self.terminal.say(f"{files(seen)}: {self.told(every)}")
+
+
 # Files
 
 

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 
 from mappedfile import PAGE_SIZE, MappedFile
-from mappedfile.cli._files import FilesCommand, files, pages_of, part, resident
+from mappedfile.cli._files import SummedCommand, pages_of, part, resident
 from mappedfile.cli._numbers import amount, count, figure, span, unit_for
 from mappedfile.cli._terminal import Progress, printable
 
@@ -30,10 +30,11 @@ AHEAD = 1 << 17
 NAME = 24
 
 
-class WarmCommand(FilesCommand):
+class WarmCommand(SummedCommand):
     """Reads files into memory."""
 
     name = "warm"
+    summed = ("length", "data", "missing", "seconds")
     help = "read files into memory"
     description = (
         "Read files into memory, so that their next user need not wait for the disk. Holes are\n"
@@ -86,13 +87,8 @@ class WarmCommand(FilesCommand):
             "seconds": seconds,
         }
 
-    def show(self, result: Facts) -> None:
-        self.terminal.say(f"{printable(result['file'])}: {told(result)}")
-
-    def show_sum(self, seen: list[Facts]) -> None:
-        keys = ("length", "data", "missing", "seconds")
-        every = {key: sum(result[key] or 0 for result in seen) for key in keys}
-        self.terminal.say(f"{files(seen)}: {told(every)}")
+    def told(self, result: Facts) -> str:
+        return told(result)
 
 
 def told(result: Facts) -> str:
