@@ -52,18 +52,21 @@ void mf_query_system(mf_system *out)
 }
 
 /* What the offsets of maps of a file are multiples of, in bytes: files of huge pages have them for
- * pages. */
-static size_t granularity_of(int fd)
+ * pages. Their blocks are as large, so most files need no further call. */
+static size_t granularity_of(int fd, const struct stat *status)
 {
+    size_t page = get_page_size();
 #ifdef __linux__
     struct statfs volume;
 
-    if (fstatfs(fd, &volume) == 0 && volume.f_type == HUGETLBFS_MAGIC)
+    if ((size_t)status->st_blksize > page && fstatfs(fd, &volume) == 0 &&
+        volume.f_type == HUGETLBFS_MAGIC)
         return (size_t)volume.f_bsize;
 #else
     (void)fd;
+    (void)status;
 #endif
-    return get_page_size();
+    return page;
 }
 
 static int is_disk(mode_t mode)
@@ -109,9 +112,9 @@ static int size_of_device(int fd, int64_t *out)
 
 /* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc
  * and /sys look the same, and cannot. */
-static int probe_map(int fd)
+static int probe_map(int fd, const struct stat *status)
 {
-    size_t page = granularity_of(fd);
+    size_t page = granularity_of(fd, status);
     void *base = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
 
     if (base == MAP_FAILED)
@@ -139,7 +142,7 @@ static int init_file(int fd, int known, mf_file *out)
             error = errno;
         size = may_have_bytes ? status.st_size : 0;
         if (may_have_bytes && status.st_blocks == 0)
-            error = probe_map(fd);
+            error = probe_map(fd, &status);
     } else if (is_disk(status.st_mode) && size_of_device(fd, &size) == 0) {
         device = 1;
         error = may_have_bytes ? 0 : ENODEV; /* nobody can */
@@ -156,7 +159,7 @@ static int init_file(int fd, int known, mf_file *out)
     out->handle = fd;
     out->size = size;
     out->device = device;
-    out->granularity = granularity_of(fd);
+    out->granularity = granularity_of(fd, &status);
     return 0;
 }
 

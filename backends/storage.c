@@ -1244,55 +1244,67 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
     return PyErr_Occurred() ? NULL : PyBool_FromLong(differs || faults != 0);
 }
 
-PyObject *window_lock(PyObject *object, PyObject *unused)
+/* The map that a window has, as one that the caller uses; or NULL. */
+static Map *use_present(Window *self)
 {
-    Window *self = (Window *)object;
-    int64_t length;
-    Map *map;
-    int error;
-
-    (void)unused;
-    if (self->file == NULL || !self->open)
-        return raise_closed(self);
-    if (self->whole)
-        self->file->locked = self->file->state->call
-                                 .process(); /* first: a map that is made meanwhile is locked too */
-    map = window_use(self, &length);
-    if (map != NULL) {
-        error = lock_pages(map, length);
-        if (error != 0)
-            raise_lock_error(map, length, error);
-        window_release(self, map);
-    }
-    if (!PyErr_Occurred())
-        return Py_NewRef(Py_None);
-    if (self->whole)
-        self->file->locked = 0;
-    return NULL;
-}
-
-PyObject *window_unlock(PyObject *object, PyObject *unused)
-{
-    Window *self = (Window *)object;
-    int error = 0;
     Map *map = NULL;
 
-    (void)unused;
-    if (self->file == NULL || !self->open)
-        return raise_closed(self);
-    if (self->whole)
-        self->file->locked = 0;
     LOCK(self->file);
     if (self->start != NULL) {
         map = (Map *)Py_NewRef((PyObject *)self->map);
         tally(&map->users, 1);
     }
     UNLOCK(self->file);
-    if (map != NULL) {
-        error = unlock_pages(map, self->length < map_length(map) ? self->length : map_length(map));
-        window_release(self, map);
-    }
-    if (error != 0)
+    return map;
+}
+
+/* Locks the map that a window has, or unlocks it. Returns -1 when an exception is set. */
+static int set_locked(Window *self, int locked)
+{
+    Map *map = use_present(self);
+    int64_t length;
+    int error;
+
+    if (map == NULL)
+        return 0;
+    length = self->length < map_length(map) ? self->length : map_length(map);
+    error = locked ? lock_pages(map, length) : unlock_pages(map, length);
+    if (error != 0 && locked)
+        raise_lock_error(map, length, error);
+    else if (error != 0)
         raise_os_error(self->file, error, "unlock");
-    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    window_release(self, map);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* The same for window_lock and window_unlock. The map of a whole file comes and goes with its size,
+ * so it is locked in a turn of its own; one that is made later is locked when it is made. */
+static PyObject *change_lock(Window *self, int locked)
+{
+    int failed;
+
+    if (self->file == NULL || !self->open)
+        return raise_closed(self);
+    if (locked && window_map(self) < 0)
+        return NULL;
+    if (!self->whole)
+        return set_locked(self, locked) < 0 ? NULL : Py_NewRef(Py_None);
+    if (begin_change(self) < 0)
+        return NULL;
+    failed = set_locked(self, locked) < 0;
+    self->file->locked = locked && !failed ? self->file->state->call.process() : 0;
+    end_change(self);
+    return failed || PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+PyObject *window_lock(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return change_lock((Window *)object, 1);
+}
+
+PyObject *window_unlock(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return change_lock((Window *)object, 0);
 }

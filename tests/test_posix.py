@@ -206,6 +206,51 @@ file.close()
     assert (0, "") == (done.returncode, done.stderr)
 
 
+def test_unlock_during_a_resize(path: Path) -> None:
+    """An unlock that comes while another thread resizes takes its turn: nothing stays locked.
+
+    Not shared: it reads /proc.
+    """
+    only(sys.platform == "linux", "reads /proc")
+    path.write_bytes(CONTENT)
+    program = """
+import sys, threading
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from mappedfile._native import ffi, lib
+from support import import_on
+armed = False
+@ffi.callback("int(char *, size_t)")
+def lock(base, size):
+    global armed
+    if armed:
+        armed = False
+        unlocking.start()
+        unlocking.join(0.5)  # it ends by then if it does not wait for the resize
+    return lib.mf_lock(base, size)
+class Slow:
+    def __getattr__(self, name):
+        return getattr(lib, name)
+    def mf_fill_table(self, table):
+        lib.mf_fill_table(table)
+        table.lock = lock
+file = import_on(Slow()).MappedFile(sys.argv[1], "r+")
+unlocking = threading.Thread(target=file.unlock)
+file.lock()
+armed = True
+file.resize(1_000_000)
+assert not armed
+unlocking.join()
+(locked,) = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line[:6] == "VmLck:"]
+assert locked == "0", locked
+file.resize(2_000_000)
+file.close()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, str(path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_compiles_without_what_openbsd_lacks() -> None:
     """The POSIX backend needs no posix_fallocate, posix_fadvise, mincore or uc_sigmask.
 
