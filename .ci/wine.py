@@ -98,7 +98,11 @@ def install() -> None:
 def lend_tests(version: str) -> None:
     """Give a Windows Python what CPython's tests of mmap need, out of this system's Python of that version."""
     code = "import test; print(test.__path__[0])"
-    own = subprocess.run([f"python{version}", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        done = subprocess.run([f"python{version}", "-c", code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise SystemExit(f"python{version} does not run: put a Python {version} of this system on the PATH") from None
+    own = done.stdout.strip()
     for name in ("__init__.py", "support", "test_mmap.py"):
         source, target = Path(own, name), windows_python(version) / "Lib" / "test" / name
         if source.is_dir():

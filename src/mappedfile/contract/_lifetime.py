@@ -38,6 +38,8 @@ CYCLES = 100_000 if STRESS else 10_000
 CYCLE_SECONDS = 600 if STRESS else 1.5
 #: For how many seconds L6 lets threads close what others use.
 SECONDS = 20 if STRESS else 0.4
+#: After which a thread is taken to hang: long, for a machine may be slow.
+HUNG = 300
 
 #: Whether classes of Python can export buffers: PEP 688.
 EXPORTS = sys.version_info >= (3, 12)
@@ -559,7 +561,7 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
         window.close()
         substitutes = [stranger.view(0, size) for _ in range(3)]
         for thread in threads:
-            thread.join(20)
+            thread.join(HUNG)
             true(not thread.is_alive(), f"{work.__name__} of a closed object came to an end")
         if wrong:
             raise wrong[0]

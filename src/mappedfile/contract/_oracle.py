@@ -9,7 +9,7 @@ ORACLE_BREAKS: dict[str, str] = {
     "L1": "`close()` raises `BufferError` while a buffer is alive, and the descriptor stays open",
     "L4": "a map with a buffer on it cannot be closed",
     "L5": "`close()` says neither what is alive nor how many, and does not know of other maps of the file",
-    "L6": "`flush()` uses the map after an `__index__` has closed it; before 3.11 item access does too, and crashes",
+    "L6": "`flush()` uses the map after an `__index__` has closed it",
     "L7": "a map cannot be closed before its buffers",
     "L8": "no `ResourceWarning`",
     "L10": "what `munmap` and `close` return is ignored, and errors do not name the file",
