@@ -1185,6 +1185,12 @@ static PyObject *get_handle(PyObject *object, void *unused)
     return raise_os_error(file, error, "close");
 }
 
+static PyObject *get_kind(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyUnicode_FromString(kind_of((Window *)object));
+}
+
 static int refuse_init(PyObject *self, PyObject *args, PyObject *names)
 {
     (void)args;
@@ -1311,6 +1317,7 @@ static PyGetSetDef properties[] = {
     {"_offset", get_offset, NULL, NULL, NULL},
     {"_length", get_length, NULL, NULL, NULL},
     {"_handle", get_handle, NULL, NULL, NULL},
+    {"_kind", get_kind, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -8,9 +8,9 @@ from mappedfile._view import View
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mappedfile._advice import Advice, Residency
-    from mappedfile._array import open_npy
     from mappedfile._capabilities import Capabilities, capabilities
     from mappedfile._guard import fault_guard
+    from mappedfile._open_npy import open_npy
     from mappedfile._stream import Stream
     from mappedfile._types import Mode
 
@@ -41,7 +41,7 @@ _LATER = {
     "Stream": "_stream",
     "capabilities": "_capabilities",
     "fault_guard": "_guard",
-    "open_npy": "_array",
+    "open_npy": "_open_npy",
 }
 
 

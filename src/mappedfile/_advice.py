@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, Literal, SupportsIndex, TypeAlias
 
-    from mappedfile._file import MappedFile
-    from mappedfile._memory import Use
-    from mappedfile._window import Window
+    from mappedfile._memory import Use, Window
 
     AdviceName: TypeAlias = Literal[
         "normal",
@@ -140,11 +138,11 @@ def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsInd
     with window._use(offset, length, advice in DROPS) as pages:
         if advice is Advice.DONTNEED and window._access == MF_COPY:
             raise io.UnsupportedOperation(
-                f"advise('dontneed') of a private {window._what} would lose what was written to it: use 'cold' or"
+                f"advise('dontneed') of a private {window._kind} would lose what was written to it: use 'cold' or"
                 " 'pageout'"
             )
         if advice is Advice.POPULATE_WRITE and window.readonly:
-            raise io.UnsupportedOperation(f"the {window._what} on {window.name!r} is read-only: use 'populate_read'")
+            raise io.UnsupportedOperation(f"the {window._kind} on {window.name!r} is read-only: use 'populate_read'")
         if advice in POPULATES and pages.size:
             code = _populate(pages, advice)
         else:
@@ -239,7 +237,7 @@ def _cached(file: Any, offset: int, size: int) -> bool:
     return lib.mf_count_cached(file, offset, size, number) != 0 or number[0] != 0
 
 
-def evict(file: MappedFile) -> None:
+def evict(file: Window) -> None:
     """Write a file back, and have the system forget what it has of it in memory, but for pages that are mapped."""
     with file._use(0, None, False) as pages:
         handle = ffi.cast("mf_file *", pages.handle)

@@ -13,16 +13,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike
 
-    from mappedfile._npy import MappedArray
-    from mappedfile._types import File, Mode
-    from mappedfile._window import Window
+    from mappedfile._memory import Window
 
     Shape = SupportsIndex | tuple[SupportsIndex, ...] | None
 
 _numpy: ModuleType | None = None
 
 
-def _import() -> ModuleType:
+def import_numpy() -> ModuleType:
+    """Import NumPy, or say how to install it."""
     global _numpy
     try:
         import numpy
@@ -38,7 +37,7 @@ def array(
     window: Window, dtype: DTypeLike, shape: Shape, offset: SupportsIndex, order: Literal["C", "F"]
 ) -> np.ndarray[Any, Any]:
     """Return an array on the memory of *window*: ``Window.array``."""
-    numpy = _numpy or _import()
+    numpy = _numpy or import_numpy()
     if shape is None and order == "C":
         try:
             return numpy.frombuffer(window, dtype, -1, offset)  # type: ignore[no-any-return]
@@ -82,28 +81,3 @@ def _whole(shape: Any, kind: np.dtype[Any], room: int) -> tuple[int, ...]:
     if size > room:
         raise ValueError(f"an array of {kind!r} of shape {shape!r} needs {size} bytes, and the window has {room} there")
     return numbers
-
-
-def open_npy(
-    file: File,
-    mode: Mode = "r",
-    *,
-    dtype: DTypeLike | None = None,
-    shape: Shape = None,
-    order: Literal["C", "F"] = "C",
-) -> MappedArray:
-    """Open a ``.npy`` file, or make one, and return its array, on the memory of the file.
-
-    The modes are ``MappedFile``'s. *dtype*, *shape* and *order* are for ``"w+"`` and ``"x+"``, which make a file of
-    zeros: of ``float64`` without *dtype*, as everywhere in NumPy; *shape* is required.
-
-    The array has a ``flush()``, which puts it on stable storage, and ``file``, the ``MappedFile``. That is open as long
-    as the array, or a slice of it, is there; ``array.file.close()`` closes it before, and the array stays.
-
-    Raises ``ValueError`` for what is no ``.npy`` file, or ends before its array does; ``TypeError`` for an array of
-    Python objects; what ``MappedFile`` raises; ``ImportError`` without NumPy.
-    """
-    _numpy or _import()
-    from mappedfile import _npy
-
-    return _npy.open_npy(file, mode, dtype, shape, order)

@@ -105,8 +105,6 @@ class MappedFile(Window):
 
     __slots__ = ()
 
-    _what = "mapped file"
-
     if TYPE_CHECKING:
 
         @overload

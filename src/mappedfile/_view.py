@@ -14,8 +14,6 @@ class View(Window):
 
     __slots__ = ()
 
-    _what = "view"
-
     @property
     def offset(self) -> int:
         """Where in the file the view begins, in bytes."""

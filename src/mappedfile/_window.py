@@ -29,8 +29,6 @@ class Window(_memory.Window):
 
     __slots__ = ()
 
-    _what = "window"
-
     def stream(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, grow: bool = False) -> Stream:
         """Return a binary stream on *length* bytes from *offset* on, or on all up to the end.
 
@@ -160,4 +158,4 @@ class Window(_memory.Window):
         self.close()
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"a {self._what} cannot be pickled or copied: open the file where it is needed")
+        raise TypeError(f"a {self._kind} cannot be pickled or copied: open the file where it is needed")
