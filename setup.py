@@ -13,10 +13,23 @@ setup(
     ext_modules=[
         Extension(
             "mappedfile._memory",
-            ["backends/memory.c", "backends/storage.c", "backends/window.c", "backends/stream.c", "backends/mmap.c"],
-            depends=["backends/backend.h", "backends/memory.h", "backends/native.h", "backends/search.h"],
+            [
+                "backends/memory.c",
+                "backends/storage.c",
+                "backends/window.c",
+                "backends/stream.c",
+                "backends/mmap.c",
+            ],
+            depends=[
+                "backends/backend.h",
+                "backends/memory.h",
+                "backends/native.h",
+                "backends/search.h",
+            ],
             # Their names are their own: programs have functions called move, too.
-            extra_compile_args=[] if sysconfig.get_platform().startswith("win") else ["-fvisibility=hidden"],
+            extra_compile_args=[]
+            if sysconfig.get_platform().startswith("win")
+            else ["-fvisibility=hidden"],
             define_macros=[("Py_LIMITED_API", "0x030b0000")] if LIMITED_API else [],
             py_limited_api=LIMITED_API,
         )

@@ -66,7 +66,12 @@ def _sparse(path: Path, total: int) -> None:
     _append(path, total, sparse=True)
 
 
-@row("append", "append 1 GiB in 1 MiB steps, blocks allocated", "mmap.resize, which leaves holes", 1.0)
+@row(
+    "append",
+    "append 1 GiB in 1 MiB steps, blocks allocated",
+    "mmap.resize, which leaves holes",
+    1.0,
+)
 def append(at: Setting) -> Samples:
     return _appending(at, _append_mmap, _append)
 
@@ -110,7 +115,9 @@ def _(at: Setting) -> Steps:
         del alive
     with open(path, "w+b") as f:
         names = {"f": f, "chunk": CHUNK}
-        yield from steps(at, names, ("write() of 1 MiB over itself", "f.seek(0); f.write(chunk); f.flush()"))
+        yield from steps(
+            at, names, ("write() of 1 MiB over itself", "f.seek(0); f.write(chunk); f.flush()")
+        )
 
 
 def _steps_of(label: str, total: int, resize: Callable[[int], None], target: Any) -> Steps:
@@ -155,7 +162,12 @@ def _resizes(at: Setting, ours: Callable[[Path], MappedFile]) -> Samples:
     return at.alternate(peer, our_own, at.pick(25, 5))
 
 
-@row("resize", "resize() by a page, of a mapped file, blocks allocated", "mmap.resize, which leaves holes", None)
+@row(
+    "resize",
+    "resize() by a page, of a mapped file, blocks allocated",
+    "mmap.resize, which leaves holes",
+    None,
+)
 def resize(at: Setting) -> Samples:
     return _resizes(at, lambda path: MappedFile(path, "w+", size=4096))
 
@@ -189,7 +201,9 @@ def _step_costs(at: Setting) -> list[list[float]]:
             path = at.folder / "stepped"
             with MappedFile(path, "w+", size=size, sparse=True) as w:
                 w[size - 1] = 1
-                times = [stopwatch(_grow, w, end) for end in range(size + MIB, size + 21 * MIB, MIB)]
+                times = [
+                    stopwatch(_grow, w, end) for end in range(size + MIB, size + 21 * MIB, MIB)
+                ]
             path.unlink()
             if turn >= 0:  # the first one warms up
                 costs[which].append(statistics.median(times))
@@ -201,7 +215,9 @@ def step(at: Setting) -> Samples:
     costs = _step_costs(at)
     # Which is dearest is decided turn by turn too: medians would compare the machine's slow turns with its quick ones.
     shares = [
-        statistics.median(one / sum(turn) for one, turn in zip(cost, zip(*costs, strict=True), strict=True))
+        statistics.median(
+            one / sum(turn) for one, turn in zip(cost, zip(*costs, strict=True), strict=True)
+        )
         for cost in costs
     ]
     cheapest, dearest = shares.index(min(shares)), shares.index(max(shares))

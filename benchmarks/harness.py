@@ -44,7 +44,9 @@ class Samples:
     further: dict[str, float] = field(default_factory=dict)  # other ratios worth knowing
 
     def ratios(self, loop: float = 0.0) -> list[float]:
-        return [(ours - loop) / (peer - loop) for peer, ours in zip(self.peer, self.ours, strict=True)]
+        return [
+            (ours - loop) / (peer - loop) for peer, ours in zip(self.peer, self.ours, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Result:
     bar: float | None
     ok: bool | None
     unsure: bool  # the quartiles lie on both sides of the bar
-    unsteady: bool  # the ratio of the medians is another: the machine changed its pace between turns
+    unsteady: (
+        bool  # the ratio of the medians is another: the machine changed its pace between turns
+    )
     note: str
     further: dict[str, float]
 
@@ -108,7 +112,9 @@ class Setting:
         turns = turns or self.pick(60, 12)
         return statistics.median(timer.timeit(number) / number for _ in range(turns)) * 1e9
 
-    def compare(self, peer: str, ours: str, names: dict[str, Any], *, loop: bool = False, turns: int = 0) -> Samples:
+    def compare(
+        self, peer: str, ours: str, names: dict[str, Any], *, loop: bool = False, turns: int = 0
+    ) -> Samples:
         """Run two pieces of code in turns; with *loop*, say what an empty loop costs too."""
         codes = [peer, ours, *(["pass"] if loop else [])]
         timers = [self.timer(code, names) for code in codes]
@@ -121,7 +127,9 @@ class Setting:
                 taken[side].append(timers[side].timeit(numbers[side]) / numbers[side] * 1e9)
         return Samples(taken[0], taken[1], statistics.median(taken[2]) if loop else 0.0)
 
-    def alternate(self, peer: Callable[[], float], ours: Callable[[], float], turns: int) -> Samples:
+    def alternate(
+        self, peer: Callable[[], float], ours: Callable[[], float], turns: int
+    ) -> Samples:
         """The same for functions that measure by themselves and return nanoseconds."""
         sides: list[list[float]] = [[], []]
         for turn in range(turns):
@@ -199,7 +207,9 @@ class Row:
 ROWS: dict[str, Row] = {}
 
 
-def row(name: str, what: str, against: str, bar: float | None) -> Callable[[Callable[[Setting], Samples]], Row]:
+def row(
+    name: str, what: str, against: str, bar: float | None
+) -> Callable[[Callable[[Setting], Samples]], Row]:
     """Make a row of the table of a function that measures it."""
 
     def make(measure: Callable[[Setting], Samples]) -> Row:

@@ -49,12 +49,30 @@ def add(name: str, what: str, fill: str, method: str, needle: bytes) -> None:
 
 
 for method in ("find", "rfind"):
-    add(f"sz-{method}-text", f"{method} of absent words, 256 MiB of text", "text", method, ABSENT_TEXT)
+    add(
+        f"sz-{method}-text",
+        f"{method} of absent words, 256 MiB of text",
+        "text",
+        method,
+        ABSENT_TEXT,
+    )
     add(f"sz-{method}-words", "the same, 76 bytes of words", "text", method, LONG_TEXT)
-    add(f"sz-{method}-prefix", "the same in zeros, 15 zeros and a one", "zeros", method, ALMOST_ZEROS)
+    add(
+        f"sz-{method}-prefix",
+        "the same in zeros, 15 zeros and a one",
+        "zeros",
+        method,
+        ALMOST_ZEROS,
+    )
     for length in (1, 2, 3, 16):
         needle = bytes([*range(200, 199 + length), NOWHERE])
-        add(f"sz-{method}-{length}", f"the same at random, {length} absent bytes", "random", method, needle)
+        add(
+            f"sz-{method}-{length}",
+            f"the same at random, {length} absent bytes",
+            "random",
+            method,
+            needle,
+        )
 for length in (1, 2, 3, 16):
     add(
         f"sz-count-{length}",

@@ -144,7 +144,9 @@ def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsInd
                 " 'pageout'"
             )
         if advice is Advice.POPULATE_WRITE and window.readonly:
-            raise io.UnsupportedOperation(f"the {window._what} on {window.name!r} is read-only: use 'populate_read'")
+            raise io.UnsupportedOperation(
+                f"the {window._what} on {window.name!r} is read-only: use 'populate_read'"
+            )
         if advice in POPULATES and pages.size:
             code = _populate(pages, advice)
         else:
@@ -172,7 +174,9 @@ def advice_of(kind: Advice | str) -> Advice:
     try:
         return Advice(name)
     except ValueError:
-        raise ValueError(f"kind must be one of {', '.join(each.value for each in Advice)}, not {kind!r}") from None
+        raise ValueError(
+            f"kind must be one of {', '.join(each.value for each in Advice)}, not {kind!r}"
+        ) from None
 
 
 def _mf_advise(address: int, size: int, advice: Advice) -> int:
@@ -211,13 +215,17 @@ def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | Non
     told = ffi.new("int *", 1)
     code = 0
     with window._use(offset, length, False) as pages:
-        found = Residency(-(-pages.size // PAGE_SIZE))  # zeros: filled in below, before anybody else has them
+        found = Residency(
+            -(-pages.size // PAGE_SIZE)
+        )  # zeros: filled in below, before anybody else has them
         out, file = ffi.from_buffer(found), ffi.cast("mf_file *", pages.handle)
         shared = pages.handle and window._access != MF_COPY  # private maps have pages of their own
         for place, size in _steps(pages.size):
             if shared and not _cached(file, pages.offset + place, size):
                 continue
-            code = lib.mf_residency(ffi.cast("char *", pages.address + place), size, out + place // PAGE_SIZE)
+            code = lib.mf_residency(
+                ffi.cast("char *", pages.address + place), size, out + place // PAGE_SIZE
+            )
             if code:
                 break
         else:
@@ -230,7 +238,9 @@ def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | Non
     return found
 
 
-_NOT_TOLD = "the system tells what of a file is in memory only to its owner, and to those who may write it"
+_NOT_TOLD = (
+    "the system tells what of a file is in memory only to its owner, and to those who may write it"
+)
 
 
 def _cached(file: Any, offset: int, size: int) -> bool:

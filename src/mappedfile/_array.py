@@ -28,7 +28,8 @@ def _import() -> ModuleType:
         import numpy
     except ImportError as error:
         raise ImportError(
-            "arrays need NumPy, which cannot be imported: pip install 'mappedfile[numpy]'", name="numpy"
+            "arrays need NumPy, which cannot be imported: pip install 'mappedfile[numpy]'",
+            name="numpy",
         ) from error
     _numpy = numpy
     return numpy
@@ -62,7 +63,9 @@ def array(
     if shape is not None:
         whole = _whole(shape, kind, room)
     elif room % size:
-        raise ValueError(f"{room} bytes from offset {place} on are no whole number of {kind!r}, {size} bytes each")
+        raise ValueError(
+            f"{room} bytes from offset {place} on are no whole number of {kind!r}, {size} bytes each"
+        )
     else:
         whole = (room // size,)
     return numpy.ndarray(whole, kind, data, place, order=order)  # type: ignore[no-any-return]
@@ -80,7 +83,9 @@ def _whole(shape: Any, kind: np.dtype[Any], room: int) -> tuple[int, ...]:
             raise ValueError(f"{room} bytes cannot be an array of {kind!r} of shape {shape!r}")
         return tuple(room // size if number == -1 else number for number in numbers)
     if size > room:
-        raise ValueError(f"an array of {kind!r} of shape {shape!r} needs {size} bytes, and the window has {room} there")
+        raise ValueError(
+            f"an array of {kind!r} of shape {shape!r} needs {size} bytes, and the window has {room} there"
+        )
     return numbers
 
 

@@ -19,7 +19,9 @@ class Capabilities:
     replace_mapped: bool = _says("others can replace a mapped file by renaming another one over it")
     delete_mapped: bool = _says("others can delete a mapped file, and its name is gone at once")
     allocate: bool = _says("disk blocks can be reserved when a file is created or grown")
-    reserve: bool = _says("address space can be reserved, for growth that leaves the map where it is")
+    reserve: bool = _says(
+        "address space can be reserved, for growth that leaves the map where it is"
+    )
     fork: bool = _says("a process can be forked, maps and all")
     guard_buffers: bool = _says(
         "the fault guard covers buffers and arrays: they read zeros where bytes of a map are gone"
@@ -32,7 +34,9 @@ class Capabilities:
     advise_populate: bool = _says(
         "the system populates maps itself; elsewhere pages are read one by one, and not for writing"
     )
-    file_residency: bool = _says("residency() tells what the system has in memory, not the process alone")
+    file_residency: bool = _says(
+        "residency() tells what the system has in memory, not the process alone"
+    )
     evict: bool = _says("the pages of a file can be evicted from memory")
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 # ENODEV means two things, and its text ("No such device") neither. On Windows the code is ERROR_NOT_SUPPORTED.
 _CANNOT_MAP = 50 if sys.platform == "win32" else errno.ENODEV
 _NOTES = {
-    (_CANNOT_MAP, "open"): "not a regular file that can be mapped, nor a disk in mode 'r', 'r+' or 'c'",
+    (
+        _CANNOT_MAP,
+        "open",
+    ): "not a regular file that can be mapped, nor a disk in mode 'r', 'r+' or 'c'",
     (_CANNOT_MAP, "map"): "its file system cannot map it like this",
 }
 
@@ -27,7 +30,12 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 
     *doing* is what the system refused to do; *text* is there when better words are known than the system's.
     """
-    text = text or _NOTES.get((code, doing), "") or (doing in ("map", "resize", "refresh") and _map_limit(code)) or ""
+    text = (
+        text
+        or _NOTES.get((code, doing), "")
+        or (doing in ("map", "resize", "refresh") and _map_limit(code))
+        or ""
+    )
     if sys.platform == "win32":
         if not text:
             from mappedfile._native import ffi
@@ -65,7 +73,9 @@ def mapping_fault(name: Name, offset: int | None = None, handle: int = -1) -> Ma
             code, why = errno.ENOSPC, "the disk is full: there is no block for them"
         elif full:
             why = "the file was cut short, its disk is full, or its device failed"
-    fault = MappingFault(code, f"bytes mapped{where} are gone ({why}): refresh() maps what there is", name)
+    fault = MappingFault(
+        code, f"bytes mapped{where} are gone ({why}): refresh() maps what there is", name
+    )
     fault.offset = offset
     return fault
 
@@ -108,7 +118,9 @@ def lock_error(code: int, name: Name, size: int) -> OSError | None:
 def alive_error(views: int, buffers: int, what: str) -> BufferError:
     """Build the error that says what and how many are alive."""
     parts = [
-        f"{number} {kind}{'s'[: number != 1]}" for number, kind in ((views, "view"), (buffers, "buffer")) if number
+        f"{number} {kind}{'s'[: number != 1]}"
+        for number, kind in ((views, "view"), (buffers, "buffer"))
+        if number
     ]
     return BufferError(
         f"cannot {what}: {' and '.join(parts)} of it alive; close the views, and drop the memoryviews and arrays made"

@@ -30,9 +30,13 @@ if sys.platform == "win32":
     def open_descriptor(handle: int, readonly: bool) -> int:
         """Return a new descriptor on a handle, duplicated. It is not inherited by child programs."""
         process = _winapi.GetCurrentProcess()
-        same = _winapi.DuplicateHandle(process, handle, process, 0, False, _winapi.DUPLICATE_SAME_ACCESS)
+        same = _winapi.DuplicateHandle(
+            process, handle, process, 0, False, _winapi.DUPLICATE_SAME_ACCESS
+        )
         try:
-            return open_osfhandle(same, os.O_BINARY | os.O_NOINHERIT | (os.O_RDONLY if readonly else os.O_RDWR))
+            return open_osfhandle(
+                same, os.O_BINARY | os.O_NOINHERIT | (os.O_RDONLY if readonly else os.O_RDWR)
+            )
         except BaseException:
             _winapi.CloseHandle(same)
             raise
@@ -148,7 +152,9 @@ class MappedFile(Window):
             raise _bad_mode(mode) from None
         if found == _memory.MF_EXISTING:
             if size is not None:
-                raise ValueError(f"size is for the modes 'w+' and 'x+', which create a file, not for {mode!r}")
+                raise ValueError(
+                    f"size is for the modes 'w+' and 'x+', which create a file, not for {mode!r}"
+                )
         elif size is None:
             raise ValueError(f"mode {mode!r} creates a file and needs size=, in bytes")
         if file.__class__ is str and "\0" not in file:  # the common case
@@ -167,7 +173,13 @@ class MappedFile(Window):
                 self._abandon(found == _memory.MF_NEW)
                 raise
 
-    def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, populate: bool = False) -> View:
+    def view(
+        self,
+        offset: SupportsIndex = 0,
+        length: SupportsIndex | None = None,
+        *,
+        populate: bool = False,
+    ) -> View:
         """Map a range of the file by itself: *length* bytes from *offset* on, or all up to the end.
 
         Any offset and length inside the file will do. The view has a lifetime of its own and outlives the file. With
@@ -221,11 +233,15 @@ class MappedFile(Window):
         does not tell.
         """
         if isinstance(self.name, int):
-            raise ValueError(f"the mapped file on descriptor {self.name} has no name that could lead elsewhere")
+            raise ValueError(
+                f"the mapped file on descriptor {self.name} has no name that could lead elsewhere"
+            )
         ours = os.fstat(self.fileno())
         try:
             there = os.stat(self.name)
-            if sys.platform == "win32" and not there.st_ino:  # Wine 8, from Python 3.12 on: it tells who opens the file
+            if (
+                sys.platform == "win32" and not there.st_ino
+            ):  # Wine 8, from Python 3.12 on: it tells who opens the file
                 descriptor = os.open(self.name, os.O_RDONLY | os.O_NOINHERIT)
                 try:
                     there = os.fstat(descriptor)
@@ -295,7 +311,9 @@ def _resolve(file: Any) -> tuple[str | bytes | None, int, Name]:
 def _descriptor(file: Any) -> tuple[int, Name]:
     """Return the descriptor that *file* is or has, and its name."""
     if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
-        raise TypeError(f"file must be a path, a descriptor or an object with fileno(), not {type(file).__name__}")
+        raise TypeError(
+            f"file must be a path, a descriptor or an object with fileno(), not {type(file).__name__}"
+        )
     descriptor = file if isinstance(file, int) else file.fileno()
     if not isinstance(descriptor, int):
         raise TypeError(f"fileno() must return an int, not {descriptor!r}")

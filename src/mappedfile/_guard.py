@@ -25,7 +25,9 @@ def fault_guard(wanted: bool | None = None, /) -> bool:
         raise TypeError(f"fault_guard() takes True, False or None, not {wanted!r}")
     if wanted is False:
         if lib.mf_guarded() or _memory.guard_policy() == _memory.GUARD_WANTED:
-            raise RuntimeError("the fault guard is in place and stays: say fault_guard(False) before the first map")
+            raise RuntimeError(
+                "the fault guard is in place and stays: say fault_guard(False) before the first map"
+            )
         _memory.guard_policy(_memory.GUARD_REFUSED)
     elif wanted:
         if code := lib.mf_guard():

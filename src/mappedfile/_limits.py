@@ -36,6 +36,8 @@ else:
         """Return how many bytes this process has locked, where that is told: proc_pid_status(5)."""
         try:
             with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-                return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmLck:"))
+                return next(
+                    int(line.split()[1]) * 1024 for line in status if line.startswith("VmLck:")
+                )
         except (OSError, StopIteration):
             return None

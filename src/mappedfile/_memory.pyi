@@ -100,19 +100,39 @@ class Window:
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
     def find(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def rfind(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def count(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def index(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def rindex(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def startswith(
         self,
@@ -129,7 +149,11 @@ class Window:
         /,
     ) -> bool: ...
     def flush(
-        self, offset: SupportsIndex = ..., length: SupportsIndex | None = ..., *, durable: bool = ...
+        self,
+        offset: SupportsIndex = ...,
+        length: SupportsIndex | None = ...,
+        *,
+        durable: bool = ...,
     ) -> None: ...
     @property
     def data(self) -> memoryview: ...
@@ -167,9 +191,15 @@ class Window:
         reserve: SupportsIndex,
         /,
     ) -> None: ...
-    def _view(self, kind: type[_V], offset: SupportsIndex, length: SupportsIndex | None, /) -> _V: ...
-    def _stream(self, offset: SupportsIndex, length: SupportsIndex | None, grow: bool, /) -> Stream: ...
-    def _use(self, offset: SupportsIndex, length: SupportsIndex | None, inwards: bool, /) -> Use: ...
+    def _view(
+        self, kind: type[_V], offset: SupportsIndex, length: SupportsIndex | None, /
+    ) -> _V: ...
+    def _stream(
+        self, offset: SupportsIndex, length: SupportsIndex | None, grow: bool, /
+    ) -> Stream: ...
+    def _use(
+        self, offset: SupportsIndex, length: SupportsIndex | None, inwards: bool, /
+    ) -> Use: ...
     def _close(self, strict: bool, /) -> None: ...
     def _abandon(self, created: bool, /) -> None: ...
     def _resize(self, size: SupportsIndex, /) -> None: ...
@@ -205,10 +235,18 @@ class mmap(Window):  # noqa: N801 (the standard library's name)
         trackfd: bool = ...,
     ) -> Self: ...
     def __iter__(self) -> Iterator[bytes]: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def find(self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def rfind(self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def flush(self, offset: SupportsIndex = ..., size: SupportsIndex = ..., *, flags: SupportsIndex = ...) -> None: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def madvise(self, option: SupportsIndex, start: SupportsIndex = ..., length: SupportsIndex = ..., /) -> None: ...
+    def find(
+        self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+    ) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+    def rfind(
+        self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+    ) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+    def flush(
+        self, offset: SupportsIndex = ..., size: SupportsIndex = ..., *, flags: SupportsIndex = ...
+    ) -> None: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+    def madvise(
+        self, option: SupportsIndex, start: SupportsIndex = ..., length: SupportsIndex = ..., /
+    ) -> None: ...
     def move(self, dest: SupportsIndex, src: SupportsIndex, count: SupportsIndex, /) -> None: ...
     def read(self, n: SupportsIndex | None = ..., /) -> bytes: ...
     def read_byte(self) -> int: ...

@@ -40,7 +40,9 @@ class MappedArray(np.ndarray[Any, Any]):
         Raises ``ValueError`` when ``file`` is closed; ``OSError`` when the system could not write.
         """
         if self.file is None:
-            raise ValueError("this array is not on the memory of a file: flush the one that it was made from")
+            raise ValueError(
+                "this array is not on the memory of a file: flush the one that it was made from"
+            )
         self.file.flush(durable=durable)
 
     def __array_finalize__(self, origin: Any) -> None:
@@ -67,12 +69,16 @@ class Header(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def open_npy(file: File, mode: Mode, dtype: Any, shape: Any, order: Literal["C", "F"]) -> MappedArray:
+def open_npy(
+    file: File, mode: Mode, dtype: Any, shape: Any, order: Literal["C", "F"]
+) -> MappedArray:
     """Open or make a file, and return its array: ``mappedfile.open_npy``."""
     if mode in _MADE_BY:
         return _make(file, mode, dtype, shape, order)
     if dtype is not None or shape is not None:
-        raise ValueError(f"dtype and shape are for the modes 'w+' and 'x+', which make a file, not for {mode!r}")
+        raise ValueError(
+            f"dtype and shape are for the modes 'w+' and 'x+', which make a file, not for {mode!r}"
+        )
     mapped = NpyFile(file, cast("Literal['r']", mode))
     try:
         with mapped.stream() as stream:
@@ -108,7 +114,9 @@ def _array_of(mapped: MappedFile, header: Header, offset: int) -> MappedArray:
     _refuse_objects(header, mapped.name)
     size, there = _size(header), len(mapped) - offset
     if size > there:
-        raise ValueError(f"{mapped.name!r} ends before its array does: that has {size} bytes, and {there} are there")
+        raise ValueError(
+            f"{mapped.name!r} ends before its array does: that has {size} bytes, and {there} are there"
+        )
     order: Literal["C", "F"] = "F" if header.fortran_order else "C"
     array: Any = MappedArray(header.shape, header.dtype, mapped.data, offset, order=order)
     array.file = mapped
@@ -124,7 +132,9 @@ def _size(header: Header) -> int:
 
 def _refuse_objects(header: Header, name: object) -> None:
     if header.dtype.hasobject:
-        raise TypeError(f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: use numpy.load()")
+        raise TypeError(
+            f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: use numpy.load()"
+        )
 
 
 def _read_header(stream: BinaryIO, name: object) -> Header:
@@ -137,7 +147,9 @@ def _read_header(stream: BinaryIO, name: object) -> Header:
     except Exception as error:  # what parsers raise of what is no header is of many kinds
         raise ValueError(f"{name!r} is no .npy file: {error}") from error
     if header is None:
-        raise ValueError(f"{name!r} is a .npy file of version {version[0]}.{version[1]}: 1.0 to 3.0 are known")
+        raise ValueError(
+            f"{name!r} is a .npy file of version {version[0]}.{version[1]}: 1.0 to 3.0 are known"
+        )
     if min(header.shape, default=0) < 0:
         raise ValueError(f"{name!r} is no .npy file: its shape is {header.shape}")
     return header

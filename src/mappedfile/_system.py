@@ -8,7 +8,12 @@ from mappedfile._native import ffi, lib
 _table = ffi.new("mf_table *")
 lib.mf_fill_table(_table)
 _memory.connect(
-    ffi.buffer(_table), _errors.os_error, _errors.mapping_fault, _errors.lock_error, _errors.alive_error, os.close
+    ffi.buffer(_table),
+    _errors.os_error,
+    _errors.mapping_fault,
+    _errors.lock_error,
+    _errors.alive_error,
+    os.close,
 )
 _system = _table.system
 

@@ -21,7 +21,13 @@ class View(Window):
         """Where in the file the view begins, in bytes."""
         return self._offset
 
-    def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, populate: bool = False) -> View:
+    def view(
+        self,
+        offset: SupportsIndex = 0,
+        length: SupportsIndex | None = None,
+        *,
+        populate: bool = False,
+    ) -> View:
         """Map a part of the view by itself: *length* bytes from *offset* in the view on, or all up to its end.
 
         It has a lifetime of its own, as every view. It is mapped from the file, which must be open: ``ValueError``

@@ -31,7 +31,9 @@ class Window(_memory.Window):
 
     _what = "window"
 
-    def stream(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, grow: bool = False) -> Stream:
+    def stream(
+        self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, grow: bool = False
+    ) -> Stream:
         """Return a binary stream on *length* bytes from *offset* on, or on all up to the end.
 
         It is an ``io.BufferedIOBase`` with a position of its own: what reads a file reads it. Nothing is buffered:
@@ -78,7 +80,12 @@ class Window(_memory.Window):
         made: np.ndarray[Any, Any] = _array(self, dtype, shape, offset, order)
         return made
 
-    def advise(self, kind: Advice | AdviceName, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> bool:
+    def advise(
+        self,
+        kind: Advice | AdviceName,
+        offset: SupportsIndex = 0,
+        length: SupportsIndex | None = None,
+    ) -> bool:
         """Tell the system how the memory will be used, or what is to become of it: an ``Advice``, or its name.
 
         *offset* and *length* are bytes in the window; no *length* reaches to its end. The range is rounded outwards to
@@ -96,7 +103,9 @@ class Window(_memory.Window):
 
         return _advice.advise(self, kind, offset, length)
 
-    def residency(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> Residency:
+    def residency(
+        self, offset: SupportsIndex = 0, length: SupportsIndex | None = None
+    ) -> Residency:
         """Tell which pages of a range are in memory: all those that have a byte of it.
 
         *offset* and *length* are bytes in the window; no *length* reaches to its end. The first byte of the result is
@@ -124,11 +133,15 @@ class Window(_memory.Window):
         limit (``RLIMIT_MEMLOCK``); on Windows the minimum working set is raised by what is missing (``VirtualLock``,
         Remarks), as far as the system lets it.
         """
-        from mappedfile import _limits as _limits  # what tells of a limit is there before one is met
+        from mappedfile import (
+            _limits as _limits,
+        )  # what tells of a limit is there before one is met
 
         self._lock()
 
-    def _make_view(self, kind: type[_V], offset: SupportsIndex, length: SupportsIndex | None, populate: bool) -> _V:
+    def _make_view(
+        self, kind: type[_V], offset: SupportsIndex, length: SupportsIndex | None, populate: bool
+    ) -> _V:
         view = self._view(kind, offset, length)
         if populate:
             try:
@@ -155,9 +168,14 @@ class Window(_memory.Window):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"a {self._what} cannot be pickled or copied: open the file where it is needed")
+        raise TypeError(
+            f"a {self._what} cannot be pickled or copied: open the file where it is needed"
+        )

@@ -44,10 +44,15 @@ class Child:
         command += [str(subject), os.fspath(folder)]
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+        )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._errors: list[bytes] = []
-        self._readers = [threading.Thread(target=run, daemon=True) for run in (self._read_lines, self._read_errors)]
+        self._readers = [
+            threading.Thread(target=run, daemon=True)
+            for run in (self._read_lines, self._read_errors)
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -75,7 +80,9 @@ class Child:
         try:
             line = self._lines.get(timeout=SECONDS)
         except queue.Empty:
-            raise Broken(f"a child process said nothing for {SECONDS} seconds: {self.errors}") from None
+            raise Broken(
+                f"a child process said nothing for {SECONDS} seconds: {self.errors}"
+            ) from None
         if line is None or line.startswith("{"):
             self._judge(line)
             raise Broken(f"a child process ended before its time: {self.errors}")
@@ -95,7 +102,9 @@ class Child:
         try:
             status = self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            raise Broken(f"a child process did not end within {SECONDS} seconds: {self.errors}") from None
+            raise Broken(
+                f"a child process did not end within {SECONDS} seconds: {self.errors}"
+            ) from None
         for reader in self._readers:
             reader.join(5)
         while last is None and not self._lines.empty():

@@ -44,7 +44,9 @@ class Clause(NamedTuple):
 CLAUSES: dict[str, Clause] = {}
 
 
-def clause(id: str, *, modes: tuple[str, ...] = ALL, alone: bool = False) -> Callable[[Check], Check]:
+def clause(
+    id: str, *, modes: tuple[str, ...] = ALL, alone: bool = False
+) -> Callable[[Check], Check]:
     """Make a function the check of clause *id*; its docstring is the clause's text.
 
     A check that is *alone* has the folder's file system to itself.
@@ -78,7 +80,9 @@ def true(condition: object, what: str) -> None:
 
 
 @contextmanager
-def raises(kinds: type[BaseException] | tuple[type[BaseException], ...], what: str, *, says: str = "") -> Iterator[Any]:
+def raises(
+    kinds: type[BaseException] | tuple[type[BaseException], ...], what: str, *, says: str = ""
+) -> Iterator[Any]:
     """Break the clause unless the block raises one of *kinds*, with *says* in its message. Gives ``.error`` afterwards."""
     caught = Caught()
     try:

@@ -40,15 +40,23 @@ def F1(subject: Subject, folder: Path) -> None:
     path = folder / "file"
     mapped = subject.create(path, bytes(2 * GRANULARITY + 3 * PAGE))
     view = mapped.view(GRANULARITY, GRANULARITY + 2 * PAGE)
-    for number, (window, start) in enumerate([(mapped, 0), (view, GRANULARITY), (mapped, 0), (view, GRANULARITY)], 1):
+    for number, (window, start) in enumerate(
+        [(mapped, 0), (view, GRANULARITY), (mapped, 0), (view, GRANULARITY)], 1
+    ):
         content = bytes([number]) * (PAGE + 10)
         for _ in until_dirty(window, counts, "a page is dirty after it was written"):
             window[5 : 5 + len(content)] = content
-        equal(None, window.flush() if number <= 2 else window.flush(0, 2 * PAGE), "what flush() returns")
+        equal(
+            None,
+            window.flush() if number <= 2 else window.flush(0, 2 * PAGE),
+            "what flush() returns",
+        )
         if counts:
             equal(0, dirty(window), "dirty bytes after flush()")
         found = path.read_bytes()
-        equal(content, found[start + 5 : start + 5 + len(content)], "what others read after flush()")
+        equal(
+            content, found[start + 5 : start + 5 + len(content)], "what others read after flush()"
+        )
         direct = read_past_cache(path, start)
         if direct is not None:
             equal(found[start : start + PAGE], direct, "what is read past the cache after flush()")
@@ -71,22 +79,50 @@ def F2(subject: Subject, folder: Path) -> None:
             for stop in edges:
                 if first > stop:
                     continue
-                equal(None, window.flush(first, stop - first), f"flush({first}, {stop - first}) of {length}")
+                equal(
+                    None,
+                    window.flush(first, stop - first),
+                    f"flush({first}, {stop - first}) of {length}",
+                )
         for first in edges:
             equal(None, window.flush(first), f"flush({first}) of {length}")
-        outside = [(length + 1, 0), (length, 1), (0, length + 1), (1, length), (PAGE, length), (length + PAGE, None)]
-        outside += [(-1, None), (-1, 1), (0, -1), (length, -1), (-PAGE, PAGE), (2**62, 2**62), (1, 2**63 - 1)]
+        outside = [
+            (length + 1, 0),
+            (length, 1),
+            (0, length + 1),
+            (1, length),
+            (PAGE, length),
+            (length + PAGE, None),
+        ]
+        outside += [
+            (-1, None),
+            (-1, 1),
+            (0, -1),
+            (length, -1),
+            (-PAGE, PAGE),
+            (2**62, 2**62),
+            (1, 2**63 - 1),
+        ]
         for first, count in outside:
             with raises(ValueError, f"flush({first}, {count}) of {length} bytes"):
                 window.flush(first, count)
         if counts:
             window.flush(0, length)
-            for first, count in ((PAGE + 50, 3), (PAGE - 6, 2), (PAGE - 1, PAGE + 2), (length - 1, 1)):
+            for first, count in (
+                (PAGE + 50, 3),
+                (PAGE - 6, 2),
+                (PAGE - 1, PAGE + 2),
+                (length - 1, 1),
+            ):
                 for _ in until_dirty(window, counts, "an empty range flushes nothing"):
                     window[first] = window[first + count - 1] = 1
                     window.flush(first, 0)
                 window.flush(first, count)
-                equal(0, dirty(window), f"dirty bytes after flush({first}, {count}) of what was written there")
+                equal(
+                    0,
+                    dirty(window),
+                    f"dirty bytes after flush({first}, {count}) of what was written there",
+                )
     view.close()
     mapped.close()
 
@@ -103,14 +139,26 @@ def F3(subject: Subject, folder: Path) -> None:
         for arguments in ((), (PAGE - 2, 4)):
             settle(path)  # pages that are on their way to the device are not started again
             window[PAGE - 2 : PAGE + 2] = bytes([number]) * 4
-            equal(None, window.flush(*arguments, durable=False), f"what flush{(*arguments, False)} returns")
-            equal(bytes([number]) * 4, path.read_bytes()[PAGE - 2 : PAGE + 2], "what others read after it")
-            until = time.monotonic() + 5  # the system's own timer takes longer: vm.dirty_expire_centisecs
+            equal(
+                None,
+                window.flush(*arguments, durable=False),
+                f"what flush{(*arguments, False)} returns",
+            )
+            equal(
+                bytes([number]) * 4,
+                path.read_bytes()[PAGE - 2 : PAGE + 2],
+                "what others read after it",
+            )
+            until = (
+                time.monotonic() + 5
+            )  # the system's own timer takes longer: vm.dirty_expire_centisecs
             while counts and dirty(window):
                 true(time.monotonic() < until, "what was written becomes clean by itself")
                 time.sleep(0.001)
         for first, count in ((len(window) + 1, 0), (0, len(window) + 1), (-1, 1)):
-            with raises(ValueError, f"flush({first}, {count}, durable=False) of {len(window)} bytes"):
+            with raises(
+                ValueError, f"flush({first}, {count}, durable=False) of {len(window)} bytes"
+            ):
                 window.flush(first, count, durable=False)
     mapped.close()
     view[0:3] = b"end"
@@ -132,13 +180,21 @@ def F4(subject: Subject, folder: Path) -> None:
             window[10:14] = b"mine"
         for arguments in ((), (0,), (0, PAGE), (PAGE // 2, 7), (11, 1), (len(window), 0)):
             for durable in (True, False):
-                equal(None, window.flush(*arguments, durable=durable), f"what flush{arguments} returns")
+                equal(
+                    None,
+                    window.flush(*arguments, durable=durable),
+                    f"what flush{arguments} returns",
+                )
     mapped[0], view[0]
     mapped.close()
     view.close()
     after = path.stat()
     equal(content, path.read_bytes(), "the content of the file")
-    equal((before.st_size, before.st_mtime_ns), (after.st_size, after.st_mtime_ns), "its size and time of modification")
+    equal(
+        (before.st_size, before.st_mtime_ns),
+        (after.st_size, after.st_mtime_ns),
+        "its size and time of modification",
+    )
 
 
 @clause("F5", modes=SHARED_WRITABLE)
@@ -153,7 +209,9 @@ def F5(subject: Subject, folder: Path) -> None:
         mapped.close()
         view[0:4] = b"gone"
         for arguments in ((), (0, 1), (PAGE - 1,)):
-            with raises(ValueError, f"flush{arguments} once the mapped file is closed", says="durable=False"):
+            with raises(
+                ValueError, f"flush{arguments} once the mapped file is closed", says="durable=False"
+            ):
                 view.flush(*arguments)
         equal(None, view.flush(durable=False), "what flush(durable=False) returns then")
         equal(b"gone", view[0:4], "the bytes of the view")
@@ -172,21 +230,33 @@ def F6(subject: Subject, folder: Path) -> None:
     view[0:4] = b"view"
     with mapped.view(2 * GRANULARITY, PAGE) as closed:
         closed[0:6] = b"closed"
-    foreign = mapped.view(2 * GRANULARITY, PAGE)  # where the dirty pages of the closed one are still to be seen
+    foreign = mapped.view(
+        2 * GRANULARITY, PAGE
+    )  # where the dirty pages of the closed one are still to be seen
     foreign[0]
     equal(None, mapped.flush(), "what flush() returns")
     if counts:
-        for what, window in (("the mapped file", mapped), ("a view", view), ("where a closed view was", foreign)):
+        for what, window in (
+            ("the mapped file", mapped),
+            ("a view", view),
+            ("where a closed view was", foreign),
+        ):
             equal(0, dirty(window), f"dirty bytes in {what} after flush()")
     found = path.read_bytes()
-    equal(b"whole view closed".split(), [found[:5], found[GRANULARITY:][:4], found[2 * GRANULARITY :][:6]], "the file")
+    equal(
+        b"whole view closed".split(),
+        [found[:5], found[GRANULARITY:][:4], found[2 * GRANULARITY :][:6]],
+        "the file",
+    )
     mapped.resize(4 * GRANULARITY)
     mapped[4 * GRANULARITY - 3 :] = b"end"
     equal(None, mapped.flush(), "what flush() returns after resize()")
     if counts:
         equal(0, dirty(mapped), "dirty bytes after that")
     equal(
-        (4 * GRANULARITY, b"end"), (path.stat().st_size, path.read_bytes()[-3:]), "the file's size and its last bytes"
+        (4 * GRANULARITY, b"end"),
+        (path.stat().st_size, path.read_bytes()[-3:]),
+        "the file's size and its last bytes",
     )
     # Written through a view alone: nothing maps the whole of this one.
     with subject.open(path, "r+") as other, other.view(GRANULARITY, PAGE) as part:
@@ -224,7 +294,9 @@ def F7(subject: Subject, folder: Path) -> None:
         at, record = _record(done)  # may have been on its way
         found[at : at + len(record)] = model[at : at + len(record)]
         equal(_SIZE, len(found), "the size of the file")
-        true(found == model, f"all {done} records that were written before the kill are in the file")
+        true(
+            found == model, f"all {done} records that were written before the kill are in the file"
+        )
         path.unlink()
 
 
@@ -350,7 +422,10 @@ def flush_what_is_gone(subject: Subject, folder: Path) -> None:
     view[PAGE] = 1
     address = address_of(view.data)
     if sys.platform == "win32":
-        true(ctypes.windll.kernel32.UnmapViewOfFile(ctypes.c_void_p(address)), "the check's own UnmapViewOfFile works")
+        true(
+            ctypes.windll.kernel32.UnmapViewOfFile(ctypes.c_void_p(address)),
+            "the check's own UnmapViewOfFile works",
+        )
     else:
         munmap = ctypes.CDLL(None, use_errno=True).munmap
         munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)

@@ -167,7 +167,9 @@ def mapped_regions() -> Iterator[tuple[int, int]]:
     for info in _regions():
         start, stop = info.base or 0, (info.base or 0) + info.size
         if info.kind == _MEM_MAPPED:
-            if last is not None and last[0] == info.allocation:  # one view, in parts of different protection
+            if (
+                last is not None and last[0] == info.allocation
+            ):  # one view, in parts of different protection
                 last = last[0], last[1], stop
             else:
                 if last is not None:
@@ -200,7 +202,15 @@ def has_placeholders() -> bool:
         return False
     allocate.argtypes = c_void_p, c_void_p, c_size_t, c_ulong, c_ulong, c_void_p, c_ulong
     allocate.restype = c_void_p
-    address = allocate(process, None, _GRANULARITY, _MEM_RESERVE | _MEM_RESERVE_PLACEHOLDER, _PAGE_NOACCESS, None, 0)
+    address = allocate(
+        process,
+        None,
+        _GRANULARITY,
+        _MEM_RESERVE | _MEM_RESERVE_PLACEHOLDER,
+        _PAGE_NOACCESS,
+        None,
+        0,
+    )
     if address:
         check(_VirtualFree(address, 0, _MEM_RELEASE))
     return bool(address)
@@ -250,7 +260,11 @@ def take_children_along() -> None:
     job = _CreateJobObject(None, None)
     check(job)
     limits = _JobLimits(flags=_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)
-    check(_SetInformationJobObject(job, _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION, byref(limits), sizeof(limits)))
+    check(
+        _SetInformationJobObject(
+            job, _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION, byref(limits), sizeof(limits)
+        )
+    )
     check(_AssignProcessToJobObject(job, process))
     # The handle stays open: it goes with this process.
 

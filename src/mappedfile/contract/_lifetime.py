@@ -45,7 +45,11 @@ EXPORTS = sys.version_info >= (3, 12)
 
 def pattern(length: int) -> bytes:
     """Return bytes in which no place looks like its neighbours."""
-    return (b"".join(struct.pack("<I", number * 2654435761 & 0xFFFFFFFF) for number in range(length // 4 + 1)))[:length]
+    return (
+        b"".join(
+            struct.pack("<I", number * 2654435761 & 0xFFFFFFFF) for number in range(length // 4 + 1)
+        )
+    )[:length]
 
 
 def own_buffers(window: Any) -> bool:
@@ -80,9 +84,9 @@ def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
         kinds["a NumPy array"] = lambda window: np.frombuffer(window.data, "u1")
         # NumPy keeps the .obj of this memoryview, not the memoryview
         kinds["an ndarray"] = lambda window: np.ndarray((64,), "u1", window.data, 3)
-        kinds["a slice of a reshaped NumPy array"] = lambda window: np.frombuffer(window.data, "<u2", 64).reshape(8, 8)[
-            1:3
-        ]
+        kinds["a slice of a reshaped NumPy array"] = lambda window: np.frombuffer(
+            window.data, "<u2", 64
+        ).reshape(8, 8)[1:3]
         if own_buffers(window):
             kinds["a NumPy array on the object"] = lambda window: np.frombuffer(window, "u1", 30, 7)
     return kinds
@@ -138,7 +142,11 @@ def L2(subject: Subject, folder: Path) -> None:
         equal(PAGE_SIZE + 100, len(view), "the length of the view")
         equal(bytes(content[GRANULARITY:][: PAGE_SIZE + 100]), view[:], "the bytes of the view")
         equal(content[GRANULARITY + 7], view[7], "a byte of the view")
-        equal(PAGE_SIZE, view.find(content[GRANULARITY + PAGE_SIZE :][:16]), "where the view finds its bytes")
+        equal(
+            PAGE_SIZE,
+            view.find(content[GRANULARITY + PAGE_SIZE :][:16]),
+            "where the view finds its bytes",
+        )
         equal(True, view.mapped, "mapped")
         if subject.writable:
             view[5] = content[GRANULARITY + 5] = content[GRANULARITY + 5] ^ 0xFF
@@ -146,10 +154,16 @@ def L2(subject: Subject, folder: Path) -> None:
             view[PAGE_SIZE : PAGE_SIZE + 4] = content[late : late + 4] = b"late"
             with view.data as data:
                 data[9:12] = content[GRANULARITY + 9 : GRANULARITY + 12] = b"new"
-            equal(bytes(content[GRANULARITY:][: PAGE_SIZE + 100]), view[:], "the bytes of the view after writing")
+            equal(
+                bytes(content[GRANULARITY:][: PAGE_SIZE + 100]),
+                view[:],
+                "the bytes of the view after writing",
+            )
         equal(None, view.flush(durable=False), "what flush(durable=False) returns")
         equal(None, view.flush(0, 100, durable=False), "what flush(0, 100, durable=False) returns")
-        expected = bytes(content) if subject.shared or not subject.writable else pattern(len(content))
+        expected = (
+            bytes(content) if subject.shared or not subject.writable else pattern(len(content))
+        )
         equal(expected, path.read_bytes(), "the file while the view is open")
         if subject.shared:
             equal(bytes(content[GRANULARITY:][:50]), untouched[:], "the bytes of another view")
@@ -173,14 +187,19 @@ def L3(subject: Subject, folder: Path) -> None:
             equal(content[offset + 1], data[1:][0], "a byte through a buffer")
         equal(True, view.mapped, "mapped")
         true(_probe.is_mapped(where, size), "the range of an open view is mapped")
-        true(_probe.resident(where, size) >= size // 2, "pages that were read are in the working set")
+        true(
+            _probe.resident(where, size) >= size // 2, "pages that were read are in the working set"
+        )
         if by == "with":
             with view:
                 pass
         else:
             view.close(strict=by == "strict")
         equal(False, view.mapped, "mapped after close()")
-        true(not _probe.is_mapped(where, size), f"the range of a view is free after it was closed ({by})")
+        true(
+            not _probe.is_mapped(where, size),
+            f"the range of a view is free after it was closed ({by})",
+        )
         equal(0, _probe.resident(where, size), "bytes of it in the working set")
     file.close()
 
@@ -203,12 +222,18 @@ def L4(subject: Subject, folder: Path) -> None:
             where = _probe.address_of(owner.data)
             buffer = make(owner)
             expected = bytes(memoryview(buffer))
-            start = _probe.address_of(memoryview(buffer).cast("B") if memoryview(buffer).c_contiguous else buffer[:1])
+            start = _probe.address_of(
+                memoryview(buffer).cast("B") if memoryview(buffer).c_contiguous else buffer[:1]
+            )
             owner.close()
             file.close()
-            equal((True, True), (owner.closed, owner.mapped), f"closed and mapped, with {what} alive")
+            equal(
+                (True, True), (owner.closed, owner.mapped), f"closed and mapped, with {what} alive"
+            )
             true(_probe.is_mapped(where, size), f"the range is mapped, with {what} alive")
-            equal(expected, bytes(memoryview(buffer)), f"what {what} reads after its owner was closed")
+            equal(
+                expected, bytes(memoryview(buffer)), f"what {what} reads after its owner was closed"
+            )
             true(expected[0] in content[offset:], "a byte of the content")
             with memoryview(buffer) as again:
                 if not again.readonly and again.c_contiguous:
@@ -217,7 +242,11 @@ def L4(subject: Subject, folder: Path) -> None:
             expected = bytes(memoryview(buffer))
             place = offset + start - where
             if subject.shared and expected[0] != content[place]:
-                equal(expected[0], path.read_bytes()[place], f"what {what} wrote after its owner was closed")
+                equal(
+                    expected[0],
+                    path.read_bytes()[place],
+                    f"what {what} wrote after its owner was closed",
+                )
             del buffer
             equal(False, owner.mapped, f"mapped, after {what} has gone")
             true(not _probe.is_mapped(where, size), f"the range is free after {what} has gone")
@@ -241,12 +270,21 @@ def L4(subject: Subject, folder: Path) -> None:
     # the last of many, in any order; release() is as good as going
     file = subject.create(folder / "many", content)
     where = _probe.address_of(file.data)
-    buffers = [file.data, file.data[5:], file.data[6:][7:], file.data.cast("I"), file.data.toreadonly()]
+    buffers = [
+        file.data,
+        file.data[5:],
+        file.data[6:][7:],
+        file.data.cast("I"),
+        file.data.toreadonly(),
+    ]
     file.close()
     random.Random(4).shuffle(buffers)
     while len(buffers) > 1:
         buffers.pop().release()
-        true(file.mapped and _probe.is_mapped(where, size), f"the range is mapped with {len(buffers)} buffers alive")
+        true(
+            file.mapped and _probe.is_mapped(where, size),
+            f"the range is mapped with {len(buffers)} buffers alive",
+        )
     buffers[0].release()
     equal(False, file.mapped, "mapped after every buffer was released")
     true(not _probe.is_mapped(where, size), "the range is free after every buffer was released")
@@ -268,7 +306,11 @@ def L5(subject: Subject, folder: Path) -> None:
         found = re.findall(r"\d+ (?:view|buffer)s?\b", str(caught.error))
         equal(sorted(counts), sorted(found), "what the message counts")
         start = 0 if window is file else window.offset
-        equal((False, content[start : start + 64]), (window.closed, window[:64]), "its state after a strict close")
+        equal(
+            (False, content[start : start + 64]),
+            (window.closed, window[:64]),
+            "its state after a strict close",
+        )
         if subject.writable:
             window[0] = content[start]
         window.view(0, 1).close() if window is file else window.flush(durable=False)
@@ -437,7 +479,9 @@ def close_half_way(subject: Subject, folder: Path) -> None:
             every["[1] = i"] = lambda: window.__setitem__(1, number)
             every["[i:2] = b'.'"] = lambda: window.__setitem__(slice(number, 2), b".")
             every["[:i] = b'.'"] = lambda: window.__setitem__(slice(None, number), b".")
-            every["[i:2] = bytearray(b'.')"] = lambda: window.__setitem__(slice(number, 2), bytearray(b"."))
+            every["[i:2] = bytearray(b'.')"] = lambda: window.__setitem__(
+                slice(number, 2), bytearray(b".")
+            )
             every["[i:5:2] = b'..'"] = lambda: window.__setitem__(slice(number, 5, 2), b"..")
             every["[0:2:i] = b'..'"] = lambda: window.__setitem__(slice(0, 2, number), b"..")
         if EXPORTS:
@@ -470,7 +514,10 @@ def close_half_way(subject: Subject, folder: Path) -> None:
         for window in sample.values():
             window.close()
         for what in names:
-            for used in (True, False):  # the map of the whole file is made on first use: also closed before that
+            for used in (
+                True,
+                False,
+            ):  # the map of the whole file is made on first use: also closed before that
                 number += 1
                 path = folder / f"half{number}"
                 windows = opened(path.name)
@@ -513,7 +560,11 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
 
     def copies(window: Any) -> None:
         with window.data as data:
-            equal(b"", data.tobytes().strip(bytes([mine])), "what a buffer has of another mapping's bytes")
+            equal(
+                b"",
+                data.tobytes().strip(bytes([mine])),
+                "what a buffer has of another mapping's bytes",
+            )
 
     def writes(window: Any) -> None:
         if subject.writable:
@@ -582,7 +633,9 @@ def L7(subject: Subject, folder: Path) -> None:
     names = ("file", "view", "buffer of the file", "buffer of the view", "slice")
     orders = list(permutations(names))
     # sparse: to reserve blocks takes a file system longer than all the rest.
-    options: dict[str, Any] = {"size": len(content), "sparse": True} if subject.mode in ("w+", "x+") else {}
+    options: dict[str, Any] = (
+        {"size": len(content), "sparse": True} if subject.mode in ("w+", "x+") else {}
+    )
     path.write_bytes(content)
 
     def cycle(order: tuple[str, ...]) -> None:
@@ -624,10 +677,17 @@ def L7(subject: Subject, folder: Path) -> None:
         for order in orders:
             cycle(order)
         cycles += len(orders)
-    equal(before, (_probe.handles(), *_probe.file_maps()), f"handles, maps and their bytes after {cycles} cycles")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        f"handles, maps and their bytes after {cycles} cycles",
+    )
     more = sys.getallocatedblocks() - blocks
     # Something is always kept somewhere; it does not grow with the cycles.
-    true(more < cycles // 2 + 500, f"no memory is left behind: {more} more objects after {cycles} cycles")
+    true(
+        more < cycles // 2 + 500,
+        f"no memory is left behind: {more} more objects after {cycles} cycles",
+    )
     if subject.shared:
         equal(len(content), path.stat().st_size, "the size of the file")
 
@@ -652,7 +712,10 @@ def L8(subject: Subject, folder: Path) -> None:
                 del alive[name]
             equal(1, len(heard), f"the number of ResourceWarnings when a {name} is dropped")
             true(path.name in heard[0], f"the warning names the file: {heard[0]}")
-            true(not _probe.is_mapped(where[name], PAGE_SIZE), f"the memory of a {name} is free once it is dropped")
+            true(
+                not _probe.is_mapped(where[name], PAGE_SIZE),
+                f"the memory of a {name} is free once it is dropped",
+            )
         equal(
             before,
             (_probe.handles(), *_probe.file_maps()),
@@ -666,7 +729,11 @@ def L8(subject: Subject, folder: Path) -> None:
         del file
         equal(content[1:], buffer.tobytes(), "a buffer of a file that was dropped")
         del buffer
-    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes after its buffer has gone")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        "handles, maps and their bytes after its buffer has gone",
+    )
 
     with heard_warnings(ResourceWarning) as heard:
         file = subject.create(folder / "closed", content)
@@ -697,11 +764,22 @@ def L8(subject: Subject, folder: Path) -> None:
     finally:
         sys.unraisablehook = hook
     equal([ResourceWarning] * 2, unraisable, "what was reported where warnings are errors")
-    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes where warnings are errors")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        "handles, maps and their bytes where warnings are errors",
+    )
 
     left = in_child(leave_alive, subject, folder)
-    true("left-alive" in left, f"the interpreter warns of objects that are alive when it ends: {left!r}")
-    wrong = [line for line in left.splitlines() if re.search(r"Traceback|ignored|Error|Fatal|Current thread", line)]
+    true(
+        "left-alive" in left,
+        f"the interpreter warns of objects that are alive when it ends: {left!r}",
+    )
+    wrong = [
+        line
+        for line in left.splitlines()
+        if re.search(r"Traceback|ignored|Error|Fatal|Current thread", line)
+    ]
     equal([], wrong, "what finalisers complain of when the interpreter ends")
 
 
@@ -809,7 +887,11 @@ def open_as_others(subject: Subject, folder: Path) -> None:
     with open(path, "ab") as appender:
         appender.write(b"more")
     with subject.open(path, "r+") as mapped:
-        equal(content[:-1] + bytes([content[-1] ^ 0xFF]) + b"more", mapped[:], "what another mapped file reads")
+        equal(
+            content[:-1] + bytes([content[-1] ^ 0xFF]) + b"more",
+            mapped[:],
+            "what another mapped file reads",
+        )
         mapped[len(content) - 1] = content[-1]
     os.rename(path, elsewhere)
     os.rename(elsewhere, path)
@@ -827,7 +909,11 @@ def L10(subject: Subject, folder: Path) -> None:
         if sys.platform == "win32":
             equal(6, error.winerror, f"winerror of {what}")
         equal(errno.EBADF, error.errno, f"errno of {what}")
-        equal(os.fspath(path), error.filename and os.fspath(error.filename), f"the file name of {what}")
+        equal(
+            os.fspath(path),
+            error.filename and os.fspath(error.filename),
+            f"the file name of {what}",
+        )
 
     for number, way in enumerate(("close", "close with views", "with", "strict", "flush")):
         path = folder / f"file{number}"
@@ -847,13 +933,19 @@ def L10(subject: Subject, folder: Path) -> None:
             else:
                 file.close(strict=way == "strict")
         is_wrong_handle(caught.error, "close() without a descriptor")
-        equal((True, False), (file.closed, file.mapped), "closed and mapped after a failing close()")
+        equal(
+            (True, False), (file.closed, file.mapped), "closed and mapped after a failing close()"
+        )
         equal(None, file.close(), "what closing again returns")
         if view is not None:
             equal(pattern(100), view[:], "the bytes of a view")
             view.close()
     del file, view
-    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes after failing closes")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        "handles, maps and their bytes after failing closes",
+    )
 
 
 def close_behind_its_back(handle: int) -> None:
@@ -897,7 +989,9 @@ def fork_and_close(subject: Subject, folder: Path) -> None:
                 if first != "child just ends":
                     buffer.release()
                     file.close()
-                    equal(content[GRANULARITY:][:50], view[:50], "a view in the child, after close()")
+                    equal(
+                        content[GRANULARITY:][:50], view[:50], "a view in the child, after close()"
+                    )
                     view.close()
                     equal((False, False), (file.mapped, view.mapped), "mapped in the child")
                     status = 0
@@ -915,7 +1009,11 @@ def fork_and_close(subject: Subject, folder: Path) -> None:
             view.close()
             os.write(from_parent, b"p")
         os.read(to_parent, 1)
-        equal(0, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), f"the status of the child ({first} first)")
+        equal(
+            0,
+            os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]),
+            f"the status of the child ({first} first)",
+        )
         if first != "parent":
             os.fstat(file.fileno())
             equal(content[5:10], buffer[:5].tobytes(), "a buffer in the parent")
@@ -931,6 +1029,10 @@ def fork_and_close(subject: Subject, folder: Path) -> None:
             view.close()
             equal((False, False), (file.mapped, view.mapped), "mapped in the parent")
         if subject.shared:
-            equal(content[GRANULARITY + 50] ^ 0xFF, path.read_bytes()[GRANULARITY + 50], "what the child wrote")
+            equal(
+                content[GRANULARITY + 50] ^ 0xFF,
+                path.read_bytes()[GRANULARITY + 50],
+                "what the child wrote",
+            )
         for descriptor in (to_child, from_parent, to_parent, from_child):
             os.close(descriptor)

@@ -54,9 +54,17 @@ def M1(subject: Subject, folder: Path) -> None:
             for given in (kind, kind.value, kind.name):
                 equal(told, window.advise(given), f"what advise({given!r}) returns")
             for first, count in INSIDE:
-                equal(told, window.advise(kind, first, count), f"what advise({kind}, {first}, {count}) returns")
+                equal(
+                    told,
+                    window.advise(kind, first, count),
+                    f"what advise({kind}, {first}, {count}) returns",
+                )
             for first, count in ((0, 0), (3, 0), (length, 0), (length, None), (length - 1, 1)):
-                equal(told, window.advise(kind, first, count), f"what advise({kind}, {first}, {count}) returns")
+                equal(
+                    told,
+                    window.advise(kind, first, count),
+                    f"what advise({kind}, {first}, {count}) returns",
+                )
             for first, count in outside(length):
                 with raises(ValueError, f"advise({kind}, {first}, {count}) of {length} bytes"):
                     window.advise(kind, first, count)
@@ -84,7 +92,11 @@ def M2(subject: Subject, folder: Path) -> None:
     ours, theirs = bytearray(before), bytearray(before)
     if subject.writable:
         last = GRANULARITY + 2 * PAGE_SIZE
-        for window, start, place in ((mapped, 0, 5), (mapped, 0, last), (view, GRANULARITY, PAGE_SIZE)):
+        for window, start, place in (
+            (mapped, 0, 5),
+            (mapped, 0, last),
+            (view, GRANULARITY, PAGE_SIZE),
+        ):
             window[place : place + 7] = b"written"
             for each in (ours, theirs) if subject.shared else ():
                 each[start + place : start + place + 7] = b"written"
@@ -94,7 +106,10 @@ def M2(subject: Subject, folder: Path) -> None:
             if refused(subject, kind.value):
                 with raises(OSError, f"advise({kind}) in mode {subject.mode!r}") as caught:
                     window.advise(kind)
-                true(isinstance(caught.error, ValueError), "it is refused as unsupported: io.UnsupportedOperation")
+                true(
+                    isinstance(caught.error, ValueError),
+                    "it is refused as unsupported: io.UnsupportedOperation",
+                )
             else:
                 window.advise(kind)
             true(window[:] == is_now, f"the bytes after advise({kind}) are what they were")
@@ -102,7 +117,10 @@ def M2(subject: Subject, folder: Path) -> None:
             with raises(ValueError, f"advise({name!r})", says="would"):
                 window.advise(name)
             true(window[:] == is_now, f"the bytes after advise({name!r}) are what they were")
-    true(path.read_bytes() == theirs, "the file has what was written to shared maps, and nothing else")
+    true(
+        path.read_bytes() == theirs,
+        "the file has what was written to shared maps, and nothing else",
+    )
     if subject.shared:
         true(mapped[:] == ours, "and so has the map")
     view.close()
@@ -117,7 +135,9 @@ def M3(subject: Subject, folder: Path) -> None:
     with mapped.view(GRANULARITY, 3 * PAGE_SIZE) as view:
         equal(0, in_map(view), "bytes of a fresh view that are in its map")
         view.advise("populate_read", PAGE_SIZE - 1, 2)
-        true(in_map(view) >= 2 * PAGE_SIZE, "both pages that have a byte of the range are in the map")
+        true(
+            in_map(view) >= 2 * PAGE_SIZE, "both pages that have a byte of the range are in the map"
+        )
     if subject.mode != "c":  # private maps refuse 'dontneed'
         # The window begins and ends inside a page, of which it has no other byte.
         with mapped.view(GRANULARITY + PAGE_SIZE + 100, 4 * PAGE_SIZE) as view:
@@ -131,9 +151,14 @@ def M3(subject: Subject, folder: Path) -> None:
                 view.advise("dontneed", first, count)
                 there = in_map(view) // PAGE_SIZE
                 if drops():
-                    equal(left, there, f"pages in the map after advise('dontneed', {first}, {count})")
+                    equal(
+                        left, there, f"pages in the map after advise('dontneed', {first}, {count})"
+                    )
                 else:
-                    true(there >= left, f"no page too many is gone after advise('dontneed', {first}, {count})")
+                    true(
+                        there >= left,
+                        f"no page too many is gone after advise('dontneed', {first}, {count})",
+                    )
     mapped.close()
     if subject.mode != "c" and not drops():
         raise NotHere("this system keeps what is not needed")
@@ -156,18 +181,28 @@ def M4(subject: Subject, folder: Path) -> None:
         equal(pages, found.count(0) + found.count(1), "pages that are in memory or not")
         equal(found.count(1), found.resident, "the number of pages in memory")
         equal(found.resident / pages, found.fraction, "the part of the pages that is in memory")
-        equal(1, found[(begins + used) // PAGE_SIZE - begins // PAGE_SIZE], "a page that was just used")
+        equal(
+            1,
+            found[(begins + used) // PAGE_SIZE - begins // PAGE_SIZE],
+            "a page that was just used",
+        )
         equal(0, found[-1], "a page that nobody has read")
         true(0 < found.resident < pages // 2, "few pages are in memory")
         repr(found), str(found)
     for first, count in (*INSIDE, (PAGE_SIZE - 101, 1), (PAGE_SIZE - 101, 2), (5, 3 * PAGE_SIZE)):
         stop = len(view) if count is None else first + count
         pages = (start + stop - 1) // PAGE_SIZE - (start + first) // PAGE_SIZE + 1
-        equal(pages, view.residency(first, count).pages, f"the pages of residency({first}, {count})")
+        equal(
+            pages, view.residency(first, count).pages, f"the pages of residency({first}, {count})"
+        )
     equal(b"\1", view.residency(3 * PAGE_SIZE, 1), "the page of a byte that was just used")
     for first in (0, 1, len(view)):
         found = view.residency(first, 0)
-        equal((b"", 0, 0, 1.0), (found, found.pages, found.resident, found.fraction), "residency of an empty range")
+        equal(
+            (b"", 0, 0, 1.0),
+            (found, found.pages, found.resident, found.fraction),
+            "residency of an empty range",
+        )
     for first, count in outside(len(view)):
         with raises(ValueError, f"residency({first}, {count})"):
             view.residency(first, count)
@@ -194,7 +229,11 @@ def M5(subject: Subject, folder: Path) -> None:
             populated(view)
         with mapped.view(GRANULARITY + 5, 33 * PAGE_SIZE) as view:
             view.advise("populate_read", PAGE_SIZE + 3, 20 * PAGE_SIZE)
-            equal(21, view.residency(PAGE_SIZE + 3, 20 * PAGE_SIZE).resident, "pages in memory of the range")
+            equal(
+                21,
+                view.residency(PAGE_SIZE + 3, 20 * PAGE_SIZE).resident,
+                "pages in memory of the range",
+            )
             true(in_map(view) >= 21 * PAGE_SIZE, "the range is in the map")
         mapped.view(3, 0, populate=True).close()
     if subject.mode in ("w+", "x+"):
@@ -303,7 +342,15 @@ def M9(subject: Subject, folder: Path) -> None:
 
 def outside(length: int) -> tuple[tuple[int, int], ...]:
     """Return ranges that do not lie inside *length* bytes."""
-    return (length + 1, 0), (length, 1), (0, length + 1), (1, length), (-1, 1), (0, -1), (2**62, 2**62)
+    return (
+        (length + 1, 0),
+        (length, 1),
+        (0, length + 1),
+        (1, length),
+        (-1, 1),
+        (0, -1),
+        (2**62, 2**62),
+    )
 
 
 def refused(subject: Subject, kind: str) -> bool:
@@ -398,7 +445,10 @@ def reach_the_limit(subject: Subject, folder: Path) -> None:
     mapped = subject.create(path, pattern(6 * PAGE_SIZE))
     view = mapped.view(0, 2 * PAGE_SIZE)
     base = locked_now()
-    for window in (mapped, view):  # all that it needs is imported and mapped before somebody else is to do it
+    for window in (
+        mapped,
+        view,
+    ):  # all that it needs is imported and mapped before somebody else is to do it
         lock_or_not_here(window)
         window.unlock()
     give_up_privileges()
@@ -406,7 +456,10 @@ def reach_the_limit(subject: Subject, folder: Path) -> None:
     lock_or_not_here(view)
     with raises(OSError, "lock() of 6 pages, with 2 of 4 locked", says="RLIMIT_MEMLOCK") as caught:
         mapped.lock()
-    true(caught.error.errno in (errno.ENOMEM, errno.EAGAIN), f"the number of {caught.error!r} is mlock's")
+    true(
+        caught.error.errno in (errno.ENOMEM, errno.EAGAIN),
+        f"the number of {caught.error!r} is mlock's",
+    )
     equal(str(path), str(caught.error.filename), "the file name of the error")
     expect_locked(base, 2, "after a lock() that failed")
     true(mapped[:] == pattern(6 * PAGE_SIZE), "the bytes are the file's")

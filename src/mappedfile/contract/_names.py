@@ -74,7 +74,11 @@ def N1(subject: Subject, folder: Path) -> None:
             when = f"after it was renamed {who}, {'closed' if closed else 'open'}"
             true(not (folder / "old").exists(), f"the old name is gone {when}")
             opened.works(when)
-            equal(opened.content(), (folder / "new").read_bytes(), f"the bytes under the new name, {when}")
+            equal(
+                opened.content(),
+                (folder / "new").read_bytes(),
+                f"the bytes under the new name, {when}",
+            )
             os.rename(folder / "new", folder / "old")
         opened.close()
         os.unlink(folder / "old")
@@ -106,7 +110,10 @@ def N2(subject: Subject, folder: Path) -> None:
             refused = (folder / "refused").exists()
             when = f"after it was deleted {who}, {'closed' if closed else 'open'}"
             if refused:
-                true(not mappedfile.capabilities().delete_mapped, "a file that is mapped can be deleted")
+                true(
+                    not mappedfile.capabilities().delete_mapped,
+                    "a file that is mapped can be deleted",
+                )
                 unchanged(path, opened, "after PermissionError")
                 (folder / "refused").unlink()
             elif mappedfile.capabilities().delete_mapped:
@@ -152,10 +159,17 @@ def N3(subject: Subject, folder: Path) -> None:
             replace(subject, folder)
             when = f"after it was replaced {who}, {'closed' if closed else 'open'}"
             if (folder / "refused").exists():
-                true(not mappedfile.capabilities().replace_mapped, "a file that is mapped can be replaced")
+                true(
+                    not mappedfile.capabilities().replace_mapped,
+                    "a file that is mapped can be replaced",
+                )
                 (folder / "refused").unlink()
                 unchanged(path, opened, "after PermissionError")
-                equal(new, (folder / "new").read_bytes(), "the bytes of the file that was to replace it")
+                equal(
+                    new,
+                    (folder / "new").read_bytes(),
+                    "the bytes of the file that was to replace it",
+                )
                 opened.works(when)
                 unchanged(path, opened, "after PermissionError and more writes")
             else:

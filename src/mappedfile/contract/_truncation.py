@@ -71,7 +71,11 @@ def lose_pages(subject: Subject, folder: Path) -> None:
             meet(subject, folder, whose, access, f"{name} of a {whose}")
     meet_through_buffers(subject, folder)
     accept_the_shorter(subject, folder)
-    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes after everything was closed")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        "handles, maps and their bytes after everything was closed",
+    )
     say("done")
 
 
@@ -106,14 +110,19 @@ def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
     }
     if subject.writable:
         every["assignment to an index"] = lambda window, gone: window.__setitem__(gone, 7)
-        every["assignment to a slice"] = lambda window, gone: window.__setitem__(slice(gone - 1, gone + 2), b"new")
+        every["assignment to a slice"] = lambda window, gone: window.__setitem__(
+            slice(gone - 1, gone + 2), b"new"
+        )
         every["assignment to a slice with a step"] = lambda window, gone: window.__setitem__(
             slice(gone, gone + 20, 10), memoryview(b"..")
         )
     if subject.shared:  # these look at no bytes: they tell what was met before
         every["flush"] = lambda window, gone: (window.data[gone], window.flush(gone, 1))
         every["flush of everything"] = lambda window, gone: (window.data[gone], window.flush())
-        every["a flush that does not wait"] = lambda window, gone: (window.data[gone], window.flush(durable=False))
+        every["a flush that does not wait"] = lambda window, gone: (
+            window.data[gone],
+            window.flush(durable=False),
+        )
     return every
 
 
@@ -137,19 +146,37 @@ class Maps:
 
     def check(self, gone: tuple[bool, bool], what: str) -> None:
         """Break the clause unless file and view are as *gone* says, and what stays is right."""
-        equal(gone, (self.file.faulted, self.view.faulted), f"faulted of the file and the view after {what}")
-        equal((False, False), (self.elsewhere.faulted, self.other.faulted), f"faulted of others after {what}")
+        equal(
+            gone,
+            (self.file.faulted, self.view.faulted),
+            f"faulted of the file and the view after {what}",
+        )
+        equal(
+            (False, False),
+            (self.elsewhere.faulted, self.other.faulted),
+            f"faulted of others after {what}",
+        )
         equal(WHOLE[GONE:], self.other[GONE:], f"another file after {what}")
         equal(self.whole[:SHORT], self.file[:SHORT], f"what stays of the file, after {what}")
-        equal(self.seen[7 : 7 + 2 * PAGE_SIZE], self.elsewhere[:], f"a view of what stays, after {what}")
-        equal(self.seen[self.first : SHORT], self.view[: SHORT - self.first], f"what stays of a view, after {what}")
+        equal(
+            self.seen[7 : 7 + 2 * PAGE_SIZE],
+            self.elsewhere[:],
+            f"a view of what stays, after {what}",
+        )
+        equal(
+            self.seen[self.first : SHORT],
+            self.view[: SHORT - self.first],
+            f"what stays of a view, after {what}",
+        )
 
     def close(self) -> None:
         for window in (self.view, self.elsewhere, self.file, self.other):
             window.close()
 
 
-def meet(subject: Subject, folder: Path, whose: str, access: Callable[[Any, int], object], what: str) -> None:
+def meet(
+    subject: Subject, folder: Path, whose: str, access: Callable[[Any, int], object], what: str
+) -> None:
     """T1: be told of bytes that are gone, by one way to get at them; and go on once they are back."""
     maps = Maps(subject, folder)
     window, first = (maps.file, 0) if whose == "file" else (maps.view, maps.first)
@@ -164,36 +191,61 @@ def meet(subject: Subject, folder: Path, whose: str, access: Callable[[Any, int]
         if "everything" not in what and "does not wait" not in what:
             met = caught.error.offset
             end = len(WHOLE) if "from the end" in what else GONE + 21
-            true(met is not None and GONE <= met < end, f"the offset of {what}, {met}, is where bytes are gone")
+            true(
+                met is not None and GONE <= met < end,
+                f"the offset of {what}, {met}, is where bytes are gone",
+            )
     maps.check((True, whose == "view"), what)
     if subject.shared:
         with raises(MappingFault, f"resize() after {what}"):
             maps.file.resize(len(WHOLE) + PAGE_SIZE)
         with raises(MappingFault, f"flush() after {what}"):
             maps.file.flush()
-        equal(SHORT, maps.path.stat().st_size, f"the size of the file after {what} and a refused resize()")
+        equal(
+            SHORT,
+            maps.path.stat().st_size,
+            f"the size of the file after {what} and a refused resize()",
+        )
 
     others("restore")
     with raises(MappingFault, f"{what}, before refresh()"):
         access(window, GONE - first)
     maps.file.refresh()
     equal(False, maps.file.faulted, f"faulted after {what} and refresh()")
-    equal((WHOLE[GONE:], len(WHOLE)), (maps.file[GONE:], len(maps.file)), f"what is back after {what} and refresh()")
+    equal(
+        (WHOLE[GONE:], len(WHOLE)),
+        (maps.file[GONE:], len(maps.file)),
+        f"what is back after {what} and refresh()",
+    )
     if subject.mode == "c":
-        equal(maps.whole[KEPT], maps.file[KEPT], f"a private byte on a page that stayed, after {what} and refresh()")
+        equal(
+            maps.whole[KEPT],
+            maps.file[KEPT],
+            f"a private byte on a page that stayed, after {what} and refresh()",
+        )
     if whose == "view":
-        equal(True, maps.view.faulted, f"faulted of the view after {what} and refresh() of its file")
+        equal(
+            True, maps.view.faulted, f"faulted of the view after {what} and refresh() of its file"
+        )
         with raises(MappingFault, f"{what}, after refresh()"):
             access(window, GONE - first)
         maps.view.close()
         maps.view = maps.file.view(maps.first)
-        equal((False, WHOLE[GONE:]), (maps.view.faulted, maps.view[GONE - maps.first :]), "a view that was made anew")
+        equal(
+            (False, WHOLE[GONE:]),
+            (maps.view.faulted, maps.view[GONE - maps.first :]),
+            "a view that was made anew",
+        )
     if subject.writable:
         maps.file[GONE : GONE + 4] = b"back"
         maps.file.flush()
         equal(b"back", maps.file[GONE : GONE + 4], f"what is written after {what} and refresh()")
         expected = b"back" if subject.shared else WHOLE[GONE : GONE + 4]
-        equal(expected, maps.path.read_bytes()[GONE : GONE + 4], f"the file, written after {what} and refresh()")
+        equal(
+            expected,
+            maps.path.read_bytes()[GONE : GONE + 4],
+            f"the file, written after {what} and refresh()",
+        )
     maps.close()
 
 
@@ -204,11 +256,17 @@ def meet_through_buffers(subject: Subject, folder: Path) -> None:
     others(SHORT)
     zeros = bytes(len(WHOLE) - SHORT)
     # POSIX: the rest of the page in which the file ends is zeros, and can be read without a fault: mmap(2).
-    equal(zeros[: GONE - SHORT], maps.file[SHORT:GONE], "the rest of the page in which the file ends")
+    equal(
+        zeros[: GONE - SHORT], maps.file[SHORT:GONE], "the rest of the page in which the file ends"
+    )
     equal(False, maps.file.faulted, "faulted after reading the rest of that page")
     expected = bytes(maps.whole[5:SHORT]) + zeros
     equal(expected, buffer.tobytes(), "a slice of a slice")
-    equal((True, False), (maps.file.faulted, maps.view.faulted), "faulted after reading a buffer of the file")
+    equal(
+        (True, False),
+        (maps.file.faulted, maps.view.faulted),
+        "faulted after reading a buffer of the file",
+    )
     with suppress(ImportError):
         import numpy as np
 
@@ -222,12 +280,20 @@ def meet_through_buffers(subject: Subject, folder: Path) -> None:
     maps.check((True, True), "reading the buffer of a view")
     if subject.writable:
         buffer[GONE] = 7
-        equal(7, buffer[GONE], "what is written where the file is gone: it is kept, and reaches nobody")
+        equal(
+            7,
+            buffer[GONE],
+            "what is written where the file is gone: it is kept, and reaches nobody",
+        )
         with raises(MappingFault, "reading what was written where the file is gone"):
             maps.file[GONE + 5]
     equal(SHORT, maps.path.stat().st_size, "the size of the file after writing where it is gone")
     others("restore")
-    equal(WHOLE[SHORT:GONE], buffer[SHORT - 5 : GONE - 5].tobytes(), "the rest of that page once it is back")
+    equal(
+        WHOLE[SHORT:GONE],
+        buffer[SHORT - 5 : GONE - 5].tobytes(),
+        "the rest of that page once it is back",
+    )
     maps.file.refresh()
     equal(WHOLE[GONE:], maps.file[GONE:], "what is back, while a buffer of the old map is alive")
     equal(bytes(10), buffer[GONE + 100 :][:10].tobytes(), "a buffer of the old map after refresh()")
@@ -244,7 +310,11 @@ def accept_the_shorter(subject: Subject, folder: Path) -> None:
             with raises(MappingFault, "an index"):
                 maps.file[GONE]
         maps.file.refresh()
-        equal((SHORT, False), (len(maps.file), maps.file.faulted), "length and faulted after refresh()")
+        equal(
+            (SHORT, False),
+            (len(maps.file), maps.file.faulted),
+            "length and faulted after refresh()",
+        )
         equal(maps.whole[:SHORT], maps.file[:], "the bytes of the file after refresh()")
         with raises(IndexError, "an index past the shorter file"):
             maps.file[SHORT]
@@ -280,19 +350,27 @@ def T2(subject: Subject, folder: Path) -> None:
             file.close()
         cut_short(subject, folder)
         in_child(cut_short, subject, folder)
-        equal(CONTENT, path.read_bytes(), "the bytes of the file after others tried to cut it short")
+        equal(
+            CONTENT, path.read_bytes(), "the bytes of the file after others tried to cut it short"
+        )
         equal(CONTENT[GRANULARITY:][1 : PAGE_SIZE + 50], buffer.tobytes(), "the bytes of a buffer")
         if not closed:
             equal(CONTENT, file[:], "the bytes of the mapped file")
             equal(CONTENT[GRANULARITY:][: PAGE_SIZE + 50], view[:], "the bytes of a view")
             with path.open("ab") as other:  # growing is another thing
                 other.write(b"more")
-            equal((len(CONTENT), CONTENT), (len(file), file[:]), "the mapped file after others let the file grow")
+            equal(
+                (len(CONTENT), CONTENT),
+                (len(file), file[:]),
+                "the mapped file after others let the file grow",
+            )
         buffer.release()
         view.close()
         file.close()
         os.truncate(path, 10)
-        equal(CONTENT[:10], path.read_bytes(), "the file, cut short when nothing is mapped any more")
+        equal(
+            CONTENT[:10], path.read_bytes(), "the file, cut short when nothing is mapped any more"
+        )
         os.unlink(path)
 
 
@@ -303,7 +381,11 @@ def cut_short(_: Subject, folder: Path) -> None:
     for wanted in (0, 10, GRANULARITY, size - 1):
         with suppress(OSError):  # CPython's os.truncate drops what Windows says
             os.truncate(path, wanted)
-        equal(size, path.stat().st_size, f"the size after os.truncate() of a mapped file to {wanted} bytes")
+        equal(
+            size,
+            path.stat().st_size,
+            f"the size after os.truncate() of a mapped file to {wanted} bytes",
+        )
     with open(path, "r+b") as file, raises(OSError, "truncate() of a file that is mapped"):
         file.truncate(5)
     with raises(OSError, "opening a mapped file in mode 'wb'"):
