@@ -193,7 +193,8 @@ def _grow(w: MappedFile, size: int) -> None:
 
 
 def _step_costs(at: Setting) -> list[list[float]]:
-    """Return the cost of a step (grow by 1 MiB, write a byte at the new end), for each size, turn by turn."""
+    """Return the cost of a step (grow by 1 MiB, write a byte at the new end), for each size, turn
+    by turn."""
     costs: list[list[float]] = [[] for _ in SIZES]
     for turn in range(-1, at.pick(40, 8)):
         for which in range(len(SIZES)) if turn % 2 else reversed(range(len(SIZES))):
@@ -213,7 +214,8 @@ def _step_costs(at: Setting) -> list[list[float]]:
 @row("step", "one growth step at 1 MiB, 1 GiB, 64 GiB: the dearest", "the cheapest", 1.5)
 def step(at: Setting) -> Samples:
     costs = _step_costs(at)
-    # Which is dearest is decided turn by turn too: medians would compare the machine's slow turns with its quick ones.
+    # Which is dearest is decided turn by turn too: medians would compare the machine's slow turns
+    # with its quick ones.
     shares = [
         statistics.median(
             one / sum(turn) for one, turn in zip(cost, zip(*costs, strict=True), strict=True)

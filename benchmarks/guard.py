@@ -1,8 +1,9 @@
 """What the fault guard costs: the library against itself, built without it.
 
-Both sides are built here, from the sources that are there, into a temporary folder: one as it is, one without what the guard needs in
-the C parts (MAPPEDFILE_WITHOUT_GUARD). They run in processes of their own, by turns; and as where a process has its memory
-matters as much as the guard, many processes are made. Where there is valgrind it also counts the instructions, which are the same each
+Both sides are built here, from the sources that are there, into a temporary folder: one as it is,
+one without what the guard needs in the C parts (MAPPEDFILE_WITHOUT_GUARD). They run in processes of
+their own, by turns; and as where a process has its memory matters as much as the guard, many
+processes are made. Where there is valgrind it also counts the instructions, which are the same each
 time; it sees nothing of the system's.
 """
 

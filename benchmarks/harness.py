@@ -1,7 +1,8 @@
 """Measure two ways to do one thing side by side, and say where the time goes.
 
-The two sides take turns (A B, B A, A B, ...), each turn a few milliseconds long, and what counts is the median of the
-ratios of all turns: a machine that is busy with something else slows both. Every row runs in a process of its own.
+The two sides take turns (A B, B A, A B, ...), each turn a few milliseconds long, and what counts is
+the median of the ratios of all turns: a machine that is busy with something else slows both. Every
+row runs in a process of its own.
 """
 
 from __future__ import annotations

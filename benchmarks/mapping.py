@@ -399,7 +399,8 @@ VIEWS = 50_000
 
 
 def _many(at: Setting, collect: bool) -> list[list[float]]:
-    """Return, by batches of 1,000, what a view() costs, what a close() costs, and how many full collections there were."""
+    """Return, by batches of 1,000, what a view() costs, what a close() costs, and how many full
+    collections there were."""
     path = at.sparse(VIEWS * PAGE)
     text = child(_MANY, path, VIEWS, "gc" if collect else "no gc")
     return [[float(number) / 1000 for number in line.split()] for line in text.splitlines()]

@@ -13,7 +13,8 @@ from .mapping import ABSENT_TEXT, ALMOST_ZEROS, MIB, haystack
 if TYPE_CHECKING:
     from .harness import Samples, Setting
 
-#: A byte that the haystack of random bytes has nowhere; and a longer needle that text has nowhere, of its words alone.
+#: A byte that the haystack of random bytes has nowhere; and a longer needle that text has nowhere,
+#: of its words alone.
 NOWHERE = 0xFF
 LONG_TEXT = b"have from with the and to in that of his on be at by had not are but from or"
 

@@ -1,10 +1,11 @@
 """Run ``mappedfile check`` on many file systems, and keep the results for the table in the README.
 
-    python docs/filesystems.py [NAME ...]             as root, on Linux; installs the tools it needs (Debian)
+    python docs/filesystems.py [NAME ...] as root, on Linux; installs the tools it needs (Debian)
     mappedfile check --json | python docs/filesystems.py --store NAME
 
-Each file system is made in a file, mounted, checked and taken away again; "wine" is drive C: of Wine's, for the Windows build. One
-that this system cannot mount is named, and its old result stays. Then run docs/tables.py.
+Each file system is made in a file, mounted, checked and taken away again; "wine" is drive C: of
+Wine's, for the Windows build. One that this system cannot mount is named, and its old result stays.
+Then run docs/tables.py.
 """
 
 import argparse

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
         "populate_write",
     ]
 
-#: Whether residency() tells what the system has in memory, not the process alone; and whether that can be evicted.
+#: Whether residency() tells what the system has in memory, not the process alone; and whether that
+#: can be evicted.
 FILE_RESIDENCY = EVICT = sys.platform != "win32"
 
 #: Bytes for one call that takes a time in proportion: between calls Ctrl-C is heard.
@@ -105,9 +106,11 @@ REFUSED = {
 
 
 class Residency(bytes):
-    """Which pages are in memory: one byte a page, 1 for a page that is in memory and 0 for one that is not.
+    """Which pages are in memory: one byte a page, 1 for a page that is in memory and 0 for one that
+    is not.
 
-    It does what ``bytes`` do: ``r[7]``, ``r.find(0)`` for the first page that is missing, ``np.frombuffer(r, bool)``.
+    It does what ``bytes`` do: ``r[7]``, ``r.find(0)`` for the first page that is missing,
+    ``np.frombuffer(r, bool)``.
     """
 
     @property

@@ -99,14 +99,16 @@ def open_npy(
 ) -> MappedArray:
     """Open a ``.npy`` file, or make one, and return its array, on the memory of the file.
 
-    The modes are ``MappedFile``'s. *dtype*, *shape* and *order* are for ``"w+"`` and ``"x+"``, which make a file of
-    zeros: of ``float64`` without *dtype*, as everywhere in NumPy; *shape* is required.
+    The modes are ``MappedFile``'s. *dtype*, *shape* and *order* are for ``"w+"`` and ``"x+"``,
+    which make a file of zeros: of ``float64`` without *dtype*, as everywhere in NumPy; *shape* is
+    required.
 
-    The array has a ``flush()``, which puts it on stable storage, and ``file``, the ``MappedFile``. That is open as long
-    as the array, or a slice of it, is there; ``array.file.close()`` closes it before, and the array stays.
+    The array has a ``flush()``, which puts it on stable storage, and ``file``, the ``MappedFile``.
+    That is open as long as the array, or a slice of it, is there; ``array.file.close()`` closes it
+    before, and the array stays.
 
-    Raises ``ValueError`` for what is no ``.npy`` file, or ends before its array does; ``TypeError`` for an array of
-    Python objects; what ``MappedFile`` raises; ``ImportError`` without NumPy.
+    Raises ``ValueError`` for what is no ``.npy`` file, or ends before its array does; ``TypeError``
+    for an array of Python objects; what ``MappedFile`` raises; ``ImportError`` without NumPy.
     """
     _numpy or _import()
     from mappedfile import _npy

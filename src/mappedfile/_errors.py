@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     #: What a file was opened by, as errors name it: a path, or a descriptor.
     Name: TypeAlias = str | bytes | int
 
-# ENODEV means two things, and its text ("No such device") neither. On Windows the code is ERROR_NOT_SUPPORTED.
+# ENODEV means two things, and its text ("No such device") neither. On Windows the code is
+# ERROR_NOT_SUPPORTED.
 _CANNOT_MAP = 50 if sys.platform == "win32" else errno.ENODEV
 _NOTES = {
     (
@@ -26,9 +27,11 @@ _NOTES = {
 
 
 def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> OSError:
-    """Build the ``OSError`` subclass that fits *code*, errno's or (on Windows) ``GetLastError``'s, about file *name*.
+    """Build the ``OSError`` subclass that fits *code*, errno's or (on Windows) ``GetLastError``'s,
+    about file *name*.
 
-    *doing* is what the system refused to do; *text* is there when better words are known than the system's.
+    *doing* is what the system refused to do; *text* is there when better words are known than the
+    system's.
     """
     text = (
         text
@@ -46,13 +49,15 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
 
 
 class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
-    """Bytes of a map are gone: the file was cut short under it, the disk behind a hole is full, or its device failed.
+    """Bytes of a map are gone: the file was cut short under it, the disk behind a hole is full, or
+    its device failed.
 
-    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the file. Raised by
-    access through the library; buffers read zeros there.
+    ``errno`` is ``EIO``, or ``ENOSPC`` where it is sure that the disk is full; ``filename`` is the
+    file. Raised by access through the library; buffers read zeros there.
     """
 
-    #: Where in the file the first byte was that was asked for and is gone; None when that is not known.
+    #: Where in the file the first byte was that was asked for and is gone; None when that is not
+    #: known.
     offset: int | None = None
 
 

@@ -78,9 +78,9 @@ _OPENS = {
 class MappedFile(Window):
     """A file mapped into memory: a window on all its bytes, and the maker of views on parts of it.
 
-    *file* is a path (str, bytes, ``PathLike``), a descriptor, or an object with ``fileno()``, which is duplicated,
-    never used later and never closed. What is still in the buffers of a file object is not in the file yet: flush it
-    first.
+    *file* is a path (str, bytes, ``PathLike``), a descriptor, or an object with ``fileno()``, which
+    is duplicated, never used later and never closed. What is still in the buffers of a file object
+    is not in the file yet: flush it first.
 
     ======  ==========================  =========================  ========
     mode    file                        memory                     *size*
@@ -92,19 +92,23 @@ class MappedFile(Window):
     "c"     must exist                  copy-on-write, private     -
     ======  ==========================  =========================  ========
 
-    *size*, in bytes, from 0 to 2**63 - 1, is what a created file gets. Disk blocks are reserved for it, so that a full
-    disk is an error here and not a fault later; *sparse* leaves holes instead, also when the file is resized.
+    *size*, in bytes, from 0 to 2**63 - 1, is what a created file gets. Disk blocks are reserved for
+    it, so that a full disk is an error here and not a fault later; *sparse* leaves holes instead,
+    also when the file is resized.
 
-    *reserve*, in bytes, sets address space aside with the map of the whole file: until the file is longer than that,
-    growing leaves that map where it is. It costs no memory. Raises ``io.UnsupportedOperation`` where the system cannot
-    (``capabilities().reserve``: Windows before 10 version 1803, VirtualAlloc2, Requirements).
+    *reserve*, in bytes, sets address space aside with the map of the whole file: until the file is
+    longer than that, growing leaves that map where it is. It costs no memory. Raises
+    ``io.UnsupportedOperation`` where the system cannot (``capabilities().reserve``: Windows before
+    10 version 1803, VirtualAlloc2, Requirements).
 
-    The map of the whole file is made on first use: to open a large file and look at one view costs one view. With
-    *populate* it is made at once, and every page of it is in memory when the object is there.
+    The map of the whole file is made on first use: to open a large file and look at one view costs
+    one view. With *populate* it is made at once, and every page of it is in memory when the object
+    is there.
 
-    Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that cannot be, and the ``OSError`` subclass
-    that fits what the system refused. Once closed, an object raises ``ValueError`` for all but ``close()``, ``closed``
-    and the like; access to bytes that are gone raises ``MappingFault``.
+    Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that cannot be, and the
+    ``OSError`` subclass that fits what the system refused. Once closed, an object raises
+    ``ValueError`` for all but ``close()``, ``closed`` and the like; access to bytes that are gone
+    raises ``MappingFault``.
     """
 
     __slots__ = ()
@@ -182,36 +186,41 @@ class MappedFile(Window):
     ) -> View:
         """Map a range of the file by itself: *length* bytes from *offset* on, or all up to the end.
 
-        Any offset and length inside the file will do. The view has a lifetime of its own and outlives the file. With
-        *populate* its pages are in memory, and in its map, when it returns.
+        Any offset and length inside the file will do. The view has a lifetime of its own and
+        outlives the file. With *populate* its pages are in memory, and in its map, when it returns.
 
-        Raises ``ValueError`` for a range outside the file, and the ``OSError`` that fits what the system refused.
+        Raises ``ValueError`` for a range outside the file, and the ``OSError`` that fits what the
+        system refused.
         """
         return self._make_view(View, offset, length, populate)
 
     def resize(self, size: SupportsIndex) -> None:
         """Set the size of the file, in bytes, from 0 to 2**63 - 1.
 
-        Growing works while views and buffers are alive: they keep their addresses and content, and see what is written
-        through the grown map. New bytes are zero, and have their disk blocks unless the file was opened ``sparse``.
+        Growing works while views and buffers are alive: they keep their addresses and content, and
+        see what is written through the grown map. New bytes are zero, and have their disk blocks
+        unless the file was opened ``sparse``.
 
-        Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive, or a call in another
-        thread uses the memory. A resize that fails leaves all as it was; but a locked file that cannot be locked again
-        once it is shorter stays shorter, and raises that ``OSError`` until ``unlock()``.
+        Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive, or
+        a call in another thread uses the memory. A resize that fails leaves all as it was; but a
+        locked file that cannot be locked again once it is shorter stays shorter, and raises that
+        ``OSError`` until ``unlock()``.
 
-        Raises ``io.UnsupportedOperation`` in the modes ``"r"`` and ``"c"``, ``ValueError`` on a closed file,
-        ``MappingFault`` after one, until ``refresh()``, and ``OSError`` when the system refuses: ``ENOSPC`` for a full
-        disk.
+        Raises ``io.UnsupportedOperation`` in the modes ``"r"`` and ``"c"``, ``ValueError`` on a
+        closed file, ``MappingFault`` after one, until ``refresh()``, and ``OSError`` when the
+        system refuses: ``ENOSPC`` for a full disk.
         """
         self._resize(size)
 
     def refresh(self) -> bool:
-        """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are.
+        """Take note of the size that the file has now, after others changed it. Views and buffers
+        stay as they are.
 
         Returns whether anything has changed.
 
-        After a ``MappingFault`` the file is mapped anew: what it has can be read and written again. What was written to
-        bytes that were gone is lost; in mode ``"c"`` so is what had been written there before.
+        After a ``MappingFault`` the file is mapped anew: what it has can be read and written again.
+        What was written to bytes that were gone is lost; in mode ``"c"`` so is what had been
+        written there before.
 
         Raises ``ValueError`` on a closed file; ``OSError`` when the system fails.
         """
@@ -224,13 +233,14 @@ class MappedFile(Window):
 
     @property
     def replaced(self) -> bool:
-        """Whether the name leads to another file now, or to none: it was renamed, deleted, or replaced by another.
+        """Whether the name leads to another file now, or to none: it was renamed, deleted, or
+        replaced by another.
 
-        It compares what identifies a file: device and inode, on Windows volume and file index. A relative name is
-        looked up from the folder that is current now.
+        It compares what identifies a file: device and inode, on Windows volume and file index. A
+        relative name is looked up from the folder that is current now.
 
-        Raises ``ValueError`` on a closed file, and for one that was not opened by a path; ``OSError`` when the system
-        does not tell.
+        Raises ``ValueError`` on a closed file, and for one that was not opened by a path;
+        ``OSError`` when the system does not tell.
         """
         if isinstance(self.name, int):
             raise ValueError(
@@ -273,10 +283,12 @@ class MappedFile(Window):
         return self._handle
 
     def close(self, *, strict: bool = False) -> None:
-        """Give back the file: descriptor, handles and, unless buffers keep it, the map of the whole file.
+        """Give back the file: descriptor, handles and, unless buffers keep it, the map of the whole
+        file.
 
-        Views and buffers go on working. With ``strict=True`` raises ``BufferError``, and changes nothing, while one is
-        alive. Closing twice is silent. Raises ``OSError`` when the system fails to unmap or close.
+        Views and buffers go on working. With ``strict=True`` raises ``BufferError``, and changes
+        nothing, while one is alive. Closing twice is silent. Raises ``OSError`` when the system
+        fails to unmap or close.
         """
         self._close(strict)
 

@@ -35,7 +35,8 @@ class MappedArray(np.ndarray[Any, Any]):
     file: MappedFile | None = None
 
     def flush(self, *, durable: bool = True) -> None:
-        """Write what was changed back to the file: ``MappedFile.flush``. It is on stable storage when this returns.
+        """Write what was changed back to the file: ``MappedFile.flush``. It is on stable storage
+        when this returns.
 
         Raises ``ValueError`` when ``file`` is closed; ``OSError`` when the system could not write.
         """

@@ -28,18 +28,20 @@ class View(Window):
         *,
         populate: bool = False,
     ) -> View:
-        """Map a part of the view by itself: *length* bytes from *offset* in the view on, or all up to its end.
+        """Map a part of the view by itself: *length* bytes from *offset* in the view on, or all up
+        to its end.
 
-        It has a lifetime of its own, as every view. It is mapped from the file, which must be open: ``ValueError``
-        otherwise, as for a range outside the view. A slice of ``data`` needs no file.
+        It has a lifetime of its own, as every view. It is mapped from the file, which must be open:
+        ``ValueError`` otherwise, as for a range outside the view. A slice of ``data`` needs no
+        file.
         """
         return self._make_view(View, offset, length, populate)
 
     def close(self, *, strict: bool = False) -> None:
         """Unmap the view. Buffers taken from it keep their memory until the last of them goes.
 
-        With ``strict=True`` raises ``BufferError``, and changes nothing, while such a buffer is alive. Closing twice is
-        silent. Raises ``OSError`` when the system fails to unmap.
+        With ``strict=True`` raises ``BufferError``, and changes nothing, while such a buffer is
+        alive. Closing twice is silent. Raises ``OSError`` when the system fails to unmap.
         """
         self._close(strict)
 

@@ -36,17 +36,19 @@ class Window(_memory.Window):
     ) -> Stream:
         """Return a binary stream on *length* bytes from *offset* on, or on all up to the end.
 
-        It is an ``io.BufferedIOBase`` with a position of its own: what reads a file reads it. Nothing is buffered:
-        what is written is in the memory of the window at once. It keeps the memory as a buffer does: it counts as one,
-        survives ``close()`` and ``resize()``, and goes on with the bytes that it was made for.
+        It is an ``io.BufferedIOBase`` with a position of its own: what reads a file reads it.
+        Nothing is buffered: what is written is in the memory of the window at once. It keeps the
+        memory as a buffer does: it counts as one, survives ``close()`` and ``resize()``, and goes
+        on with the bytes that it was made for.
 
-        Where the window ends, writing raises ``OSError`` (``ENOSPC``), as on a full device. With *grow*, on a mapped
-        file that can be resized, and without *length*, the file grows by what is written past its end, and the stream
-        sees the file at the size that it has. Each such write sets the size, which takes some microseconds: put an
-        ``io.BufferedWriter`` on the stream for many small ones.
+        Where the window ends, writing raises ``OSError`` (``ENOSPC``), as on a full device. With
+        *grow*, on a mapped file that can be resized, and without *length*, the file grows by what
+        is written past its end, and the stream sees the file at the size that it has. Each such
+        write sets the size, which takes some microseconds: put an ``io.BufferedWriter`` on the
+        stream for many small ones.
 
-        Raises ``ValueError`` for a range outside the window and on a closed window; ``io.UnsupportedOperation`` for
-        *grow* in the modes ``"r"`` and ``"c"``.
+        Raises ``ValueError`` for a range outside the window and on a closed window;
+        ``io.UnsupportedOperation`` for *grow* in the modes ``"r"`` and ``"c"``.
         """
         global _stream
         if _stream is None:
@@ -64,13 +66,14 @@ class Window(_memory.Window):
     ) -> np.ndarray[Any, Any]:
         """Return a NumPy array on the memory, without a copy: of *dtype*, from byte *offset* on.
 
-        Without *shape* it has one dimension, to the end of the window; one number in *shape* may be -1, for as many as
-        there are. *offset* need not be aligned. The array cannot be written where the window cannot, nor be made to.
-        It keeps the memory, whatever is closed or resized meanwhile; to see a file that has grown, make another.
+        Without *shape* it has one dimension, to the end of the window; one number in *shape* may be
+        -1, for as many as there are. *offset* need not be aligned. The array cannot be written
+        where the window cannot, nor be made to. It keeps the memory, whatever is closed or resized
+        meanwhile; to see a file that has grown, make another.
 
-        Raises ``ValueError`` for what lies outside the window, or does not fill it to the end where it is to, and on a
-        closed window; ``TypeError`` for Python objects, which no file has; ``ImportError`` without NumPy
-        (``pip install 'mappedfile[numpy]'``).
+        Raises ``ValueError`` for what lies outside the window, or does not fill it to the end where
+        it is to, and on a closed window; ``TypeError`` for Python objects, which no file has;
+        ``ImportError`` without NumPy (``pip install 'mappedfile[numpy]'``).
         """
         global _array
         if _array is None:
@@ -86,18 +89,22 @@ class Window(_memory.Window):
         offset: SupportsIndex = 0,
         length: SupportsIndex | None = None,
     ) -> bool:
-        """Tell the system how the memory will be used, or what is to become of it: an ``Advice``, or its name.
+        """Tell the system how the memory will be used, or what is to become of it: an ``Advice``,
+        or its name.
 
-        *offset* and *length* are bytes in the window; no *length* reaches to its end. The range is rounded outwards to
-        whole pages; for ``dontneed``, ``cold`` and ``pageout`` inwards, to those that have no other byte of the window.
-        An empty range does nothing. Nothing that can be asked for changes a byte.
+        *offset* and *length* are bytes in the window; no *length* reaches to its end. The range is
+        rounded outwards to whole pages; for ``dontneed``, ``cold`` and ``pageout`` inwards, to
+        those that have no other byte of the window. An empty range does nothing. Nothing that can
+        be asked for changes a byte.
 
-        Returns whether the system was told; it is no error that it does not know a kind (``capabilities()`` tells which
-        it does). It forgets what it was told of a file's map when ``resize()`` makes a new one.
+        Returns whether the system was told; it is no error that it does not know a kind
+        (``capabilities()`` tells which it does). It forgets what it was told of a file's map when
+        ``resize()`` makes a new one.
 
-        Raises ``ValueError`` for a kind that there is not, for a range outside the window, and on a closed window;
-        ``io.UnsupportedOperation`` for ``dontneed`` on private windows and ``populate_write`` on read-only ones;
-        ``OSError`` when the system fails, for example when pages of ``dontneed`` are locked.
+        Raises ``ValueError`` for a kind that there is not, for a range outside the window, and on a
+        closed window; ``io.UnsupportedOperation`` for ``dontneed`` on private windows and
+        ``populate_write`` on read-only ones; ``OSError`` when the system fails, for example when
+        pages of ``dontneed`` are locked.
         """
         from mappedfile import _advice
 
@@ -108,30 +115,35 @@ class Window(_memory.Window):
     ) -> Residency:
         """Tell which pages of a range are in memory: all those that have a byte of it.
 
-        *offset* and *length* are bytes in the window; no *length* reaches to its end. The first byte of the result is
-        about the page that has the byte at *offset*; pages begin at multiples of ``PAGE_SIZE`` in the file.
+        *offset* and *length* are bytes in the window; no *length* reaches to its end. The first
+        byte of the result is about the page that has the byte at *offset*; pages begin at multiples
+        of ``PAGE_SIZE`` in the file.
 
-        POSIX: in the memory of the system, whoever brought them there (mincore(2)). Windows: in the working set of this
-        process (``QueryWorkingSetEx``), since nothing tells what the system keeps (``capabilities().file_residency``).
+        POSIX: in the memory of the system, whoever brought them there (mincore(2)). Windows: in the
+        working set of this process (``QueryWorkingSetEx``), since nothing tells what the system
+        keeps (``capabilities().file_residency``).
 
-        Raises ``ValueError`` for a range outside the window and on a closed window; ``OSError`` when the system fails;
-        ``PermissionError`` where it tells only the owner of the file, and those who may write it: Linux, from 5.2 on,
-        says of every page that it is there. That cannot be found out for a view whose file is closed.
+        Raises ``ValueError`` for a range outside the window and on a closed window; ``OSError``
+        when the system fails; ``PermissionError`` where it tells only the owner of the file, and
+        those who may write it: Linux, from 5.2 on, says of every page that it is there. That cannot
+        be found out for a view whose file is closed.
         """
         from mappedfile import _advice
 
         return _advice.residency(self, offset, length)
 
     def lock(self) -> None:
-        """Bring all pages of the window into memory, and keep them there until ``unlock()`` or ``close()``.
+        """Bring all pages of the window into memory, and keep them there until ``unlock()`` or
+        ``close()``.
 
-        Locks do not nest, but every window has its own. A buffer that outlives its window keeps the lock. When the file
-        is resized the lock goes over to the map of the new size. A forked child does not inherit it (mlock(2)).
-        Locking a private window copies all of its pages, as if every one was written to.
+        Locks do not nest, but every window has its own. A buffer that outlives its window keeps the
+        lock. When the file is resized the lock goes over to the map of the new size. A forked child
+        does not inherit it (mlock(2)). Locking a private window copies all of its pages, as if
+        every one was written to.
 
-        Raises ``ValueError`` on a closed window; ``OSError``, with nothing locked, when the system refuses: POSIX has a
-        limit (``RLIMIT_MEMLOCK``); on Windows the minimum working set is raised by what is missing (``VirtualLock``,
-        Remarks), as far as the system lets it.
+        Raises ``ValueError`` on a closed window; ``OSError``, with nothing locked, when the system
+        refuses: POSIX has a limit (``RLIMIT_MEMLOCK``); on Windows the minimum working set is
+        raised by what is missing (``VirtualLock``, Remarks), as far as the system lets it.
         """
         from mappedfile import (
             _limits as _limits,

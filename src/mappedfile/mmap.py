@@ -1,7 +1,8 @@
-"""The standard library's ``mmap``, on this library: ``from mappedfile import mmap`` replaces ``import mmap``.
+"""The standard library's ``mmap``, on this library: ``from mappedfile import mmap`` replaces
+``import mmap``.
 
-The names and their signatures are the same on every system. Docs: ``docs/mmap.md`` says what differs from the standard
-library, and why.
+The names and their signatures are the same on every system. Docs: ``docs/mmap.md`` says what
+differs from the standard library, and why.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ PAGESIZE = _system.PAGE_SIZE
 
 error = OSError
 
-#: Where a system has no number for them: hints are not given, and flags that change no byte are no flags.
+#: Where a system has no number for them: hints are not given, and flags that change no byte are no
+#: flags.
 _HINTS = (
     "MADV_NORMAL",
     "MADV_RANDOM",

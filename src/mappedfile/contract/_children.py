@@ -35,7 +35,8 @@ main()
 
 
 class Child:
-    """A Python of its own that runs ``function(subject, folder)``, a function of a module, as a part of a check."""
+    """A Python of its own that runs ``function(subject, folder)``, a function of a module, as a
+    part of a check."""
 
     def __init__(self, function: Part, subject: Subject, folder: Path) -> None:
         # Every warning is shown, and a crash says where.
@@ -76,7 +77,8 @@ class Child:
             raise
 
     def hear(self) -> str:
-        """Return the next line that the child said; raise what became of it, if that was its end."""
+        """Return the next line that the child said; raise what became of it, if that was its
+        end."""
         try:
             line = self._lines.get(timeout=SECONDS)
         except queue.Empty:
@@ -138,7 +140,8 @@ class Child:
 
 
 def in_child(function: Part, subject: Subject, folder: Path) -> str:
-    """Run a part of a check in a process of its own; raise what it raises; return what it wrote to standard error."""
+    """Run a part of a check in a process of its own; raise what it raises; return what it wrote to
+    standard error."""
     with Child(function, subject, folder) as child:
         return child.end()
 

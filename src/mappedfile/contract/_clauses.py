@@ -55,7 +55,8 @@ def clause(
     def register(check: Check) -> Check:
         @wraps(check)
         def tidy(subject: Subject, folder: Path) -> None:
-            gc.collect()  # what earlier checks left behind does not go, and is not counted, during this one
+            # What earlier checks left behind does not go, and is not counted, during this one.
+            gc.collect()
             check(subject, folder)
 
         CLAUSES[id] = Clause(id, " ".join((check.__doc__ or "").split()), modes, tidy, alone)
@@ -83,7 +84,8 @@ def true(condition: object, what: str) -> None:
 def raises(
     kinds: type[BaseException] | tuple[type[BaseException], ...], what: str, *, says: str = ""
 ) -> Iterator[Any]:
-    """Break the clause unless the block raises one of *kinds*, with *says* in its message. Gives ``.error`` afterwards."""
+    """Break the clause unless the block raises one of *kinds*, with *says* in its message. Gives
+    ``.error`` afterwards."""
     caught = Caught()
     try:
         yield caught

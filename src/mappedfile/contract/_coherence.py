@@ -29,7 +29,8 @@ SIZE = GRANULARITY + 3 * PAGE_SIZE + 100
 
 @clause("C1", modes=SHARED)
 def C1(subject: Subject, folder: Path) -> None:
-    """Shared views, of one mapped file or of several on the same file, see one another's writes at once."""
+    """Shared views, of one mapped file or of several on the same file, see one another's writes at
+    once."""
     model = bytearray(pattern(SIZE))
     path = folder / "file"
     with ExitStack() as stack:
@@ -93,7 +94,8 @@ def is_readonly(window: Any) -> bool:
     return bool(window.readonly)
 
 
-# C2: turn by turn, through nothing but the map. Byte 0 says which turn the parent has written, byte 1 which the child.
+# C2: turn by turn, through nothing but the map. Byte 0 says which turn the parent has written, byte
+# 1 which the child.
 
 _TURNS = 40
 
@@ -189,7 +191,8 @@ def C3(subject: Subject, folder: Path) -> None:
 
 @clause("C4", modes=("c",))
 def C4(subject: Subject, folder: Path) -> None:
-    """Mode `"c"` is private: what is written reaches neither the file nor any other view, flushed or not."""
+    """Mode `"c"` is private: what is written reaches neither the file nor any other view, flushed
+    or not."""
     content = pattern(SIZE)
     for writer in ("file", "view"):
         path = folder / writer
@@ -230,8 +233,8 @@ def C4(subject: Subject, folder: Path) -> None:
 
 @clause("C5", modes=("r",))
 def C5(subject: Subject, folder: Path) -> None:
-    """Mode `"r"` cannot be written, through no door: item and slice assignment raise `TypeError`, buffers are
-    read-only, NumPy arrays on them are not writeable."""
+    """Mode `"r"` cannot be written, through no door: item and slice assignment raise `TypeError`,
+    buffers are read-only, NumPy arrays on them are not writeable."""
     content = pattern(SIZE)
     path = folder / "file"
     source = folder / "source"
@@ -249,7 +252,8 @@ def C5(subject: Subject, folder: Path) -> None:
             ):
                 with raises(TypeError, f"[{key}] = {value!r} of a read-only {kind}"):
                     window[key] = value
-            # No with statements around buffers: at its end a failing check would complain of others that are alive.
+            # No with statements around buffers: at its end a failing check would complain of others
+            # that are alive.
             data = window.data
             for name, buffer in derived(data).items():
                 what = f"{name} of a read-only {kind}"
@@ -259,8 +263,9 @@ def C5(subject: Subject, folder: Path) -> None:
                         push()
                     del push
             through_numpy(data, kind)
-            # Its .obj is cffi's buffer, which can be written, and has to be it: NumPy keeps .obj alone where it is handed a
-            # buffer to make an ndarray of, and .obj must then keep the memory (L4). A documented limit.
+            # Its .obj is cffi's buffer, which can be written, and has to be it: NumPy keeps .obj
+            # alone where it is handed a buffer to make an ndarray of, and .obj must then keep the
+            # memory (L4). A documented limit.
             del buffer, data
             if own_buffers(window):
                 for door, push in doors(window, source).items():

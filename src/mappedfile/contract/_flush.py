@@ -32,10 +32,10 @@ KILLS = 200 if STRESS else 5
 
 @clause("F1", modes=SHARED_WRITABLE)
 def F1(subject: Subject, folder: Path) -> None:
-    """`flush()` returns when the range is on stable storage: `msync(MS_SYNC)` on Linux; plus `F_FULLFSYNC` on macOS;
-    `FlushViewOfFile` and then `FlushFileBuffers` on Windows."""
-    # From inside a process: what was flushed is read by others, past the cache too, and Linux counts no dirty page any
-    # more. tests/test_flush.py watches the system calls.
+    """`flush()` returns when the range is on stable storage: `msync(MS_SYNC)` on Linux; plus
+    `F_FULLFSYNC` on macOS; `FlushViewOfFile` and then `FlushFileBuffers` on Windows."""
+    # From inside a process: what was flushed is read by others, past the cache too, and Linux
+    # counts no dirty page any more. tests/test_flush.py watches the system calls.
     counts = counts_dirty_pages(folder)
     path = folder / "file"
     mapped = subject.create(path, bytes(2 * GRANULARITY + 3 * PAGE))
@@ -66,8 +66,8 @@ def F1(subject: Subject, folder: Path) -> None:
 
 @clause("F2")
 def F2(subject: Subject, folder: Path) -> None:
-    """Any byte offset and length, rounded outwards to pages inside; a range outside the view is `ValueError`; an empty
-    range does nothing."""
+    """Any byte offset and length, rounded outwards to pages inside; a range outside the view is
+    `ValueError`; an empty range does nothing."""
     size = GRANULARITY + 3 * PAGE + 100
     mapped = subject.create(folder / "file", bytes(size))
     view = mapped.view(GRANULARITY + 5, 3 * PAGE)
@@ -199,8 +199,8 @@ def F4(subject: Subject, folder: Path) -> None:
 
 @clause("F5", modes=SHARED_WRITABLE)
 def F5(subject: Subject, folder: Path) -> None:
-    """A durable flush needs the file handle: on a view whose mapped file is closed, `flush()` raises `ValueError` and
-    says what to do instead."""
+    """A durable flush needs the file handle: on a view whose mapped file is closed, `flush()`
+    raises `ValueError` and says what to do instead."""
     path = folder / "file"
     mapped = subject.create(path, bytes(2 * PAGE))
     with mapped.view(0, PAGE) as view:
@@ -220,8 +220,8 @@ def F5(subject: Subject, folder: Path) -> None:
 
 @clause("F6", modes=SHARED_WRITABLE)
 def F6(subject: Subject, folder: Path) -> None:
-    """`MappedFile.flush()` without a range covers everything written through it and its views, closed ones too, and
-    the file's size."""
+    """`MappedFile.flush()` without a range covers everything written through it and its views,
+    closed ones too, and the file's size."""
     counts = counts_dirty_pages(folder)
     path = folder / "file"
     mapped = subject.create(path, bytes(3 * GRANULARITY))
@@ -271,7 +271,8 @@ def F6(subject: Subject, folder: Path) -> None:
 
 @clause("F7", modes=SHARED_WRITABLE)
 def F7(subject: Subject, folder: Path) -> None:
-    """What was written and not flushed is still there for others after the writing process is killed with SIGKILL."""
+    """What was written and not flushed is still there for others after the writing process is
+    killed with SIGKILL."""
     path = folder / "file"
     for _ in range(KILLS):
         said = []
@@ -302,9 +303,10 @@ def F7(subject: Subject, folder: Path) -> None:
 
 @clause("F8", modes=SHARED_WRITABLE)
 def F8(subject: Subject, folder: Path) -> None:
-    """A write-back error of the system (`EIO`, `ENOSPC`) is an `OSError`, with number and file name."""
-    # No device fails on demand. What the system refuses here comes through the same calls; tests/test_flush.py has a
-    # device that is full.
+    """A write-back error of the system (`EIO`, `ENOSPC`) is an `OSError`, with number and file
+    name."""
+    # No device fails on demand. What the system refuses here comes through the same calls;
+    # tests/test_flush.py has a device that is full.
     in_child(flush_what_is_gone, subject, folder)
 
 
@@ -328,7 +330,8 @@ def dirty(window: Any) -> int:
 
 
 def until_dirty(window: Any, counts: bool, what: str) -> Iterator[None]:
-    """Have something written, again if need be, until a map has dirty pages: somebody's sync may come in between."""
+    """Have something written, again if need be, until a map has dirty pages: somebody's sync may
+    come in between."""
     for _ in range(20):
         yield
         if not counts or dirty(window):
@@ -348,7 +351,8 @@ class _Plain:
 
 
 def counts_dirty_pages(folder: Path) -> bool:
-    """Whether dirty pages of this file system can be counted, and become clean when they are written: not on tmpfs."""
+    """Whether dirty pages of this file system can be counted, and become clean when they are
+    written: not on tmpfs."""
     if not os.path.exists("/proc/self/smaps"):
         return False
     path = folder / "probe-of-dirty-pages"

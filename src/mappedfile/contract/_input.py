@@ -50,8 +50,9 @@ class Number:
 
 @clause("I1")
 def I1(subject: Subject, folder: Path) -> None:
-    """A path (str, bytes, PathLike), a descriptor, or an object with `fileno()`. The caller's descriptor is duplicated:
-    never used later, never closed. Its own `fileno()` is a descriptor on every system, which closes with it."""
+    """A path (str, bytes, PathLike), a descriptor, or an object with `fileno()`. The caller's
+    descriptor is duplicated: never used later, never closed. Its own `fileno()` is a descriptor on
+    every system, which closes with it."""
     path = folder / "file-\u00e4\u20ac"
     kinds: list[Callable[[Path], Any]] = [
         str,
@@ -112,9 +113,10 @@ def I1(subject: Subject, folder: Path) -> None:
 
 @clause("I2")
 def I2(subject: Subject, folder: Path) -> None:
-    """Missing file, directory, FIFO, socket, character device, closed descriptor, embedded NUL, missing permission:
-    the fitting `OSError` subclass or `ValueError`, with file name, and no handle leaked. A file that says that it has
-    no bytes, and cannot be mapped (`/proc`), is one of them, and no empty file."""
+    """Missing file, directory, FIFO, socket, character device, closed descriptor, embedded NUL,
+    missing permission: the fitting `OSError` subclass or `ValueError`, with file name, and no
+    handle leaked. A file that says that it has no bytes, and cannot be mapped (`/proc`), is one of
+    them, and no empty file."""
     options = {"size": PAGE} if subject.mode in ("w+", "x+") else {}
     here = folder / "here"
     here.write_bytes(b"here")
@@ -152,7 +154,8 @@ def I2(subject: Subject, folder: Path) -> None:
         with refused(subject, OSError, "a file of /proc", "/proc/self/maps", **options) as file:
             file()
     for fifo in fifos(folder):
-        # Without O_NONBLOCK the open waits for the other end: somebody must come, or the check would hang.
+        # Without O_NONBLOCK the open waits for the other end: somebody must come, or the check
+        # would hang.
         opened = threading.Event()
         helper = threading.Thread(target=open_the_other_end, args=(fifo, opened))
         helper.start()
@@ -185,8 +188,8 @@ def I2(subject: Subject, folder: Path) -> None:
 
 @clause("I3")
 def I3(subject: Subject, folder: Path) -> None:
-    """Wrong types: `TypeError`. Negative, too large, out of range: `ValueError` or `OverflowError`. Never a wrapped
-    integer, a crash or a half-made object."""
+    """Wrong types: `TypeError`. Negative, too large, out of range: `ValueError` or `OverflowError`.
+    Never a wrapped integer, a crash or a half-made object."""
     path = folder / "file"
     mapped = subject.create(path, CONTENT)
     view = mapped.view(0, PAGE)
@@ -252,7 +255,8 @@ def I3(subject: Subject, folder: Path) -> None:
         ):
             with raises(kind, f"reserve={reserve!r}"):
                 subject.open(new, subject.mode, reserve=reserve, **options)
-        # Refused when the file is open already: by the system or, where it cannot reserve, by the library.
+        # Refused when the file is open already: by the system or, where it cannot reserve, by the
+        # library.
         with raises(OSError, "more address space than there is"):
             subject.open(
                 new if subject.mode == "x+" else path,
@@ -266,7 +270,8 @@ def I3(subject: Subject, folder: Path) -> None:
 
 
 def check_descriptor(subject: Subject, mapped: Any, path: Path) -> None:
-    """`fileno()` is a descriptor of the file, by which it can be opened again, and closes with it."""
+    """`fileno()` is a descriptor of the file, by which it can be opened again, and closes with
+    it."""
     number = mapped.fileno()
     equal(number, mapped.fileno(), "fileno() when it is asked again")
     with open(path, "rb") as other:
@@ -348,7 +353,8 @@ def check_bytes(subject: Subject, mapped: Any, path: Path) -> None:
 def refused(
     subject: Subject, kinds: Any, what: str, file: Any, *, named: bool = True, **options: Any
 ) -> Iterator[Callable[[], Any]]:
-    """Break the clause unless the file cannot be opened, and the error is right, and nothing is left open."""
+    """Break the clause unless the file cannot be opened, and the error is right, and nothing is
+    left open."""
     before = handles()
     with no_half_made_objects(), raises(kinds, f"{what}, in mode {subject.mode!r}") as caught:
         yield lambda: subject.open(file, subject.mode, **options)
@@ -465,8 +471,8 @@ def bad_descriptors(subject: Subject, folder: Path, options: dict[str, Any]) -> 
 
 
 def duplicates_with_more_rights(descriptor: int) -> bool:
-    """Whether the system gives a duplicate rights that the original lacks: Wine does, Windows does not (DuplicateHandle,
-    Remarks), and POSIX has no such thing."""
+    """Whether the system gives a duplicate rights that the original lacks: Wine does, Windows does
+    not (DuplicateHandle, Remarks), and POSIX has no such thing."""
     if sys.platform != "win32":
         return False
     import _winapi

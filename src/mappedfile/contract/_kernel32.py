@@ -1,4 +1,5 @@
-"""The few calls of kernel32 that the probes make, through ctypes: a witness that is not the backend's own."""
+"""The few calls of kernel32 that the probes make, through ctypes: a witness that is not the
+backend's own."""
 
 from __future__ import annotations
 
@@ -256,7 +257,8 @@ def _open(path: str, access: int, sharing: int) -> int:
 
 
 def take_children_along() -> None:
-    """Have the system end the programs that this process starts when it ends itself, however it does."""
+    """Have the system end the programs that this process starts when it ends itself, however it
+    does."""
     job = _CreateJobObject(None, None)
     check(job)
     limits = _JobLimits(flags=_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)

@@ -1,4 +1,5 @@
-"""P · Programs written for mmap: ``mappedfile.mmap``. The oracle is the module that it stands for."""
+"""P · Programs written for mmap: ``mappedfile.mmap``. The oracle is the module that it stands
+for."""
 
 from __future__ import annotations
 
@@ -57,8 +58,9 @@ def content(seed: int = 1) -> bytes:
 
 @clause("P1", modes=("r",))
 def P1(subject: Subject, folder: Path) -> None:
-    """`mappedfile.mmap` has every public name of `mmap`, with its value, and every method. What a system or a version of Python
-    lacks is there with the next best meaning: a hint that cannot be given is not given, and a flag that changes no byte is none."""
+    """`mappedfile.mmap` has every public name of `mmap`, with its value, and every method. What a
+    system or a version of Python lacks is there with the next best meaning: a hint that cannot be
+    given is not given, and a flag that changes no byte is none."""
     module = module_of(subject)
     for name in dir(mmap):
         if name[0].isupper():
@@ -80,9 +82,10 @@ def P1(subject: Subject, folder: Path) -> None:
 
 @clause("P2", modes=MODES)
 def P2(subject: Subject, folder: Path) -> None:
-    """`mmap()` takes one signature on every system: `fileno, length, flags, prot, access, offset, trackfd, tagname`, and by place
-    both orders that there are, POSIX' (`flags`, `prot`, `access`, `offset`) and Windows' (`tagname`, `access`, `offset`). Flags or
-    a protection together with an access are a ValueError, and so is any other access."""
+    """`mmap()` takes one signature on every system: `fileno, length, flags, prot, access, offset,
+    trackfd, tagname`, and by place both orders that there are, POSIX' (`flags`, `prot`, `access`,
+    `offset`) and Windows' (`tagname`, `access`, `offset`). Flags or a protection together with an
+    access are a ValueError, and so is any other access."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     path.write_bytes(content() * 100)
     shared, both = module.MAP_SHARED, module.PROT_READ | module.PROT_WRITE
@@ -184,7 +187,8 @@ CALLS: dict[str, Callable[[Any, random.Random], Any]] = {
 
 @clause("P3", modes=MODES)
 def P3(subject: Subject, folder: Path) -> None:
-    """What is done to a map gives the same results on both, the same errors (their class), the same bytes and the same position."""
+    """What is done to a map gives the same results on both, the same errors (their class), the same
+    bytes and the same position."""
     module, access = module_of(subject), access_of(subject)
     with ExitStack() as stack:
         maps = []
@@ -221,8 +225,9 @@ def outcome(call: Callable[[Any, random.Random], Any], mapped: Any, chance: rand
 
 @clause("P4", modes=MODES)
 def P4(subject: Subject, folder: Path) -> None:
-    """What is a trap in `mmap` is none: an empty file is an empty map, a map begins at any offset, a flush at any byte, `in` finds
-    what `find` finds, and `close()` works while a buffer is alive, which keeps its memory."""
+    """What is a trap in `mmap` is none: an empty file is an empty map, a map begins at any offset,
+    a flush at any byte, `in` finds what `find` finds, and `close()` works while a buffer is alive,
+    which keeps its memory."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     how = "rb" if subject.mode == "r" else "r+b"
     path.write_bytes(b"")
@@ -268,8 +273,9 @@ def P4(subject: Subject, folder: Path) -> None:
 
 @clause("P5", modes=("r+",))
 def P5(subject: Subject, folder: Path) -> None:
-    """A descriptor of -1 maps memory without a file: zeros, shared with children that are forked, or private. What can be done to
-    a map of a file can be done to it, but that shared memory does not grow where the system has no more of it."""
+    """A descriptor of -1 maps memory without a file: zeros, shared with children that are forked,
+    or private. What can be done to a map of a file can be done to it, but that shared memory does
+    not grow where the system has no more of it."""
     module = module_of(subject)
     for options in (
         {},
@@ -298,8 +304,9 @@ def P5(subject: Subject, folder: Path) -> None:
 
 @clause("P6", modes=MODES)
 def P6(subject: Subject, folder: Path) -> None:
-    """A map can be subclassed, referred to weakly, used in a `with` statement and dropped without a word; it cannot be pickled.
-    The caller's descriptor may be closed at once; with `trackfd=False` none is kept, and `size()` and `resize()` are ValueErrors."""
+    """A map can be subclassed, referred to weakly, used in a `with` statement and dropped without a
+    word; it cannot be pickled. The caller's descriptor may be closed at once; with `trackfd=False`
+    none is kept, and `size()` and `resize()` are ValueErrors."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     path.write_bytes(content())
 

@@ -94,8 +94,9 @@ def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
 
 @clause("L1")
 def L1(subject: Subject, folder: Path) -> None:
-    """`MappedFile.close()` succeeds while views and buffers are alive, and gives back every OS handle it holds
-    before it returns (descriptor and handle counts are back where they were). Closing twice is silent."""
+    """`MappedFile.close()` succeeds while views and buffers are alive, and gives back every OS
+    handle it holds before it returns (descriptor and handle counts are back where they were).
+    Closing twice is silent."""
     content = pattern(2 * GRANULARITY)
     for number in range(3):
         before = _probe.handles()
@@ -128,8 +129,8 @@ def L1(subject: Subject, folder: Path) -> None:
 
 @clause("L2")
 def L2(subject: Subject, folder: Path) -> None:
-    """A view outlives its mapped file: reading, writing and `flush(durable=False)` go on working, and what is
-    written through it reaches the file."""
+    """A view outlives its mapped file: reading, writing and `flush(durable=False)` go on working,
+    and what is written through it reaches the file."""
     for dropped in (False, True):
         path = folder / f"file{dropped}"
         content = bytearray(pattern(GRANULARITY + 2 * PAGE_SIZE))
@@ -174,8 +175,9 @@ def L2(subject: Subject, folder: Path) -> None:
 
 @clause("L3")
 def L3(subject: Subject, folder: Path) -> None:
-    """`View.close()` unmaps before it returns when no buffer taken from it is alive: the address range is free again
-    (`/proc/self/maps`, `VirtualQuery`), and the working set gives its pages up."""
+    """`View.close()` unmaps before it returns when no buffer taken from it is alive: the address
+    range is free again (`/proc/self/maps`, `VirtualQuery`), and the working set gives its pages
+    up."""
     size = 64 * PAGE_SIZE
     content = pattern(GRANULARITY + size)
     file = subject.create(folder / "file", content)
@@ -206,8 +208,8 @@ def L3(subject: Subject, folder: Path) -> None:
 
 @clause("L4")
 def L4(subject: Subject, folder: Path) -> None:
-    """A buffer keeps its pages. Closing its owner leaves it readable and writable; the range is unmapped the moment
-    the last buffer on it goes. `mapped` says whether it still is."""
+    """A buffer keeps its pages. Closing its owner leaves it readable and writable; the range is
+    unmapped the moment the last buffer on it goes. `mapped` says whether it still is."""
     size = GRANULARITY
     content = pattern(2 * size)
     with subject.create(folder / "probe", content) as file:
@@ -292,8 +294,8 @@ def L4(subject: Subject, folder: Path) -> None:
 
 @clause("L5")
 def L5(subject: Subject, folder: Path) -> None:
-    """`close(strict=True)` raises `BufferError` while a buffer (for a `MappedFile`: a view or a buffer) is alive,
-    says what and how many, and changes nothing."""
+    """`close(strict=True)` raises `BufferError` while a buffer (for a `MappedFile`: a view or a
+    buffer) is alive, says what and how many, and changes nothing."""
     content = pattern(2 * GRANULARITY)
     file = subject.create(folder / "file", content)
     view, other = file.view(0, GRANULARITY), file.view(GRANULARITY, 100)
@@ -347,8 +349,9 @@ def L5(subject: Subject, folder: Path) -> None:
 
 @clause("L6")
 def L6(subject: Subject, folder: Path) -> None:
-    """Every other use of a closed object raises `ValueError`. Never a crash, never another mapping's bytes; also when
-    an argument's `__index__` closes the object half-way, and when another thread closes it."""
+    """Every other use of a closed object raises `ValueError`. Never a crash, never another
+    mapping's bytes; also when an argument's `__index__` closes the object half-way, and when
+    another thread closes it."""
     file = subject.create(folder / "file", pattern(GRANULARITY))
     view = file.view(0, PAGE_SIZE)
     view[0], file[0]
@@ -626,8 +629,8 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
 
 @clause("L7")
 def L7(subject: Subject, folder: Path) -> None:
-    """Every order of closing file, views and buffers works, and leaves nothing behind: handles, mappings and address
-    space return to where they were, over 10,000 cycles."""
+    """Every order of closing file, views and buffers works, and leaves nothing behind: handles,
+    mappings and address space return to where they were, over 10,000 cycles."""
     path = folder / "file"
     content = pattern(2 * GRANULARITY + 100)
     names = ("file", "view", "buffer of the file", "buffer of the view", "slice")
@@ -697,8 +700,8 @@ def L7(subject: Subject, folder: Path) -> None:
 
 @clause("L8")
 def L8(subject: Subject, folder: Path) -> None:
-    """An object dropped without `close()` is released at once by reference counting, with a `ResourceWarning` that
-    names the file. Finalisers never raise, also at interpreter exit."""
+    """An object dropped without `close()` is released at once by reference counting, with a
+    `ResourceWarning` that names the file. Finalisers never raise, also at interpreter exit."""
     content = pattern(2 * GRANULARITY)
     for first in ("file", "view"):
         path = folder / f"dropped-{first}"
@@ -748,7 +751,8 @@ def L8(subject: Subject, folder: Path) -> None:
             subject.open(None, subject.mode, **options)
     equal([], heard, "warnings about objects that were closed, or never opened")
 
-    # Where warnings are errors, what is dropped is released all the same; the error has nowhere to go but the hook.
+    # Where warnings are errors, what is dropped is released all the same; the error has nowhere to
+    # go but the hook.
     unraisable = []
     hook, sys.unraisablehook = sys.unraisablehook, lambda args: unraisable.append(args.exc_type)
     try:
@@ -807,7 +811,8 @@ class heard_warnings:  # noqa: N801 (it reads as a function)
 
 
 def leave_alive(subject: Subject, folder: Path) -> None:
-    """L8: leave objects alive in every place where the end of the interpreter finds them at another time."""
+    """L8: leave objects alive in every place where the end of the interpreter finds them at another
+    time."""
     number = 0
 
     def make() -> tuple[Any, Any, memoryview]:
@@ -858,8 +863,8 @@ def leave_alive(subject: Subject, folder: Path) -> None:
 
 @clause("L9")
 def L9(subject: Subject, folder: Path) -> None:
-    """After `MappedFile.close()` the file is held by its views alone, without sharing restrictions: it can be opened
-    by others for reading, writing and deleting."""
+    """After `MappedFile.close()` the file is held by its views alone, without sharing restrictions:
+    it can be opened by others for reading, writing and deleting."""
     content = pattern(GRANULARITY + 100)
     path = folder / "file"
     file = subject.create(path, content)
@@ -899,10 +904,11 @@ def open_as_others(subject: Subject, folder: Path) -> None:
 
 @clause("L10")
 def L10(subject: Subject, folder: Path) -> None:
-    """A failing unmap, flush or close of the system is never swallowed: it is an `OSError` with the system's code
-    (`UnmapViewOfFile` of an address that `MapViewOfFile` did not return: winerror 487; `CloseHandle` twice: winerror 6;
-    `munmap` of an unaligned address: `EINVAL`)."""
-    # The handle goes behind the library's back. What unmapping says: tests/test_posix.py, tests/test_windows.py.
+    """A failing unmap, flush or close of the system is never swallowed: it is an `OSError` with the
+    system's code (`UnmapViewOfFile` of an address that `MapViewOfFile` did not return: winerror
+    487; `CloseHandle` twice: winerror 6; `munmap` of an unaligned address: `EINVAL`)."""
+    # The handle goes behind the library's back. What unmapping says: tests/test_posix.py,
+    # tests/test_windows.py.
     before = _probe.handles(), *_probe.file_maps()
 
     def is_wrong_handle(error: OSError, what: str) -> None:

@@ -39,9 +39,10 @@ SPARSE = 2**26  # far more than what is read ahead
 
 @clause("M1")
 def M1(subject: Subject, folder: Path) -> None:
-    """`advise()` takes every kind, by member or by name, on any byte range of a mapped file or a view, and returns whether the
-    system was told, as `capabilities()` says: a hint that it does not know is no error. A range outside is `ValueError`, an
-    empty one does nothing, and a kind that there is not is `ValueError`."""
+    """`advise()` takes every kind, by member or by name, on any byte range of a mapped file or a
+    view, and returns whether the system was told, as `capabilities()` says: a hint that it does not
+    know is no error. A range outside is `ValueError`, an empty one does nothing, and a kind that
+    there is not is `ValueError`."""
     mapped = subject.create(folder / "file", pattern(GRANULARITY + 3 * PAGE_SIZE + 100))
     view = mapped.view(GRANULARITY + 5, 2 * PAGE_SIZE)
     kinds = [kind for kind in Advice if not refused(subject, kind.value)]
@@ -82,8 +83,9 @@ def M1(subject: Subject, folder: Path) -> None:
 
 @clause("M2")
 def M2(subject: Subject, folder: Path) -> None:
-    """No advice changes a byte, of the object or of the file. What would is refused: `dontneed` of a private map, where what
-    was written is, and nowhere else; and `remove`, `free` and whatever else `madvise` has of that kind."""
+    """No advice changes a byte, of the object or of the file. What would is refused: `dontneed` of
+    a private map, where what was written is, and nowhere else; and `remove`, `free` and whatever
+    else `madvise` has of that kind."""
     path = folder / "file"
     content = bytearray(pattern(GRANULARITY + 3 * PAGE_SIZE + 100))
     mapped = subject.create(path, bytes(content))
@@ -129,8 +131,9 @@ def M2(subject: Subject, folder: Path) -> None:
 
 @clause("M3")
 def M3(subject: Subject, folder: Path) -> None:
-    """A hint reaches outwards, to every page that has a byte of the range; what does away with pages (`dontneed`, `cold`,
-    `pageout`) reaches inwards, to those that have no other byte of the window."""
+    """A hint reaches outwards, to every page that has a byte of the range; what does away with
+    pages (`dontneed`, `cold`, `pageout`) reaches inwards, to those that have no other byte of the
+    window."""
     mapped = subject.create(folder / "file", pattern(GRANULARITY + 8 * PAGE_SIZE))
     with mapped.view(GRANULARITY, 3 * PAGE_SIZE) as view:
         equal(0, in_map(view), "bytes of a fresh view that are in its map")
@@ -166,9 +169,9 @@ def M3(subject: Subject, folder: Path) -> None:
 
 @clause("M4")
 def M4(subject: Subject, folder: Path) -> None:
-    """`residency()` says of every page that has a byte of the range whether it is in memory, as `bytes` of 1 and 0, with
-    `pages`, `resident` and `fraction`: it is when it was just used, and not when nobody has ever read it. A range outside is
-    `ValueError`; an empty one has no pages."""
+    """`residency()` says of every page that has a byte of the range whether it is in memory, as
+    `bytes` of 1 and 0, with `pages`, `resident` and `fraction`: it is when it was just used, and
+    not when nobody has ever read it. A range outside is `ValueError`; an empty one has no pages."""
     mapped = create_sparse(subject, folder / "file", SPARSE)
     view = mapped.view(GRANULARITY + 100, SPARSE // 2)
     start = GRANULARITY + 100
@@ -218,8 +221,8 @@ def M4(subject: Subject, folder: Path) -> None:
 
 @clause("M5")
 def M5(subject: Subject, folder: Path) -> None:
-    """With `populate=True`, for a file or for a view, and after `advise("populate_read")`, every page is in memory and in the
-    map. Nothing is written for it."""
+    """With `populate=True`, for a file or for a view, and after `advise("populate_read")`, every
+    page is in memory and in the map. Nothing is written for it."""
     path = folder / "file"
     content = pattern(GRANULARITY + 40 * PAGE_SIZE + 100)
     with subject.create(path, content) as mapped:
@@ -254,8 +257,9 @@ def M5(subject: Subject, folder: Path) -> None:
 
 @clause("M6")
 def M6(subject: Subject, folder: Path) -> None:
-    """`lock()` brings every page of the window into memory and keeps it there, until `unlock()`, `close()` or, where a buffer
-    keeps the map, the end of that. Locks do not nest; what is not locked can be unlocked; every window has its own."""
+    """`lock()` brings every page of the window into memory and keeps it there, until `unlock()`,
+    `close()` or, where a buffer keeps the map, the end of that. Locks do not nest; what is not
+    locked can be unlocked; every window has its own."""
     # On Windows this is more than a process may lock at first.
     size = GRANULARITY + (250 if sys.platform == "win32" else 5) * PAGE_SIZE + 100
     mapped = subject.create(folder / "file", pattern(size))
@@ -297,8 +301,9 @@ def M6(subject: Subject, folder: Path) -> None:
 
 @clause("M7")
 def M7(subject: Subject, folder: Path) -> None:
-    """At the limit of what may be locked `lock()` is an `OSError` with number and file name, which says what the limit is;
-    what was locked still is, nothing else is, and the object goes on working."""
+    """At the limit of what may be locked `lock()` is an `OSError` with number and file name, which
+    says what the limit is; what was locked still is, nothing else is, and the object goes on
+    working."""
     if sys.platform == "win32":
         raise NotHere("Windows raises the limit as far as there is memory")
     in_child(reach_the_limit, subject, folder)
@@ -306,8 +311,8 @@ def M7(subject: Subject, folder: Path) -> None:
 
 @clause("M8", modes=SHARED_WRITABLE)
 def M8(subject: Subject, folder: Path) -> None:
-    """A file that is locked stays locked when it is resized, with whatever comes to it; also when buffers keep the old map,
-    which then is not."""
+    """A file that is locked stays locked when it is resized, with whatever comes to it; also when
+    buffers keep the old map, which then is not."""
     mapped = subject.create(folder / "file", pattern(2 * PAGE_SIZE))
     base = locked_now()
     lock_or_not_here(mapped)
@@ -374,7 +379,8 @@ def populated(window: Any) -> None:
 
 
 def drops() -> bool:
-    """Whether this system takes pages out of a map of a file when it is told that they are not needed: not Wine 8."""
+    """Whether this system takes pages out of a map of a file when it is told that they are not
+    needed: not Wine 8."""
     if sys.platform == "win32":
         from mappedfile.contract import _kernel32
 
@@ -406,7 +412,8 @@ def create_empty(subject: Subject, path: Path) -> dict[str, int]:
 
 
 def locked_now() -> int | None:
-    """Return how many pages this process has locked: proc_pid_status(5). Other systems do not tell."""
+    """Return how many pages this process has locked: proc_pid_status(5). Other systems do not
+    tell."""
     if sys.platform != "linux":  # Wine shows the file, of another process
         return None
     with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:

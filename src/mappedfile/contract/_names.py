@@ -19,7 +19,8 @@ CONTENT = pattern(GRANULARITY + 100)
 
 
 class Opened:
-    """A file of the subject's with a view in use; its mapped file is closed already, if that is wanted."""
+    """A file of the subject's with a view in use; its mapped file is closed already, if that is
+    wanted."""
 
     def __init__(self, subject: Subject, path: Path, *, closed: bool) -> None:
         self.subject = subject
@@ -66,7 +67,8 @@ def unchanged(path: Path, opened: Any, when: str) -> None:
 
 @clause("N1")
 def N1(subject: Subject, folder: Path) -> None:
-    """A mapped file can be renamed by others, also from other processes, also while its `MappedFile` is open."""
+    """A mapped file can be renamed by others, also from other processes, also while its
+    `MappedFile` is open."""
     for closed in (False, True):
         opened = Opened(subject, folder / "old", closed=closed)
         for rename, who in ((rename_here, "here"), (rename_elsewhere, "by another process")):
@@ -99,9 +101,9 @@ def rename_elsewhere(subject: Subject, folder: Path) -> None:
 
 @clause("N2")
 def N2(subject: Subject, folder: Path) -> None:
-    """It can be deleted: the name is gone at once (POSIX, Windows with POSIX delete semantics) or when the last view is
-    unmapped (other Windows file systems); views go on working. Allowed on Windows: `PermissionError`, nothing
-    changed."""
+    """It can be deleted: the name is gone at once (POSIX, Windows with POSIX delete semantics) or
+    when the last view is unmapped (other Windows file systems); views go on working. Allowed on
+    Windows: `PermissionError`, nothing changed."""
     path = folder / "file"
     for closed in (False, True):
         for delete, who in ((delete_here, "here"), (delete_elsewhere, "by another process")):
@@ -148,8 +150,8 @@ def delete_elsewhere(subject: Subject, folder: Path) -> None:
 
 @clause("N3")
 def N3(subject: Subject, folder: Path) -> None:
-    """Replacing it by rename: views keep the old content (POSIX). Allowed on Windows: `PermissionError`, nothing
-    changed."""
+    """Replacing it by rename: views keep the old content (POSIX). Allowed on Windows:
+    `PermissionError`, nothing changed."""
     path = folder / "file"
     new = pattern(GRANULARITY)[::-1]
     for closed in (False, True):

@@ -75,9 +75,9 @@ def S1(subject: Subject, folder: Path) -> None:
 
 @clause("S2", modes=SHARED_WRITABLE)
 def S2(subject: Subject, folder: Path) -> None:
-    """`resize()` to a larger size works while views and buffers are alive. They keep their addresses and content and
-    stay coherent with the grown map. New bytes are zero, also where a write past the old end of file had left bytes in
-    its last page."""
+    """`resize()` to a larger size works while views and buffers are alive. They keep their
+    addresses and content and stay coherent with the grown map. New bytes are zero, also where a
+    write past the old end of file had left bytes in its last page."""
     path = folder / "file"
     content = bytes(range(1, 251)) * ((GRANULARITY + PAGE) // 250 + 1)
     mapped = subject.create(path, content)
@@ -134,9 +134,9 @@ def S2(subject: Subject, folder: Path) -> None:
 
 @clause("S3", modes=SHARED_WRITABLE)
 def S3(subject: Subject, folder: Path) -> None:
-    """`resize()` to a smaller size raises `BufferError` and changes nothing while a view or buffer is alive (Windows
-    could not do it either: 1224); otherwise it works. What was never seen is never cut: where others have made the
-    file longer it raises `ValueError` until `refresh()`."""
+    """`resize()` to a smaller size raises `BufferError` and changes nothing while a view or buffer
+    is alive (Windows could not do it either: 1224); otherwise it works. What was never seen is
+    never cut: where others have made the file longer it raises `ValueError` until `refresh()`."""
     path = folder / "file"
     content = bytes(range(256)) * (4 * PAGE // 256) + b"end"
     size = len(content)
@@ -225,8 +225,9 @@ def S4(subject: Subject, folder: Path) -> None:
 
 @clause("S5", modes=SHARED_WRITABLE, alone=True)  # it may fill the disk
 def S5(subject: Subject, folder: Path) -> None:
-    """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later; `sparse=True` opts out. A
-    file that must not exist (`"x+"`) appears with its size, or not at all."""
+    """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later;
+    `sparse=True` opts out. A file that must not exist (`"x+"`) appears with its size, or not at
+    all."""
     size = 2**20
     if (
         subject.mode == "x+" and subject.name == "mappedfile"
@@ -302,8 +303,9 @@ def watch_creation(subject: Subject, folder: Path) -> None:
 
 @clause("S6")
 def S6(subject: Subject, folder: Path) -> None:
-    """A view lies inside the file, and a view of a view inside that: any byte offset, any length; outside it `ValueError`.
-    Nothing grows or shrinks a file but `resize()` and the creating modes; `stream(grow=True)` grows it by what is written."""
+    """A view lies inside the file, and a view of a view inside that: any byte offset, any length;
+    outside it `ValueError`. Nothing grows or shrinks a file but `resize()` and the creating modes;
+    `stream(grow=True)` grows it by what is written."""
     size = GRANULARITY + PAGE + 123
     content = (bytes(range(251)) * (size // 251 + 1))[:size]
     path = folder / "file"
@@ -457,7 +459,8 @@ def scribble_past(address: int, size: int) -> None:
 
 
 def unchanged(mapped: Any, view: Any, path: Path, content: bytes) -> None:
-    """Break the clause unless all is as it was; *view* reaches from the first multiple of the granularity to the end."""
+    """Break the clause unless all is as it was; *view* reaches from the first multiple of the
+    granularity to the end."""
     equal(
         (len(content), len(content)),
         (len(mapped), path.stat().st_size),
@@ -571,8 +574,8 @@ def allocated(path: Path) -> int:
 
 
 def system_leaves_holes(folder: Path, size: int) -> bool | None:
-    """Whether files have holes here and blocks elsewhere; None if that cannot be seen, or where the system leaves a hole when
-    it should allocate: Wine, as a file grows with its section."""
+    """Whether files have holes here and blocks elsewhere; None if that cannot be seen, or where the
+    system leaves a hole when it should allocate: Wine, as a file grows with its section."""
     path = folder / "probe-of-blocks"
     with open(path, "wb") as file:
         file.write(os.urandom(size))
@@ -745,7 +748,8 @@ def past(subject: Subject, path: Path, size: int) -> None:
 
 
 def maps_whole(subject: Subject, path: Path, size: int) -> bool:
-    """Whether the system maps a file of this size as a whole: Wine promises to fill shared maps, and refuses."""
+    """Whether the system maps a file of this size as a whole: Wine promises to fill shared maps,
+    and refuses."""
     access = {"r": mmap.ACCESS_READ, "c": mmap.ACCESS_COPY}.get(subject.mode, mmap.ACCESS_WRITE)
     options: dict[str, Any] = {"access": access}
     if (

@@ -1,4 +1,5 @@
-"""What the contract is held against: the library in each of its modes; as an oracle, the standard library's mmap; and mappedfile.mmap."""
+"""What the contract is held against: the library in each of its modes; as an oracle, the standard
+library's mmap; and mappedfile.mmap."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class Subject(NamedTuple):
 
     name: str
     mode: str
-    #: Opens a file as ``MappedFile`` does; what it returns has MappedFile's vocabulary, as far as the subject can.
+    #: Opens a file as ``MappedFile`` does; what it returns has MappedFile's vocabulary, as far as
+    #: the subject can.
     open: Any
 
     @property
@@ -31,7 +33,8 @@ class Subject(NamedTuple):
         return self.mode not in ("r", "c")
 
     def create(self, path: Path, content: bytes, **options: Any) -> Any:
-        """Open a file with this content in the subject's mode, through the subject itself where the mode creates files."""
+        """Open a file with this content in the subject's mode, through the subject itself where the
+        mode creates files."""
         if self.mode in ("w+", "x+"):
             mapped = self.open(path, self.mode, size=len(content), **options)
             if content:
@@ -45,7 +48,8 @@ class Subject(NamedTuple):
 
 
 class StdlibWindow:
-    """mmap.mmap under MappedFile's names. It adds nothing that mmap lacks: what mmap cannot do fails, as it does for users."""
+    """mmap.mmap under MappedFile's names. It adds nothing that mmap lacks: what mmap cannot do
+    fails, as it does for users."""
 
     module: ClassVar[Any] = mmap
 

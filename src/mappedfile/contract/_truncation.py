@@ -25,7 +25,8 @@ CONTENT = pattern(GRANULARITY + PAGE_SIZE + 100)
 
 # T1
 
-#: Bytes in no place of the file, and the parts of the file that T1 knows: up to SHORT it stays; what is left of that page is zeros.
+#: Bytes in no place of the file, and the parts of the file that T1 knows: up to SHORT it stays;
+#: what is left of that page is zeros.
 ABSENT = b"\xf1" * 3
 WHOLE = (pattern(7 * PAGE_SIZE) + pattern(PAGE_SIZE)[:100]).replace(b"\xf1", b"\xf2")
 SHORT = 3 * PAGE_SIZE + 50
@@ -36,9 +37,10 @@ KEPT, LOST = PAGE_SIZE + 5, 5 * PAGE_SIZE + 5
 
 @clause("T1")
 def T1(subject: Subject, folder: Path) -> None:
-    """If the file is cut short under a mapping (POSIX), or its pages cannot be read or written any more, the process
-    lives: access through the library raises `MappingFault` (an `OSError`), access through buffers and arrays reads
-    zeros, and `faulted` is true on every object concerned. Other mappings are not disturbed."""
+    """If the file is cut short under a mapping (POSIX), or its pages cannot be read or written any
+    more, the process lives: access through the library raises `MappingFault` (an `OSError`), access
+    through buffers and arrays reads zeros, and `faulted` is true on every object concerned. Other
+    mappings are not disturbed."""
     # Pages that cannot be read: tests/test_guard.py, which has devices that fail.
     if not mappedfile.capabilities().truncate_mapped:
         raise NotHere("this system lets nobody cut a mapped file short")
@@ -90,7 +92,8 @@ def survive(subject: Subject, folder: Path) -> None:
 
 
 def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
-    """Name the ways to get at bytes, each given a window and where in it the bytes are that are gone."""
+    """Name the ways to get at bytes, each given a window and where in it the bytes are that are
+    gone."""
     every: dict[str, Callable[[Any, int], object]] = {
         "an index": lambda window, gone: window[gone],
         "a negative index": lambda window, gone: window[gone - len(window)],
@@ -177,7 +180,8 @@ class Maps:
 def meet(
     subject: Subject, folder: Path, whose: str, access: Callable[[Any, int], object], what: str
 ) -> None:
-    """T1: be told of bytes that are gone, by one way to get at them; and go on once they are back."""
+    """T1: be told of bytes that are gone, by one way to get at them; and go on once they are
+    back."""
     maps = Maps(subject, folder)
     window, first = (maps.file, 0) if whose == "file" else (maps.view, maps.first)
     equal(WHOLE[GONE], window[GONE - first], f"a byte before {what}")
@@ -255,7 +259,8 @@ def meet_through_buffers(subject: Subject, folder: Path) -> None:
     buffer = maps.file.data[3:][2:]
     others(SHORT)
     zeros = bytes(len(WHOLE) - SHORT)
-    # POSIX: the rest of the page in which the file ends is zeros, and can be read without a fault: mmap(2).
+    # POSIX: the rest of the page in which the file ends is zeros, and can be read without a fault:
+    # mmap(2).
     equal(
         zeros[: GONE - SHORT], maps.file[SHORT:GONE], "the rest of the page in which the file ends"
     )
@@ -336,8 +341,8 @@ def accept_the_shorter(subject: Subject, folder: Path) -> None:
 
 @clause("T2")
 def T2(subject: Subject, folder: Path) -> None:
-    """Where the system refuses to cut a mapped file short (Windows), the other side gets its error and the
-    mapping is whole."""
+    """Where the system refuses to cut a mapped file short (Windows), the other side gets its error
+    and the mapping is whole."""
     if mappedfile.capabilities().truncate_mapped:
         raise NotHere("this system lets others cut a mapped file short")
     path = folder / "file"
