@@ -158,10 +158,10 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
              int *error)
 {
     const mf_system *system = &file->state->call.system;
-    size_t slack = (size_t)(offset % (int64_t)file->file.granularity);
+    size_t padding = (size_t)(offset % (int64_t)file->file.granularity);
     Map *map;
 
-    if ((uint64_t)length > (uint64_t)PTRDIFF_MAX - slack) {
+    if ((uint64_t)length > (uint64_t)PTRDIFF_MAX - padding) {
         *error = system->too_large;
         return NULL;
     }
@@ -171,14 +171,14 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
         return NULL;
     memset((char *)map + sizeof(PyObject), 0, sizeof *map - sizeof(PyObject));
     map->file = (File *)Py_NewRef((PyObject *)file);
-    map->offset = offset - (int64_t)slack;
-    map->slack = slack;
+    map->offset = offset - (int64_t)padding;
+    map->padding = padding;
     map->map.reserved = reserve;
     map->map.chosen = file->chosen;
     map->map.flags = file->flags;
     map->map.protection = file->protection;
     *error = file->state->call.map(&file->file, section, file->access, map->offset,
-                                   slack + (size_t)length, &map->map);
+                                   padding + (size_t)length, &map->map);
     if (*error != 0) {
         Py_DECREF((PyObject *)map);
         return NULL;
@@ -200,13 +200,13 @@ uintptr_t file_buffers(File *file)
 
 int64_t map_length(const Map *map)
 {
-    return (int64_t)(map->map.length - map->slack);
+    return (int64_t)(map->map.length - map->padding);
 }
 
 int64_t map_room(const Map *map)
 {
     return (int64_t)((map->map.reserved > map->map.length ? map->map.reserved : map->map.length) -
-                     map->slack);
+                     map->padding);
 }
 
 int map_release(Map *map)
@@ -268,7 +268,7 @@ PyType_Spec map_spec = {
 char *pages_around(const Map *map, int64_t first, int64_t count, size_t *size)
 {
     size_t page = map->file->state->call.system.page_size;
-    size_t start = map->slack + (size_t)first, stop = start + (size_t)count;
+    size_t start = map->padding + (size_t)first, stop = start + (size_t)count;
 
     start -= start % page;
     stop += (page - stop % page) % page;
@@ -284,13 +284,13 @@ static char *pages_within(const Map *map, int64_t first, int64_t count, int64_t 
                           size_t *size)
 {
     size_t page = map->file->state->call.system.page_size;
-    size_t start = map->slack + (size_t)first, stop = start + (size_t)count;
+    size_t start = map->padding + (size_t)first, stop = start + (size_t)count;
 
     if (first > 0)
         start += (page - start % page) % page;
     else
         start -= start % page;
-    if (stop < map->slack + (size_t)window)
+    if (stop < map->padding + (size_t)window)
         stop -= stop % page;
     *size = stop > start ? stop - start : 0;
     return map->map.base + start;
@@ -298,7 +298,7 @@ static char *pages_within(const Map *map, int64_t first, int64_t count, int64_t 
 
 int is_lost(const Map *map, int64_t first, int64_t count, int64_t *at)
 {
-    uintptr_t from, to, start = map->slack + (uintptr_t)first;
+    uintptr_t from, to, start = map->padding + (uintptr_t)first;
 
 #ifndef _WIN32
     atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler
@@ -382,10 +382,10 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
            int flags)
 {
     static char nothing[1];
-    Buffer *buffer = state->spare;
+    Buffer *buffer = state->free_buffer;
 
     if (buffer != NULL) {
-        state->spare = NULL;
+        state->free_buffer = NULL;
         PyObject_Init((PyObject *)buffer, state->buffer_type);
     } else {
         buffer = PyObject_New(Buffer, state->buffer_type);
@@ -436,8 +436,8 @@ static void buffer_dealloc(PyObject *object)
         if (error != 0)
             report(map->file, error, "unmap", (PyObject *)type);
 #if !defined(Py_GIL_DISABLED) && !defined(__SANITIZE_ADDRESS__)
-        if (map->file->state->spare == NULL) {
-            map->file->state->spare = object; /* the next one needs no memory then */
+        if (map->file->state->free_buffer == NULL) {
+            map->file->state->free_buffer = object; /* the next one needs no memory then */
             object = NULL;
         }
 #endif
@@ -622,7 +622,7 @@ static PyObject *use_touch(PyObject *object, PyObject *args)
     WITHOUT_GIL(failed = map->file->state->call.copy(
                     &map->map, &byte, 0, (char *)(uintptr_t)(use->address + place), (ptrdiff_t)page,
                     (size_t)((size + page - 1) / page)));
-    at = use->offset + (int64_t)place - map->offset - (int64_t)map->slack;
+    at = use->offset + (int64_t)place - map->offset - (int64_t)map->padding;
     if (is_lost(map, at, (int64_t)size, &at) || failed)
         raise_fault(map->file, at);
     return use_no_more(map);
@@ -787,9 +787,9 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->iterator_type);
     Py_CLEAR(state->stream_type);
-    if (state->spare != NULL)
-        PyObject_Free(state->spare);
-    state->spare = NULL;
+    if (state->free_buffer != NULL)
+        PyObject_Free(state->free_buffer);
+    state->free_buffer = NULL;
     Py_CLEAR(state->mmap_type);
     Py_CLEAR(state->os_error);
     Py_CLEAR(state->mapping_fault);

@@ -51,7 +51,7 @@ typedef struct {
                                    may not be ours */
     SHARED(int) guard;          /* what the fault guard is to be: see GUARD_PENDING */
     MUTEX                       /* for those that open one object at once */
-    void *spare;                /* a Buffer that has gone, for the next one; with the GIL alone */
+    void *free_buffer;          /* a Buffer that has gone, for the next one; with the GIL alone */
 } State;
 
 /* The guard is put in place with the first map, and on top again with each map of a whole file; or
@@ -90,8 +90,8 @@ typedef struct {
 
 /* One map of the system's.
  *
- *     base            start                        base + slack + length
- *     |<--- slack --->|<--------- length --------->|
+ *     base            start                        base + padding + length
+ *     |<--- padding --->|<--------- length --------->|
  *     multiple of     where the caller's
  *     the granularity range begins
  */
@@ -100,7 +100,7 @@ struct Map {
     File *file;
     mf_mapping map; /* the guard's list has its address */
     int64_t offset; /* in the file, of base */
-    size_t slack;
+    size_t padding;
     mf_word users; /* its window, until that closes; calls under way; buffers: the last one gives it
                       back */
     mf_word buffers;      /* alive: each memoryview's obj, kept by whatever was made from it */
@@ -202,7 +202,7 @@ int file_release(File *file);
 Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t length, size_t reserve,
              int *error);
 
-/* How many bytes from slack on the map has; and how many it can have where it is. */
+/* How many bytes from padding on the map has; and how many it can have where it is. */
 int64_t map_length(const Map *map);
 int64_t map_room(const Map *map);
 
@@ -279,10 +279,10 @@ void end_change(Window *self);
 
 /* Has a map made longer or shorter, wherever it is then, if the system can and nobody else uses it.
  * Called with the lock. */
-int move(Window *self, Map *map, int64_t length);
+int remap_window(Window *self, Map *map, int64_t length);
 
 /* Puts a map in the place of the one there is. Called with the lock. */
-void put_in_place(Window *self, Map *map);
+void set_map(Window *self, Map *map);
 
 /* window.c */
 
@@ -310,11 +310,11 @@ int to_arguments(const char *function, const char *const *known, int number, Py_
                  PyObject **out, PyObject *const *args, Py_ssize_t n, PyObject *names);
 
 /* Has the window ready for a look at its bytes, and takes the lock; or raises and returns -1. */
-int look(Window *self);
+int acquire(Window *self);
 
 /* Raises MappingFault if what was just done with a range met bytes that are gone: failed is the
  * backend's code. */
-int judge(const Map *map, int failed, int64_t first, int64_t count);
+int check_fault(const Map *map, int failed, int64_t first, int64_t count);
 
 typedef enum { FIND, RFIND, COUNT } Search;
 

@@ -52,7 +52,7 @@ static int to_int(PyObject *number, int missing, int *out)
 
 /* Sorts the arguments. By place, Windows' mmap has the name of the memory third, and after it what
  * POSIX' has after flags and prot. */
-static int sort(PyObject *args, PyObject *named, PyObject **given)
+static int sort_arguments(PyObject *args, PyObject *named, PyObject **given)
 {
     static const char *const known[] = {"fileno", "length", "flags",   "prot",
                                         "access", "offset", "trackfd", "tagname"};
@@ -86,12 +86,12 @@ static int sort(PyObject *args, PyObject *named, PyObject **given)
     return 0;
 }
 
-static int understand(PyObject *args, PyObject *named, Request *out)
+static int parse_request(PyObject *args, PyObject *named, Request *out)
 {
     PyObject *given[ARGUMENTS] = {NULL}, *index;
     int overflow;
 
-    if (sort(args, named, given) < 0 || to_int(given[FILENO], 0, &out->fd) < 0)
+    if (sort_arguments(args, named, given) < 0 || to_int(given[FILENO], 0, &out->fd) < 0)
         return -1;
     out->name = given[FILENO];
     out->length = PyNumber_AsSsize_t(given[LENGTH], PyExc_OverflowError);
@@ -270,7 +270,7 @@ static int fill(Mmap *self, File *file, const Request *asked)
     map = map_new(file, &file->section, asked->offset, length, 0, &error);
     if (map == NULL)
         return error != 0 ? error : -1;
-    put_in_place(window, map);
+    set_map(window, map);
     return 0;
 }
 
@@ -296,7 +296,7 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     File *file;
     int error;
 
-    if (understand(args, named, &asked) < 0 || audit(&asked) < 0)
+    if (parse_request(args, named, &asked) < 0 || audit(&asked) < 0)
         return NULL;
     self = (Mmap *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -371,7 +371,7 @@ static void mmap_finalize(PyObject *self)
  * position on; or raises, and -1. */
 static int64_t begin(Mmap *self)
 {
-    if (look(&self->window) < 0)
+    if (acquire(&self->window) < 0)
         return -1;
     return self->position < self->window.length ? self->window.length - self->position : 0;
 }
@@ -397,7 +397,7 @@ static int finish(Mmap *self, int failed, int64_t count)
     Py_INCREF((PyObject *)map);
     self->position += count;
     leave(self);
-    failed = judge(map, failed, before, count);
+    failed = check_fault(map, failed, before, count);
     Py_DECREF((PyObject *)map);
     if (failed)
         self->position = before;
@@ -662,7 +662,7 @@ static PyObject *mmap_item(PyObject *object, Py_ssize_t place)
     int failed;
     char byte;
 
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return NULL;
     if (place < 0 || place >= self->length) {
         UNLOCK(self->file);
@@ -672,7 +672,7 @@ static PyObject *mmap_item(PyObject *object, Py_ssize_t place)
     map = (Map *)Py_NewRef((PyObject *)self->map);
     failed = copy(map, &byte, self->start + place, 1);
     UNLOCK(self->file);
-    failed = judge(map, failed, place, 1);
+    failed = check_fault(map, failed, place, 1);
     Py_DECREF((PyObject *)map);
     return failed ? NULL : PyBytes_FromStringAndSize(&byte, 1);
 }
@@ -695,7 +695,7 @@ static PyObject *mmap_move(PyObject *object, PyObject *const *args, Py_ssize_t n
         if (number[i] == -1 && PyErr_Occurred())
             return NULL;
     }
-    if (!is_writable(self) || look(window) < 0)
+    if (!is_writable(self) || acquire(window) < 0)
         return NULL;
     if (number[0] < 0 || number[1] < 0 || number[2] < 0 || window->length - number[0] < number[2] ||
         window->length - number[1] < number[2]) {
@@ -710,7 +710,8 @@ static PyObject *mmap_move(PyObject *object, PyObject *const *args, Py_ssize_t n
     map = (Map *)Py_NewRef((PyObject *)window->map);
     failed = copy(map, window->start + number[0], window->start + number[1], number[2]);
     UNLOCK(window->file);
-    if (judge(map, failed, number[0], number[2]) < 0 || judge(map, 0, number[1], number[2]) < 0)
+    if (check_fault(map, failed, number[0], number[2]) < 0 ||
+        check_fault(map, 0, number[1], number[2]) < 0)
         failed = -1;
     Py_DECREF((PyObject *)map);
     return failed ? NULL : Py_NewRef(Py_None);
@@ -757,7 +758,7 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
 static char *round_to_pages(const Map *map, int advice, Py_ssize_t first, Py_ssize_t *count)
 {
     size_t page = map->file->state->call.system.page_size;
-    size_t start = map->slack + (size_t)first, stop = start + (size_t)*count;
+    size_t start = map->padding + (size_t)first, stop = start + (size_t)*count;
 
     if (start % page == 0)
         return map->map.base + start;
@@ -908,9 +909,9 @@ static int copy_memory(Mmap *self, int64_t size)
         return error != 0 ? error : -1;
     }
     LOCK(file);
-    error = call->copy(&map->map, map->map.base + map->slack, 1, window->start, 1, count);
+    error = call->copy(&map->map, map->map.base + map->padding, 1, window->start, 1, count);
     Py_INCREF((PyObject *)present);
-    put_in_place(window, map);
+    set_map(window, map);
     window->length = size;
     file->section = section;
     UNLOCK(file);
@@ -951,7 +952,7 @@ static void resize_memory(Mmap *self, int64_t size)
                                                                                 it */
         error = -1;
     } else if (size != window->length) {
-        moved = move(window, window->map, size);
+        moved = remap_window(window, window->map, size);
         if (moved)
             window->length = size;
         else if (!system->has_sections && file->access == MF_WRITE)
@@ -1030,8 +1031,8 @@ static PyObject *mmap_sizeof(PyObject *object, PyObject *unused)
 
 static PyObject *mmap_repr(PyObject *object)
 {
-    static const char *const accesses[] = {"ACCESS_DEFAULT", "ACCESS_READ", "ACCESS_WRITE",
-                                           "ACCESS_COPY"};
+    static const char *const names[] = {"ACCESS_DEFAULT", "ACCESS_READ", "ACCESS_WRITE",
+                                        "ACCESS_COPY"};
     Mmap *self = (Mmap *)object;
     PyObject *name, *text;
 
@@ -1046,7 +1047,7 @@ static PyObject *mmap_repr(PyObject *object)
     else
         text = PyUnicode_FromFormat(
             "<%U closed=False, access=%s, length=%lld, pos=%lld, offset=%lld>", name,
-            accesses[(int)self->access], (long long)self->window.length, (long long)self->position,
+            names[(int)self->access], (long long)self->window.length, (long long)self->position,
             (long long)self->window.offset);
     Py_DECREF(name);
     return text;

@@ -263,7 +263,7 @@ static Map *take_map(Window *self)
 }
 
 /* Ends a window's use of a map; returns the system's code. */
-static int let_go(Map *map)
+static int drop_map(Map *map)
 {
     int error;
 
@@ -274,13 +274,13 @@ static int let_go(Map *map)
     return error;
 }
 
-void put_in_place(Window *self, Map *map)
+void set_map(Window *self, Map *map)
 {
     PyObject *before = (PyObject *)self->map;
 
     self->map = map;
     self->owns = 1;
-    self->start = map->map.base + map->slack;
+    self->start = map->map.base + map->padding;
     Py_XDECREF((PyObject *)before);
 }
 
@@ -341,7 +341,7 @@ static int map_whole(Window *self, int changing)
             map = map_new(file, &file->section, self->offset, self->length, file->reserve, &error);
             locked = file->locked;
             if (map != NULL && !locked)
-                put_in_place(self, map);
+                set_map(self, map);
         }
         UNLOCK(file);
     }
@@ -358,13 +358,13 @@ static int map_whole(Window *self, int changing)
     }
     LOCK(file);
     if (error == 0 && self->open) {
-        put_in_place(self, map);
+        set_map(self, map);
         placed = 1;
     }
     UNLOCK(file);
     if (placed)
         return 0;
-    let_go(map);
+    drop_map(map);
     if (error == 0)
         raise_closed(self);
     return -1;
@@ -414,16 +414,16 @@ void raise_unsupported(PyObject *why)
 
 /* Opens a path, or duplicates a handle, and gives a created file its size. Returns the system's
  * code, or -1 when an exception is set; then nothing is open, and a file that is new has gone. */
-static int open_file(File *file, const mf_char *native, intptr_t handle, int access, int found,
-                     int64_t size)
+static int open_file(File *file, const mf_char *native, intptr_t handle, int access,
+                     int disposition, int64_t size)
 {
     const mf_table *call = &file->state->call;
     int error;
 
     if (native != NULL)
-        CALL_AGAIN(file->state, error, call->open(native, access, found, &file->file));
+        CALL_AGAIN(file->state, error, call->open(native, access, disposition, &file->file));
     else
-        CALL_AGAIN(file->state, error, call->duplicate(handle, access, found, &file->file));
+        CALL_AGAIN(file->state, error, call->duplicate(handle, access, disposition, &file->file));
     if (error != 0)
         return error;
     file->users = 1;
@@ -435,7 +435,7 @@ static int open_file(File *file, const mf_char *native, intptr_t handle, int acc
         file->section.size = file->file.size;
     if (error != 0) {
         file_release(file); /* of two errors, the first is told */
-        if (found == MF_NEW && native != NULL)
+        if (disposition == MF_NEW && native != NULL)
             call->remove(native);
     }
     return error;
@@ -479,13 +479,13 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     const mf_char *native = NULL;
     int64_t size = 0, reserve;
     intptr_t handle;
-    int error, access, found, sparse;
+    int error, access, disposition, sparse;
     File *file;
 
     if (n != 9 || names != NULL) {
         PyErr_SetString(
             PyExc_TypeError,
-            "_open takes path, handle, name, mode, access, found, size, sparse, reserve");
+            "_open takes path, handle, name, mode, access, disposition, size, sparse, reserve");
         return NULL;
     }
     path = args[0];
@@ -493,7 +493,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     name = args[2];
     mode = args[3];
     access = (int)PyLong_AsLong(args[4]);
-    found = (int)PyLong_AsLong(args[5]);
+    disposition = (int)PyLong_AsLong(args[5]);
     sparse = PyObject_IsTrue(args[7]);
     if (PyErr_Occurred() || (args[6] != Py_None && to_size(args[6], "size", &size) < 0) ||
         to_size(args[8], "reserve", &reserve) < 0)
@@ -519,10 +519,10 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         if (native == NULL)
             goto failed;
     }
-    if (native != NULL && found == MF_NEW && size > 0)
+    if (native != NULL && disposition == MF_NEW && size > 0)
         error = create(file, native, size);
     else
-        error = open_file(file, native, handle, access, found, size);
+        error = open_file(file, native, handle, access, disposition, size);
     if (error != 0) {
         raise_os_error(file, error, "open");
         goto failed;
@@ -542,7 +542,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     }
     PyErr_SetString(PyExc_ValueError, "another thread has opened this object");
     file_release(file);
-    if (found == MF_NEW && path != Py_None)
+    if (disposition == MF_NEW && path != Py_None)
         remove_path(state, path);
 failed:
     Py_XDECREF(keep);
@@ -648,7 +648,7 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
         view->open = 1;
         tally(&file->views, 1);
         if (map != NULL)
-            put_in_place(view, map);
+            set_map(view, map);
     }
     UNLOCK(file);
     if (!view->open)
@@ -692,7 +692,7 @@ static PyObject *refuse(Window *self, const Alive *alive, PyObject *what)
 
 /* Closes a window that is open; but if alive is not NULL, not while anything of it is. Returns the
  * system's code. */
-static int shut(Window *self, Alive *alive)
+static int close_window(Window *self, Alive *alive)
 {
     File *file = self->file;
     int error, closing = 0;
@@ -708,7 +708,7 @@ static int shut(Window *self, Alive *alive)
         tally(&file->views, -1);
     map = take_map(self);
     UNLOCK(file);
-    error = let_go(map);
+    error = drop_map(map);
     if (self->whole)
         closing = file_release(file);
     return error != 0 ? error : closing;
@@ -724,7 +724,7 @@ PyObject *window_close(PyObject *object, PyObject *strict)
         return NULL;
     if (self->file == NULL || !self->open)
         return Py_NewRef(Py_None);
-    error = shut(self, is_strict ? &alive : NULL);
+    error = close_window(self, is_strict ? &alive : NULL);
     if (alive.views != 0 || alive.buffers != 0)
         return refuse(self, &alive, PyUnicode_FromFormat("close %R", self));
     if (error != 0)
@@ -734,7 +734,7 @@ PyObject *window_close(PyObject *object, PyObject *strict)
 
 void window_drop(Window *self)
 {
-    int error = self->file == NULL ? 0 : shut(self, NULL);
+    int error = self->file == NULL ? 0 : close_window(self, NULL);
 
     if (error != 0) {
         raise_os_error(self->file, error, "close");
@@ -747,7 +747,7 @@ PyObject *window_abandon(PyObject *object, PyObject *created)
     Window *self = (Window *)object;
 
     if (self->file != NULL && self->open) {
-        shut(self, NULL); /* the error that led here is told */
+        close_window(self, NULL); /* the error that led here is told */
         if (PyObject_IsTrue(created) == 1)
             remove_path(self->file->state, self->file->name);
     }
@@ -761,7 +761,8 @@ PyObject *window_abandon(PyObject *object, PyObject *created)
 static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_t count, char *room)
 {
     const mf_table *call = &from->file->state->call;
-    char *source = from->map.base + from->slack + first, *target = to->map.base + to->slack + place;
+    char *source = from->map.base + from->padding + first,
+         *target = to->map.base + to->padding + place;
     int64_t at;
 
     if (call->copy(&from->map, room, 1, source, 1, count) != 0 ||
@@ -830,19 +831,20 @@ static int lock_next(Window *self, Map *present, Map *next, int64_t length)
     return error == 0 ? 0 : -1;
 }
 
-int move(Window *self, Map *map, int64_t length)
+int remap_window(Window *self, Map *map, int64_t length)
 {
     if (map->users != 1 ||
-        self->file->state->call.remap(&map->map, map->slack + (size_t)length) != 0)
+        self->file->state->call.remap(&map->map, map->padding + (size_t)length) != 0)
         return 0;
-    self->start = map->map.base + map->slack;
+    self->start = map->map.base + map->padding;
     return 1;
 }
 
-/* Finds the map that the window is to have for a section: spare, if there is one; the present one,
- * longer perhaps; or another. NULL: none is needed, or *error says why there is none. Called with
- * the lock. */
-static Map *next_map(Window *self, Map *present, const mf_section *section, Map *spare, int *error)
+/* Finds the map that the window is to have for a section: prepared, if there is one; the present
+ * one, longer perhaps; or another. NULL: none is needed, or *error says why there is none. Called
+ * with the lock. */
+static Map *next_map(Window *self, Map *present, const mf_section *section, Map *prepared,
+                     int *error)
 {
     File *file = self->file;
     int64_t length = reach(self, section->size);
@@ -851,10 +853,10 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
     *error = 0;
     if (length == 0 || (present == NULL && !is_locked(file)))
         return NULL;
-    if (spare != NULL)
-        next = (Map *)Py_NewRef((PyObject *)spare);
+    if (prepared != NULL)
+        next = (Map *)Py_NewRef((PyObject *)prepared);
     else if (present != NULL && present->map.lost_to == 0 &&
-             (length <= map_room(present) || move(self, present, length)))
+             (length <= map_room(present) || remap_window(self, present, length)))
         next = (Map *)Py_NewRef((PyObject *)present);
     else
         next = map_new(file, section, self->offset, length, file->reserve, error);
@@ -862,17 +864,17 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
         *error = *error != 0 ? *error : -1;
         return NULL;
     }
-    if (next == present || next == spare)
+    if (next == present || next == prepared)
         tally(&next->users, 1);
     if (length > map_length(next))
         *error = file->state->call.extend(&next->map, section, next->offset,
-                                          next->slack + (size_t)length);
+                                          next->padding + (size_t)length);
     return next;
 }
 
 /* Puts a section in place, and a map of what it covers if the file is mapped now. Or fails, and
  * nothing has changed. Returns the system's code, or -1 when an exception is set. */
-static int adopt(Window *self, const mf_section *section, Map *spare)
+static int commit_change(Window *self, const mf_section *section, Map *prepared)
 {
     File *file = self->file;
     Map *present, *next;
@@ -881,7 +883,7 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
 
     LOCK(file);
     present = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
-    next = next_map(self, present, section, spare, &error);
+    next = next_map(self, present, section, prepared, &error);
     if (error == 0 && next != NULL && present != NULL && file->access == MF_COPY)
         error = keep_private(self, present, next, section);
     if (present != NULL)
@@ -896,7 +898,7 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
         file->section = *section;
         self->length = reach(self, section->size);
         if (next != NULL && next != present) {
-            put_in_place(self, (Map *)Py_NewRef((PyObject *)next));
+            set_map(self, (Map *)Py_NewRef((PyObject *)next));
             tally(&next->users, 1);
         } else if (next == NULL) {
             self->owns = 0;
@@ -942,7 +944,7 @@ static int grow(Window *self, int64_t old, int64_t new)
     File *file = self->file;
     const mf_system *system = &file->state->call.system;
     mf_section section = {-1, 0};
-    Map *spare = NULL;
+    Map *prepared = NULL;
     int error = 0;
 
     /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room
@@ -953,15 +955,15 @@ static int grow(Window *self, int64_t old, int64_t new)
             (uint64_t) new <= PTRDIFF_MAX) {
             size_t room = (size_t) new > file->reserve ? (size_t) new : file->reserve;
 
-            spare = map_new(file, &file->section, self->offset, self->length, room, &error);
-            error = spare == NULL && error == 0 ? -1 : error;
+            prepared = map_new(file, &file->section, self->offset, self->length, room, &error);
+            error = prepared == NULL && error == 0 ? -1 : error;
         }
         UNLOCK(file);
     }
     if (error == 0)
         error = grow_file(file, old, new, &section);
     if (error == 0) {
-        error = adopt(self, &section, spare);
+        error = commit_change(self, &section, prepared);
         if (error != 0 && (file->state->call.set_size(&file->file, old) == 0 || !self->open)) {
             close_section(file, &section);
         } else if (error != 0) {
@@ -976,14 +978,14 @@ static int grow(Window *self, int64_t old, int64_t new)
             self->length = reach(self, section.size);
             present = take_map(self);
             UNLOCK(file);
-            let_go(present);
+            drop_map(present);
             close_section(file, &before);
             error = PyErr_Occurred() ? -1 : 0;
         }
     }
-    if (spare != NULL) {
-        map_release(spare);
-        Py_DECREF((PyObject *)spare);
+    if (prepared != NULL) {
+        map_release(prepared);
+        Py_DECREF((PyObject *)prepared);
     }
     return error;
 }
@@ -1022,7 +1024,7 @@ static int shrink(Window *self, int64_t new)
                      file->name, (long long)new);
         return -1;
     }
-    error = let_go(map);
+    error = drop_map(map);
     closing = file->state->call.close_section(&section);
     error = error != 0 ? error : closing;
     if (error == 0)
@@ -1045,13 +1047,13 @@ static int size_now(File *file, int64_t *size)
 }
 
 /* Takes note of the size that the file has. */
-static int take_note(Window *self)
+static int update_size(Window *self)
 {
     mf_section section = {-1, 0};
     int error = open_section(self->file, &section);
 
     if (error == 0) {
-        error = adopt(self, &section, NULL);
+        error = commit_change(self, &section, NULL);
         if (error != 0)
             close_section(self->file, &section);
     }
@@ -1078,7 +1080,7 @@ static int just_grow(Window *self, int64_t new)
 
     CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
     if (error == 0) {
-        error = adopt(self, &section, NULL);
+        error = commit_change(self, &section, NULL);
         if (error != 0)
             file->state->call.set_size(&file->file, old);
     }
@@ -1147,7 +1149,7 @@ int window_set_size(Window *self, int64_t new)
         } else if (error == 0 && new > now) {
             error = grow(self, now, new);
         } else if (error == 0 && reach(self, new) != self->length) {
-            error = take_note(self);
+            error = update_size(self);
         }
     }
     if (error != 0)
@@ -1167,7 +1169,7 @@ static void set_reserve(File *file, size_t reserve)
     UNLOCK(file);
 }
 
-/* Grows the file with address space to spare behind its map, so that the next growth makes no other
+/* Grows the file with address space left behind its map, so that the next growth makes no other
  * one. */
 static int grow_with_room(Window *self, int64_t old, int64_t new)
 {
@@ -1207,7 +1209,7 @@ int window_reach(Window *self, int64_t size)
         if (error == 0 && now < size)
             error = grow_with_room(self, now, size);
         else if (error == 0 && now != self->length)
-            error = take_note(self);
+            error = update_size(self);
     }
     if (error != 0)
         raise_os_error(file, error, "resize");
@@ -1234,7 +1236,7 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
         differs = reach(self, now) != self->length || (self->owns && self->map->map.lost_to != 0);
         UNLOCK(file);
         if (differs)
-            error = take_note(self);
+            error = update_size(self);
     }
     if (error != 0) {
         mf_add(&file->file.faults, (intptr_t)faults);

@@ -68,7 +68,7 @@ static int catch_up(Stream *self)
     if (self->open) {
         old = self->map;
         self->map = map;
-        self->start = map == NULL ? NULL : map->map.base + map->slack + self->offset;
+        self->start = map == NULL ? NULL : map->map.base + map->padding + self->offset;
         self->length = length > self->offset ? length - self->offset : 0;
     } else {
         old = map;
@@ -111,7 +111,7 @@ static int done(Stream *self, int failed, int64_t count, int64_t by)
 
     if (count == 0 || (failed == 0 && is_whole(map)))
         goto fine;
-    at = map->offset + (int64_t)map->slack + self->first + self->position;
+    at = map->offset + (int64_t)map->padding + self->first + self->position;
     if (!is_lost(map, self->first + self->position, count, &at) && failed == 0)
         goto fine;
     UNLOCK(self);
@@ -735,7 +735,7 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (map != NULL) { /* the use goes over to the stream */
         tally(&map->buffers, 1);
         self->map = map;
-        self->start = map->map.base + map->slack + offset;
+        self->start = map->map.base + map->padding + offset;
     }
     self->first = self->offset = offset;
     self->length = count;

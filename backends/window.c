@@ -193,9 +193,9 @@ int window_release(Window *self, Map *map)
     return error;
 }
 
-int judge(const Map *map, int failed, int64_t first, int64_t count)
+int check_fault(const Map *map, int failed, int64_t first, int64_t count)
 {
-    int64_t at = map->offset + (int64_t)map->slack + first;
+    int64_t at = map->offset + (int64_t)map->padding + first;
 
     if (failed == 0 && map->map.lost_to == 0)
         return 0;
@@ -205,7 +205,7 @@ int judge(const Map *map, int failed, int64_t first, int64_t count)
     return -1;
 }
 
-int look(Window *self)
+int acquire(Window *self)
 {
     for (;;) {
         if (self->file != NULL) {
@@ -237,7 +237,7 @@ static PyObject *get_byte(Window *self, Py_ssize_t place, PyObject *key)
     Map *map;
     int failed;
 
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return NULL;
     length = self->length;
     if (at < 0)
@@ -254,7 +254,7 @@ static PyObject *get_byte(Window *self, Py_ssize_t place, PyObject *key)
     }
     Py_INCREF((PyObject *)map);
     UNLOCK(self->file);
-    failed = judge(map, failed, at, 1);
+    failed = check_fault(map, failed, at, 1);
     Py_DECREF((PyObject *)map);
     return failed ? NULL : PyLong_FromLong((unsigned char)byte);
 }
@@ -267,7 +267,7 @@ static PyObject *get_slice(Window *self, PyObject *key)
     Map *map;
     int failed;
 
-    if (PySlice_Unpack(key, &start, &stop, &step) < 0 || look(self) < 0)
+    if (PySlice_Unpack(key, &start, &stop, &step) < 0 || acquire(self) < 0)
         return NULL;
     count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
     bytes = PyBytes_FromStringAndSize(NULL, count);
@@ -288,7 +288,7 @@ static PyObject *get_slice(Window *self, PyObject *key)
     Py_INCREF((PyObject *)map);
     UNLOCK(self->file);
     first = step > 0 ? start : start + (count - 1) * step;
-    failed = judge(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
+    failed = check_fault(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
     Py_DECREF((PyObject *)map);
     if (failed)
         Py_CLEAR(bytes);
@@ -377,7 +377,7 @@ static int put(Window *self, Py_ssize_t first, Py_ssize_t step, const char *from
     UNLOCK(self->file);
     if (step < 0)
         first += (count - 1) * step;
-    failed = judge(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
+    failed = check_fault(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
     Py_DECREF((PyObject *)map);
     return failed;
 }
@@ -433,7 +433,7 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
             raise_byte(self, place, value);
         return -1;
     }
-    if (to_byte(value, &byte) < 0 || look(self) < 0)
+    if (to_byte(value, &byte) < 0 || acquire(self) < 0)
         return -1;
     length = self->length;
     if (place < 0)
@@ -475,7 +475,7 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
         }
         memcpy(apart, data.buf, (size_t)data.len);
     }
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         goto done;
     count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
     if (data.len != count) {
@@ -714,7 +714,7 @@ static int search_window(Window *self, Task *task)
     Map *map = NULL;
     int error = 0;
 
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return -1;
     if (!begin_search(task, self->length)) {
         UNLOCK(self->file);
@@ -735,9 +735,9 @@ static int search_window(Window *self, Task *task)
     tally(&map->users, 1);
     UNLOCK(self->file);
     if (error == 0 && !task->done)
-        error = search_long(call, map, map->map.base + map->slack, task);
+        error = search_long(call, map, map->map.base + map->padding, task);
     if (error >= 0)
-        error = judge(map, error, first, last - first);
+        error = check_fault(map, error, first, last - first);
     return window_release(self, map) != 0 ? -1 : error;
 }
 
@@ -807,7 +807,7 @@ static PyObject *window_count(PyObject *self, PyObject *const *args, Py_ssize_t 
 }
 
 /* Raises ValueError for a place that was not found. */
-static PyObject *found(PyObject *place)
+static PyObject *require_found(PyObject *place)
 {
     if (place == NULL || PyLong_AsLongLong(place) >= 0)
         return place;
@@ -818,12 +818,12 @@ static PyObject *found(PyObject *place)
 
 static PyObject *window_index(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return found(search((Window *)self, FIND, "index", 0, args, n));
+    return require_found(search((Window *)self, FIND, "index", 0, args, n));
 }
 
 static PyObject *window_rindex(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return found(search((Window *)self, RFIND, "rindex", 0, args, n));
+    return require_found(search((Window *)self, RFIND, "rindex", 0, args, n));
 }
 
 /* Whether the bytes from first to last, limits of the caller's, begin or end with those. */
@@ -835,7 +835,7 @@ static int has_there(Window *self, int64_t first, int64_t last, const Py_buffer 
     int failed;
     Map *map;
 
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return -1;
     clamp(self->length, &first, &last);
     if (last - first < part->len || part->len == 0) {
@@ -854,7 +854,7 @@ static int has_there(Window *self, int64_t first, int64_t last, const Py_buffer 
     }
     Py_INCREF((PyObject *)map);
     UNLOCK(self->file);
-    failed = judge(map, failed, first, part->len);
+    failed = check_fault(map, failed, first, part->len);
     Py_DECREF((PyObject *)map);
     return failed != 0 ? -1 : at == 0;
 }
@@ -936,7 +936,7 @@ static int get_buffer(PyObject *object, Py_buffer *view, int flags)
         return -1;
     }
     view->obj = NULL;
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return -1;
     readonly = self->file->access == MF_READ;
     if (readonly && (flags & PyBUF_WRITABLE) == PyBUF_WRITABLE) {

@@ -446,7 +446,7 @@ static int map_reserving(const mf_section *section, int access, int64_t offset, 
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length,
            mf_mapping *out)
 {
-    static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
+    static const DWORD rights[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
     char *base = NULL;
     int error;
 
@@ -455,7 +455,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     if (out->reserved != 0)
         error = map_reserving(section, access, offset, length, out->reserved, &base);
     else
-        error = map_view(handle_of(section->handle), accesses[access], offset, length, &base);
+        error = map_view(handle_of(section->handle), rights[access], offset, length, &base);
     if (error == 0)
         mf_fill_mapping(out, file, base, length, access, mf_copy);
     return error;

@@ -151,10 +151,10 @@ class MappedFile(Window):
         populate: bool = False,
     ) -> None:
         try:
-            access, found = _MODES[mode]
+            access, disposition = _MODES[mode]
         except (KeyError, TypeError):
             raise _bad_mode(mode) from None
-        if found == _memory.MF_EXISTING:
+        if disposition == _memory.MF_EXISTING:
             if size is not None:
                 raise ValueError(
                     f"size is for the modes 'w+' and 'x+', which create a file, not for {mode!r}"
@@ -167,14 +167,14 @@ class MappedFile(Window):
             descriptor = -1
         else:
             path, descriptor, name = _resolve(file)
-            if path is None and found == _memory.MF_NEW:
+            if path is None and disposition == _memory.MF_NEW:
                 raise ValueError(f"mode 'x+' creates a file and needs a path, not {file!r}")
-        self._open(path, descriptor, name, mode, access, found, size, sparse, reserve)
+        self._open(path, descriptor, name, mode, access, disposition, size, sparse, reserve)
         if populate:
             try:
                 self.advise("populate_read")
             except BaseException:
-                self._abandon(found == _memory.MF_NEW)
+                self._abandon(disposition == _memory.MF_NEW)
                 raise
 
     def view(

@@ -185,7 +185,7 @@ class Window:
         name: Name,
         mode: Mode,
         access: int,
-        found: int,
+        disposition: int,
         size: SupportsIndex | None,
         sparse: bool,
         reserve: SupportsIndex,
