@@ -158,17 +158,17 @@ def line(found: dict[str, object]) -> str:
         f"{result.row:15} {result.what:52} {duration(result.peer):>9} {duration(result.ours):>9} {result.ratio:6.2f}"
         f"  {result.low:.2f}-{result.high:<6.2f} {bar:>5} {verdict}"
     )
-    notes = [result.note] if result.note else []
+    remarks = [result.remark] if result.remark else []
     if result.loop:
-        notes.append(
-            f"empty loop {duration(result.loop)}, taken off in the ratio; with it {result.raw_ratio:.2f}"
+        remarks.append(
+            f"empty loop {duration(result.loop)}, taken off in the ratio; with it {result.unadjusted_ratio:.2f}"
         )
     if result.unsteady:
-        notes.append(
+        remarks.append(
             f"UNSTEADY: the medians give {result.ours / result.peer:.2f}; run it again on a quiet machine"
         )
-    notes += [f"{label}: {ratio:.2f}" for label, ratio in result.further.items()]
-    return f"{text}\n{'':15} {'; '.join(notes)}" if notes else text
+    remarks += [f"{label}: {ratio:.2f}" for label, ratio in result.further.items()]
+    return f"{text}\n{'':15} {'; '.join(remarks)}" if remarks else text
 
 
 def steps_of(found: dict[str, object]) -> str:

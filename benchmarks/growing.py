@@ -58,7 +58,7 @@ def _appending(at: Setting, peer: Callable[..., None], ours: Callable[..., None]
 
     once(peer), once(ours)
     samples = at.alternate(lambda: once(peer), lambda: once(ours), at.pick(9, 5))
-    samples.note = f"per MiB; {total // MIB} MiB in all"
+    samples.remark = f"per MiB; {total // MIB} MiB in all"
     return samples
 
 
@@ -224,7 +224,7 @@ def step(at: Setting) -> Samples:
     ]
     cheapest, dearest = shares.index(min(shares)), shares.index(max(shares))
     samples = Samples(costs[cheapest], costs[dearest])
-    samples.note = ", ".join(
+    samples.remark = ", ".join(
         f"{size // MIB} MiB: {statistics.median(cost) / 1000:.1f} us ({share / min(shares):.2f})"
         for size, cost, share in zip(SIZES, costs, shares, strict=True)
     )

@@ -172,7 +172,7 @@ def compare(at: Setting, code: str, *, loop: bool = False) -> Samples:
             )
             empty = (many - few) / 2000
         samples.further["instructions"] = (counts[1] - empty) / (counts[0] - empty)
-        samples.note = f"{counts[0]:.0f} instructions without, {counts[1]:.0f} with"
+        samples.remark = f"{counts[0]:.0f} instructions without, {counts[1]:.0f} with"
     return samples
 
 

@@ -41,7 +41,7 @@ class Samples:
     peer: list[float]
     ours: list[float]
     loop: float = 0.0  # nanoseconds for the loop around the operation, to be taken off
-    note: str = ""
+    remark: str = ""
     further: dict[str, float] = field(default_factory=dict)  # other ratios worth knowing
 
     def ratios(self, loop: float = 0.0) -> list[float]:
@@ -63,7 +63,7 @@ class Result:
     ratio: float  # with the loop taken off
     low: float  # quartiles of the ratio
     high: float
-    raw_ratio: float  # with the loop
+    unadjusted_ratio: float  # with the loop
     turns: int
     bar: float | None
     ok: bool | None
@@ -71,7 +71,7 @@ class Result:
     unsteady: (
         bool  # the ratio of the medians is another: the machine changed its pace between turns
     )
-    note: str
+    remark: str
     further: dict[str, float]
 
 
@@ -178,7 +178,7 @@ class Row:
         ratios = samples.ratios(samples.loop)
         low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         peer, ours = statistics.median(samples.peer), statistics.median(samples.ours)
-        raw_ratio = statistics.median(samples.ratios())
+        unadjusted_ratio = statistics.median(samples.ratios())
         return Result(
             row=self.name,
             what=self.what,
@@ -189,13 +189,13 @@ class Row:
             ratio=ratio,
             low=low,
             high=high,
-            raw_ratio=raw_ratio,
+            unadjusted_ratio=raw_ratio,
             turns=len(ratios),
             bar=self.bar,
             ok=None if self.bar is None else ratio <= self.bar,
             unsure=self.bar is not None and low <= self.bar < high,
-            unsteady=not 0.85 <= ours / peer / raw_ratio <= 1.15,
-            note=samples.note,
+            unsteady=not 0.85 <= ours / peer / unadjusted_ratio <= 1.15,
+            remark=samples.remark,
             further=samples.further,
         )
 
@@ -237,14 +237,14 @@ def frames(operation: Callable[[], object]) -> Steps:
     """Count the calls that one operation makes: Python functions and, marked C, builtin ones."""
     calls: Counter[str] = Counter()
 
-    def note(frame: Any, event: str, argument: Any) -> None:
+    def record(frame: Any, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code is not getattr(operation, "__code__", None):
             calls[f"{Path(frame.f_code.co_filename).name}: {frame.f_code.co_qualname}"] += 1
         elif event == "c_call" and argument is not sys.setprofile:
             calls[f"C {getattr(argument, '__qualname__', argument)}"] += 1
 
     operation()
-    sys.setprofile(note)
+    sys.setprofile(record)
     try:
         operation()
     finally:

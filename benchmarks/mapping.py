@@ -278,7 +278,7 @@ def _search(at: Setting, fill: str, needle: bytes) -> Samples:
     samples = at.compare(
         "m.find(needle)", "w.find(needle)", {"m": m, "w": w, "needle": needle}, turns=at.pick(15, 5)
     )
-    samples.note = f"{size / statistics.median(samples.ours):.2f} GB/s"
+    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s"
     w.close()
     path.unlink()
     return samples
@@ -347,7 +347,7 @@ def importing(at: Setting) -> Samples:
     compileall.compile_dir(Path(mappedfile.__file__).parent, quiet=1)  # as whoever installs does
     side(peer), side(ours)
     samples = at.alternate(lambda: side(peer), lambda: side(ours), at.pick(61, 15))
-    samples.note = "in a fresh interpreter, its start not counted"
+    samples.remark = "in a fresh interpreter, its start not counted"
     return samples
 
 
@@ -413,7 +413,7 @@ def _first_and_last(at: Setting, which: int) -> Samples:
     samples = Samples([run[0] for run in runs], [run[-1] for run in runs])
     if which == 0:
         full = sorted({batch + 1 for run in found for batch, passes in enumerate(run[2]) if passes})
-        samples.note = (
+        samples.remark = (
             f"full garbage collections in these thousands: {', '.join(map(str, full)) or 'none'}"
         )
     samples.further["gc off"] = statistics.median(run[-1] / run[0] for run in calm)

@@ -131,7 +131,7 @@ def warm(at: Setting) -> Samples:
     samples = at.alternate(
         lambda: once(program, "-q", "-t"), lambda: once(*MAPPEDFILE, "warm"), at.pick(31, 5)
     )
-    samples.note = f"{size / statistics.median(samples.ours):.2f} GB/s, Python's start and all"
+    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s, Python's start and all"
     path.unlink()
     return samples
 
@@ -165,7 +165,7 @@ def _scan(at: Setting, **options: Any) -> Samples:
         lambda: stopwatch(lambda: _by_mapping(path, **options)),
         at.pick(31, 7),
     )
-    samples.note = (
+    samples.remark = (
         f"{size / statistics.median(samples.ours):.2f} GB/s; the file in memory, its map made anew"
     )
     samples.further["without either"] = statistics.median(

@@ -35,7 +35,7 @@ def measure(fill: str, method: str, needle: bytes, at: Setting) -> Samples:
     assert getattr(s, method)(needle) == getattr(w, method)(needle)
     names = {"s": s, "w": w, "needle": needle}
     samples = at.compare(f"s.{method}(needle)", f"w.{method}(needle)", names, turns=at.pick(31, 9))
-    samples.note = f"{size / statistics.median(samples.ours):.2f} GB/s"
+    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s"
     w.close()
     path.unlink()
     return samples

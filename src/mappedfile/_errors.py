@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # ENODEV means two things, and its text ("No such device") neither. On Windows the code is
 # ERROR_NOT_SUPPORTED.
 _CANNOT_MAP = 50 if sys.platform == "win32" else errno.ENODEV
-_NOTES = {
+_BETTER_TEXTS = {
     (
         _CANNOT_MAP,
         "open",
@@ -35,7 +35,7 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
     """
     text = (
         text
-        or _NOTES.get((code, doing), "")
+        or _BETTER_TEXTS.get((code, doing), "")
         or (doing in ("map", "resize", "refresh") and _map_limit(code))
         or ""
     )

@@ -10,7 +10,7 @@ import sys
 
 import mappedfile
 from mappedfile.cli import _check, _evict, _info, _residency, _warm
-from mappedfile.cli._terminal import DONE, INTERRUPTED, UNREAD, UNUSABLE, CannotWriteError, Terminal
+from mappedfile.cli._terminal import DONE, STOPPED, UNREAD, UNUSABLE, CannotWriteError, Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit as end:  # argparse's: the help, or a wrong argument
             status = end.code if isinstance(end.code, int) else UNUSABLE
         except KeyboardInterrupt:
-            status = INTERRUPTED
+            status = STOPPED
             terminal.complain("\nmappedfile: interrupted")
         terminal.flush()  # nobody may read what is still in a buffer
     except CannotWriteError as error:

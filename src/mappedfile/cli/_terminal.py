@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Piece: TypeAlias = str | tuple[str, str]
 
 # Exit statuses. 141 is what a shell tells of a program that SIGPIPE ended, as `cat` and `head` do.
-DONE, FAILED, UNUSABLE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+DONE, FAILED, UNUSABLE, STOPPED, UNREAD = 0, 1, 2, 130, 141
 
 #: Nobody reads a pipe any more: EPIPE. Windows' C runtime says EINVAL.
 UNREAD_ERRORS = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)

@@ -137,7 +137,9 @@ def F3(subject: Subject, folder: Path) -> None:
     counts = counts_dirty_pages(folder)
     for number, window in enumerate((mapped, view), 1):
         for arguments in ((), (PAGE - 2, 4)):
-            settle(path)  # pages that are on their way to the device are not started again
+            wait_for_write_back(
+                path
+            )  # pages that are on their way to the device are not started again
             window[PAGE - 2 : PAGE + 2] = bytes([number]) * 4
             equal(
                 None,
@@ -339,7 +341,7 @@ def until_dirty(window: Any, counts: bool, what: str) -> Iterator[None]:
     raise Broken(f"not so: {what}")
 
 
-def settle(path: Path) -> None:
+def wait_for_write_back(path: Path) -> None:
     """Wait until everything that was written to a file is on its device."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())

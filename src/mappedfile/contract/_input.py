@@ -193,7 +193,7 @@ def I3(subject: Subject, folder: Path) -> None:
     path = folder / "file"
     mapped = subject.create(path, CONTENT)
     view = mapped.view(0, PAGE)
-    held = handles()
+    before = handles()
     for number in (7, Number(7)):
         equal((7, b"\7\x08"), (mapped[number], view[number : Number(9)]), "the bytes at 7")
         with mapped.view(0, number) as another:
@@ -205,7 +205,7 @@ def I3(subject: Subject, folder: Path) -> None:
     true(mapped[:] == CONTENT, "the bytes are what they were")
     true(path.read_bytes() == CONTENT, "the file is what it was")
     gc.collect()
-    equal(held, handles(), "the number of handles")
+    equal(before, handles(), "the number of handles")
     view.close()
     mapped.close()
     options: dict[str, Any] = {"size": PAGE} if subject.mode in ("w+", "x+") else {}
@@ -456,8 +456,8 @@ def bad_descriptors(subject: Subject, folder: Path, options: dict[str, Any]) -> 
         **options,
     ) as file:
         file()
-    access = [os.O_WRONLY] + [os.O_RDONLY] * subject.shared
-    for flags in access:
+    wrong_rights = [os.O_WRONLY] + [os.O_RDONLY] * subject.shared
+    for flags in wrong_rights:
         descriptor = os.open(here, flags | BINARY)
         if duplicates_with_more_rights(descriptor):
             os.close(descriptor)

@@ -76,7 +76,7 @@ class _SystemHandle(ctypes.Structure):
         ("object", c_void_p),
         ("process", c_size_t),
         ("value", c_size_t),
-        ("access", c_ulong),
+        ("rights", c_ulong),
         ("trace", ctypes.c_ushort),
         ("kind", ctypes.c_ushort),
         ("attributes", c_ulong),
@@ -249,8 +249,8 @@ def count_allocated(path: str) -> int:
     return int(info.allocated)
 
 
-def _open(path: str, access: int, sharing: int) -> int:
-    handle = _CreateFile(path, access, sharing, None, _OPEN_EXISTING, 0, None)
+def _open(path: str, rights: int, sharing: int) -> int:
+    handle = _CreateFile(path, rights, sharing, None, _OPEN_EXISTING, 0, None)
     if handle == c_void_p(-1).value:
         raise ctypes.WinError(ctypes.get_last_error())
     return int(handle)

@@ -317,7 +317,7 @@ def L5(subject: Subject, folder: Path) -> None:
             window[0] = content[start]
         window.view(0, 1).close() if window is file else window.flush(durable=False)
 
-    held = _probe.handles()
+    before = _probe.handles()
     refuses(file, "2 views")
     other.close()
     refuses(file, "1 view")
@@ -332,7 +332,7 @@ def L5(subject: Subject, folder: Path) -> None:
     buffers = [view.data, view.data[3:][4:], file.data]
     refuses(view, "2 buffers")
     refuses(file, "1 view", "3 buffers")
-    equal(held, _probe.handles(), "the number of handles after many a strict close")
+    equal(before, _probe.handles(), "the number of handles after many a strict close")
     view.close()  # its buffers still use the file
     refuses(file, "3 buffers")
     buffers.pop()

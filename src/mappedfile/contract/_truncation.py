@@ -68,9 +68,9 @@ def lose_pages(subject: Subject, folder: Path) -> None:
         import numpy  # noqa: F401 (its libraries are maps of files too)
     survive(subject, folder)
     before = _probe.handles(), *_probe.file_maps()
-    for name, access in ways(subject).items():
+    for name, operation in ways(subject).items():
         for whose in ("file", "view"):
-            meet(subject, folder, whose, access, f"{name} of a {whose}")
+            meet(subject, folder, whose, operation, f"{name} of a {whose}")
     meet_through_buffers(subject, folder)
     accept_the_shorter(subject, folder)
     equal(
@@ -178,7 +178,7 @@ class Maps:
 
 
 def meet(
-    subject: Subject, folder: Path, whose: str, access: Callable[[Any, int], object], what: str
+    subject: Subject, folder: Path, whose: str, operation: Callable[[Any, int], object], what: str
 ) -> None:
     """T1: be told of bytes that are gone, by one way to get at them; and go on once they are
     back."""
@@ -189,7 +189,7 @@ def meet(
     maps.check((False, False), f"the cut, and before {what}")
     for again in ("", ", again"):
         with raises(MappingFault, what + again, says="gone") as caught:
-            access(window, GONE - first)
+            operation(window, GONE - first)
         equal(errno.EIO, caught.error.errno, f"errno of {what}")
         equal(os.fspath(maps.path), os.fspath(caught.error.filename), f"the file name of {what}")
         if "everything" not in what and "does not wait" not in what:
@@ -213,7 +213,7 @@ def meet(
 
     others("restore")
     with raises(MappingFault, f"{what}, before refresh()"):
-        access(window, GONE - first)
+        operation(window, GONE - first)
     maps.file.refresh()
     equal(False, maps.file.faulted, f"faulted after {what} and refresh()")
     equal(
@@ -232,7 +232,7 @@ def meet(
             True, maps.view.faulted, f"faulted of the view after {what} and refresh() of its file"
         )
         with raises(MappingFault, f"{what}, after refresh()"):
-            access(window, GONE - first)
+            operation(window, GONE - first)
         maps.view.close()
         maps.view = maps.file.view(maps.first)
         equal(
