@@ -93,7 +93,8 @@ int begin_change(Window *self)
             UNLOCK(file);
             PyErr_Format(
                 PyExc_BufferError,
-                "the size of %R is being changed: a signal handler cannot change it, or map it, too",
+                "the size of %R is being changed: a signal handler cannot change it, or map it, "
+                "too",
                 file->name);
             break;
         }
@@ -612,7 +613,8 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (!used && self->open) {
         PyErr_Format(
             PyExc_ValueError,
-            "the file %R is closed, and another view needs it: make the view before closing it, or take a slice of data",
+            "the file %R is closed, and another view needs it: make the view before closing it, "
+            "or take a slice of data",
             file->name);
         goto end;
     }
@@ -1140,7 +1142,8 @@ int window_set_size(Window *self, int64_t new)
         if (error == 0 && new < now && now > self->length && !self->mmap) {
             PyErr_Format(
                 PyExc_ValueError,
-                "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to %lld, and that would cut off "
+                "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to "
+                "%lld, and that would cut off "
                 "what they wrote: refresh() first",
                 file->name, (long long)new, (long long)self->length, (long long)now);
             error = -1;

@@ -365,7 +365,8 @@ static void raise_full(Stream *self, int64_t count, int64_t total)
     PyObject *text, *error, *number;
 
     text = PyUnicode_FromFormat(
-        "no room at the end of the window: %lld of %lld bytes were written, and nothing grows the file but "
+        "no room at the end of the window: %lld of %lld bytes were written, and nothing grows the "
+        "file but "
         "resize() and stream(grow=True)",
         (long long)count, (long long)total);
     if (text == NULL)
@@ -706,7 +707,8 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (grow && (!window->whole || count >= 0)) {
         PyErr_SetString(
             PyExc_ValueError,
-            "grow=True is for a stream on the whole file, to its end: without length, and not on a view");
+            "grow=True is for a stream on the whole file, to its end: without length, and not on "
+            "a view");
         return NULL;
     }
     if (grow && window->file->access != MF_WRITE) {
@@ -783,25 +785,31 @@ static PyMethodDef methods[] = {
      "readinto1($self, buffer, /)\n--\n\nThe same as ``readinto()``."},
     {"readline", FAST(stream_readline), METH_FASTCALL,
      "readline($self, size=-1, /)\n--\n\n"
-     "Read a line, with the ``\\n`` that ends it; no more than *size* bytes of it, if that is given.\n\n"
+     "Read a line, with the ``\\n`` that ends it; no more than *size* bytes of it, if that is "
+     "given.\n\n"
      "A long line is looked for without the GIL."},
     {"readlines", FAST(stream_readlines), METH_FASTCALL,
      "readlines($self, hint=-1, /)\n--\n\n"
      "Read lines into a list, up to the end, or until they have *hint* bytes together."},
     {"peek", FAST(stream_peek), METH_FASTCALL,
      "peek($self, size=0, /)\n--\n\n"
-     "Return the next *size* bytes, or fewer at the end, without moving on; without *size*, at most 8192."},
+     "Return the next *size* bytes, or fewer at the end, without moving on; without *size*, at "
+     "most 8192."},
     {"write", stream_write, METH_O,
      "write($self, data, /)\n--\n\n"
      "Write bytes at the position, move on, and return how many they are.\n\n"
-     "Where the window ends before they do, what fits is written, the position is at the end, and ``OSError`` is raised\n"
-     "(``ENOSPC``, with ``characters_written``); a stream with ``grow=True`` has the file grow by what is missing.\n"
-     "Raises ``io.UnsupportedOperation`` where the window is read-only; ``MappingFault`` when bytes there are gone."},
+     "Where the window ends before they do, what fits is written, the position is at the end, and "
+     "``OSError`` is raised\n"
+     "(``ENOSPC``, with ``characters_written``); a stream with ``grow=True`` has the file grow by "
+     "what is missing.\n"
+     "Raises ``io.UnsupportedOperation`` where the window is read-only; ``MappingFault`` when "
+     "bytes there are gone."},
     {"writelines", stream_writelines, METH_O,
      "writelines($self, lines, /)\n--\n\nWrite one after the other."},
     {"seek", FAST(stream_seek), METH_FASTCALL,
      "seek($self, offset, whence=0, /)\n--\n\n"
-     "Move to *offset* from the start (0), the position (1) or the end (2); return the position. It may be past the end."},
+     "Move to *offset* from the start (0), the position (1) or the end (2); return the position. "
+     "It may be past the end."},
     {"tell", stream_tell, METH_NOARGS,
      "tell($self, /)\n--\n\nReturn the position, in bytes from where the stream begins."},
     {"truncate", FAST(stream_truncate), METH_FASTCALL,
@@ -809,10 +817,12 @@ static PyMethodDef methods[] = {
      "Raise ``io.UnsupportedOperation``: ``MappedFile.resize()`` sets the size of a file."},
     {"flush", stream_flush, METH_NOARGS,
      "flush($self, /)\n--\n\n"
-     "Do nothing: what is written is in the memory of the file at once. The window's ``flush()`` puts it on stable storage."},
+     "Do nothing: what is written is in the memory of the file at once. The window's ``flush()`` "
+     "puts it on stable storage."},
     {"close", stream_close, METH_NOARGS,
      "close($self, /)\n--\n\n"
-     "End the stream, and its use of the memory. The window stays as it is. Closing twice is silent."},
+     "End the stream, and its use of the memory. The window stays as it is. Closing twice is "
+     "silent."},
     {"readable", stream_is, METH_NOARGS, "readable($self, /)\n--\n\nTrue."},
     {"writable", stream_writable, METH_NOARGS,
      "writable($self, /)\n--\n\nWhether the window can be written."},
@@ -848,9 +858,9 @@ static PyType_Slot slots[] = {
     {Py_tp_members, members},
     {Py_tp_repr, represent},
     {Py_tp_dealloc, dealloc},
-    {Py_tp_doc,
-     "Bytes of a window as a binary file: made by ``stream()`` of a ``MappedFile`` or a ``View``.\n\n"
-     "It is an ``io.BufferedIOBase``, and nothing in it is buffered."},
+    {Py_tp_doc, "Bytes of a window as a binary file: made by ``stream()`` of a ``MappedFile`` or a "
+                "``View``.\n\n"
+                "It is an ``io.BufferedIOBase``, and nothing in it is buffered."},
     {0, NULL},
 };
 

@@ -398,7 +398,8 @@ static void raise_byte(Window *self, Py_ssize_t place, PyObject *value)
     if (until != NULL && what != NULL && length == 1)
         PyErr_Format(
             PyExc_TypeError,
-            "a byte is set to an int from 0 to 255, not to %R: write w[%zd] = %d, or w[%zd:%U] = %U",
+            "a byte is set to an int from 0 to 255, not to %R: write w[%zd] = %d, or w[%zd:%U] = "
+            "%U",
             Py_TYPE(value), place, (unsigned char)PyBytes_AsString(value)[0], place, until, what);
     else if (until != NULL && what != NULL)
         PyErr_Format(
@@ -1244,7 +1245,8 @@ void window_dealloc(PyObject *object)
 static PyMethodDef methods[] = {
     {"find", FAST(window_find), METH_FASTCALL,
      "find($self, sub, start=None, end=None, /)\n--\n\n"
-     "Return the lowest index where *sub* (bytes-like, or an int for one byte) begins, or -1: ``bytes.find``.\n\n"
+     "Return the lowest index where *sub* (bytes-like, or an int for one byte) begins, or -1: "
+     "``bytes.find``.\n\n"
      "A long search runs without the GIL, in time linear in the length."},
     {"rfind", FAST(window_rfind), METH_FASTCALL,
      "rfind($self, sub, start=None, end=None, /)\n--\n\n"
@@ -1260,10 +1262,12 @@ static PyMethodDef methods[] = {
      "The same as ``rfind()``, but raises ``ValueError`` where *sub* is not: ``bytes.rindex``."},
     {"startswith", FAST(window_startswith), METH_FASTCALL,
      "startswith($self, prefix, start=None, end=None, /)\n--\n\n"
-     "Return whether the bytes begin with *prefix*, bytes-like, or with one of a tuple: ``bytes.startswith``. Nothing is copied."},
+     "Return whether the bytes begin with *prefix*, bytes-like, or with one of a tuple: "
+     "``bytes.startswith``. Nothing is copied."},
     {"endswith", FAST(window_endswith), METH_FASTCALL,
      "endswith($self, suffix, start=None, end=None, /)\n--\n\n"
-     "Return whether the bytes end with *suffix*, bytes-like, or with one of a tuple: ``bytes.endswith``. Nothing is copied."},
+     "Return whether the bytes end with *suffix*, bytes-like, or with one of a tuple: "
+     "``bytes.endswith``. Nothing is copied."},
     {"_open", FAST(window_open), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_view", FAST(window_view), METH_FASTCALL, NULL},
     {"_stream", FAST(window_stream), METH_FASTCALL, NULL},
@@ -1273,13 +1277,19 @@ static PyMethodDef methods[] = {
     {"flush", FAST(window_flush), METH_FASTCALL | METH_KEYWORDS,
      "flush($self, offset=0, length=None, *, durable=True)\n--\n\n"
      "Write what was changed back to the file.\n\n"
-     "*offset* and *length* are bytes in the window; no *length* reaches to its end. When it returns the range is on\n"
-     "stable storage; with ``durable=False`` write-back is only started. Without a range a mapped file writes back\n"
-     "everything that was written through it and its views, closed ones too, and its size. Read-only and private windows\n"
+     "*offset* and *length* are bytes in the window; no *length* reaches to its end. When it "
+     "returns the range is on\n"
+     "stable storage; with ``durable=False`` write-back is only started. Without a range a mapped "
+     "file writes back\n"
+     "everything that was written through it and its views, closed ones too, and its size. "
+     "Read-only and private windows\n"
      "have nothing to write.\n\n"
-     "Raises ``ValueError`` for a range outside the window, on a closed window, and for a durable flush of a view whose\n"
-     "file is closed; ``OSError`` when the system could not write; ``MappingFault`` when bytes of the range are gone.\n\n"
-     "Linux: ``msync(MS_SYNC)``, or ``sync_file_range``; macOS adds ``F_FULLFSYNC`` (fsync(2)); Windows:\n"
+     "Raises ``ValueError`` for a range outside the window, on a closed window, and for a durable "
+     "flush of a view whose\n"
+     "file is closed; ``OSError`` when the system could not write; ``MappingFault`` when bytes of "
+     "the range are gone.\n\n"
+     "Linux: ``msync(MS_SYNC)``, or ``sync_file_range``; macOS adds ``F_FULLFSYNC`` (fsync(2)); "
+     "Windows:\n"
      "``FlushViewOfFile``, then ``FlushFileBuffers`` (FlushViewOfFile, Remarks)."},
     {"_use", FAST(window_use_range), METH_FASTCALL, NULL},
     {"_resize", window_resize, METH_O, NULL},
@@ -1292,7 +1302,8 @@ static PyMethodDef methods[] = {
 static PyGetSetDef properties[] = {
     {"data", window_data, NULL,
      "A new memoryview of the memory, without a copy; read-only if the window is.\n\n"
-     "It keeps the memory: closing its owner, or resizing the file, leaves it as it is. The memory is unmapped when\n"
+     "It keeps the memory: closing its owner, or resizing the file, leaves it as it is. The "
+     "memory is unmapped when\n"
      "the last buffer, and whatever was made from it, has gone.",
      NULL},
     {"closed", get_closed, NULL, "Whether ``close()`` was called.", NULL},
@@ -1300,11 +1311,13 @@ static PyGetSetDef properties[] = {
      "Whether the memory is mapped now. After ``close()``: whether a buffer still keeps it.", NULL},
     {"faulted", get_faulted, NULL,
      "Whether bytes of the map are gone: the file was cut short under it, or its device failed.\n\n"
-     "Buffers read zeros there; access through this object raises ``MappingFault``. ``refresh()`` maps a file anew.",
+     "Buffers read zeros there; access through this object raises ``MappingFault``. ``refresh()`` "
+     "maps a file anew.",
      NULL},
     {"readonly", get_readonly, NULL, "Whether the bytes cannot be written (mode ``\"r\"``).", NULL},
     {"name", get_name, NULL,
-     "What the file was opened by: the path as it was given, the name of the file object, or the descriptor.",
+     "What the file was opened by: the path as it was given, the name of the file object, or the "
+     "descriptor.",
      NULL},
     {"_mode", get_mode, NULL, NULL, NULL},
     {"_access", get_access, NULL, NULL, NULL},
