@@ -1,21 +1,21 @@
-/* A file's size, and the map of the whole file that goes with it: open, view, grow, shrink,
- * refresh, lock, close.
+/* The size of a file, and the map of the whole file: open, view, grow, shrink, refresh, lock,
+ * close.
  *
- * One thread at a time changes the size. What it prepares (a longer file, a section, a map) is put
- * in place in one step, with the lock: until then every other thread sees the old state, and a
- * failure leaves it. No Python code runs in between but the handlers of signals, and these find the
- * old state too. */
+ * One thread at a time changes the size. It prepares a longer file, a section and a map, and puts
+ * them in place in one step, with the lock. Until then every other thread sees the old state, and a
+ * failure leaves the old state. Of Python code, only signal handlers run in between, and they see
+ * the old state too. */
 #include "memory.h"
 
 #define MUCH_ROOM (64 << 20) /* bytes */
 
-/* How many bytes of a file of this size the window can have. */
+/* The length of the window when the file has this size. */
 static int64_t reach(const Window *self, int64_t size)
 {
     return size > self->offset ? size - self->offset : 0;
 }
 
-/* Methods of a mapped file may be called with a view. */
+/* Raises if the window is a view: MappedFile.resize(view, 0) ends here. */
 static int is_no_file(Window *self)
 {
     if (self->whole || self->file == NULL)
@@ -38,7 +38,7 @@ void end_change(Window *self)
     if (file->waiting > 0) {
         PyThread_acquire_lock(
             file->turn,
-            NOWAIT_LOCK); /* it may have been given to somebody who has not woken up yet */
+            NOWAIT_LOCK); /* a thread that has not woken up yet may have been given it */
         PyThread_release_lock(file->turn);
     } else {
         unused = file->turn;
@@ -78,7 +78,7 @@ int begin_change(Window *self)
 
         LOCK(file);
         if (file->changer != 0 &&
-            file->changing_process != process) { /* its thread is in the parent */
+            file->changing_process != process) { /* that thread is in the parent process */
             file->changer = 0;
             file->waiting = 0;
             file->turn = NULL;
@@ -93,8 +93,8 @@ int begin_change(Window *self)
             UNLOCK(file);
             PyErr_Format(
                 PyExc_BufferError,
-                "the size of %R is being changed: a signal handler cannot change it, or map it, "
-                "too",
+                "cannot change the size of %R, or map it, in a signal handler that interrupts a "
+                "change of its size: do it after the handler has returned",
                 file->name);
             break;
         }
@@ -127,7 +127,8 @@ static int is_changing(File *file)
 
 /* Paths */
 
-/* A path as the system takes it; *keep is to be let go after use. NULL: an exception is set. */
+/* Converts a path to the system's form. The caller drops *keep after use. NULL: an exception is
+ * set. */
 static const mf_char *native_path(PyObject *path, PyObject **keep)
 {
 #ifdef _WIN32
@@ -159,7 +160,7 @@ static void remove_path(State *state, PyObject *path)
     PyErr_Fetch(&kind, &value, &trace);
     native = native_path(path, &keep);
     if (native != NULL)
-        state->call.remove(native); /* of two errors, the one that led here is told */
+        state->call.remove(native); /* an error here is ignored: the first error is reported */
     Py_XDECREF(keep);
     PyErr_Clear();
     PyErr_Restore(kind, value, trace);
@@ -167,8 +168,8 @@ static void remove_path(State *state, PyObject *path)
 
 /* Growing the file */
 
-/* Moves the end of the file. Returns the system's code, or -1 when an exception is set; the file is
- * as it was then. */
+/* Extends the file. Returns the system's code, or -1 if an exception is set. After an error the
+ * file has its old size. */
 static int grow_file(File *file, int64_t size, int64_t grown, mf_section *out)
 {
     const mf_table *call = &file->state->call;
@@ -182,7 +183,7 @@ static int grow_file(File *file, int64_t size, int64_t grown, mf_section *out)
     return -1;
 }
 
-/* The same for the size that the file has already. */
+/* Makes a section for the current size of the file. */
 static int open_section(File *file, mf_section *out)
 {
     int error;
@@ -193,8 +194,8 @@ static int open_section(File *file, mf_section *out)
 
 /* Locking */
 
-/* Locks the first length bytes of a map; or leaves nothing locked. Returns the system's code. The
- * caller uses the map. */
+/* Locks the first length bytes of a map in memory. After an error nothing is locked. Returns the
+ * system's code. The caller uses the map. */
 static int lock_pages(Map *map, int64_t length)
 {
     State *state = map->file->state;
@@ -205,7 +206,7 @@ static int lock_pages(Map *map, int64_t length)
     CALL_AGAIN(state, error, state->call.lock(base, size));
     if (error == state->call.system.over_quota && state->call.allow_locked(size) == 0)
         CALL_AGAIN(state, error, state->call.lock(base, size));
-    if (error != 0) /* what was locked before a page came that could not be read */
+    if (error != 0) /* pages before the one that failed may be locked */
         state->call.unlock(base, size);
     return error;
 }
@@ -220,7 +221,7 @@ static int unlock_pages(Map *map, int64_t length)
     return error;
 }
 
-/* Raises what locking so much of a map failed with. */
+/* Raises the error for a failed lock of length bytes of a map. */
 static void raise_lock_error(Map *map, int64_t length, int code)
 {
     State *state = map->file->state;
@@ -232,7 +233,7 @@ static void raise_lock_error(Map *map, int64_t length, int code)
         return;
     error = PyObject_CallFunction(state->lock_error, "iOn", code, map->file->name,
                                   (Py_ssize_t)size);
-    if (error == Py_None) { /* no limit says no: so a page cannot be read, perhaps */
+    if (error == Py_None) { /* no limit was exceeded, so perhaps a page cannot be read */
         Py_DECREF(error);
         WITHOUT_GIL(size = (size_t)state->call.advise(base, size, MF_POPULATE_READ));
         if ((int)size == state->call.system.bad_address)
@@ -252,8 +253,8 @@ static int is_locked(File *file)
 
 /* The map of the whole file */
 
-/* Takes its map from a window, with the lock, and returns it for the caller to let go without; or
- * NULL. */
+/* Takes the map from a window, with the lock. Returns it for drop_map, which is called without the
+ * lock; or NULL. */
 static Map *take_map(Window *self)
 {
     Map *map = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
@@ -263,7 +264,7 @@ static Map *take_map(Window *self)
     return map;
 }
 
-/* Ends a window's use of a map; returns the system's code. */
+/* Ends a window's use of a map. Returns the system's code. */
 static int drop_map(Map *map)
 {
     int error;
@@ -285,7 +286,7 @@ void set_map(Window *self, Map *map)
     Py_XDECREF((PyObject *)before);
 }
 
-/* Whether there is none where the system has them; with the lock. */
+/* Whether the system has sections and this file has none now. Called with the lock. */
 static int has_no_section(const File *file)
 {
     return file->state->call.system.has_sections && file->section.handle == -1;
@@ -301,7 +302,7 @@ static int needs_section(File *file)
     return needed;
 }
 
-/* Makes a section anew where a shrink, or a file without bytes, left none. */
+/* Makes a section again after a shrink, or for a file that was empty. */
 static int remake_section(Window *self)
 {
     File *file = self->file;
@@ -316,8 +317,9 @@ static int remake_section(Window *self)
             LOCK(file);
             file->section = section;
             if (reach(self, section.size) < self->length)
-                self->length = reach(self, section.size); /* what others did shows after refresh();
-                                                             but what is gone is gone */
+                self->length = reach(self,
+                                     section.size); /* growth by others shows after refresh(); bytes
+                                                       that others cut off are gone at once */
             UNLOCK(file);
         }
     }
@@ -327,8 +329,9 @@ static int remake_section(Window *self)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Maps the whole file, locked if it is to be; the caller is the one who changes it, or nobody must
- * be changing it and it is not to be locked. Does nothing where that has changed meanwhile. */
+/* Maps the whole file, and locks the map if lock() was called. Either the caller is the thread that
+ * changes the size; or no thread does, and the map needs no lock. If that is no longer so, it does
+ * nothing. */
 static int map_whole(Window *self, int changing)
 {
     File *file = self->file;
@@ -413,8 +416,8 @@ void raise_unsupported(PyObject *why)
     Py_XDECREF(why);
 }
 
-/* Opens a path, or duplicates a handle, and gives a created file its size. Returns the system's
- * code, or -1 when an exception is set; then nothing is open, and a file that is new has gone. */
+/* Opens a path or duplicates a handle, and gives a created file its size. Returns the system's
+ * code, or -1 if an exception is set. After an error nothing is open, and a new file is removed. */
 static int open_file(File *file, const mf_char *native, intptr_t handle, int access,
                      int disposition, int64_t size)
 {
@@ -435,14 +438,14 @@ static int open_file(File *file, const mf_char *native, intptr_t handle, int acc
     else
         file->section.size = file->file.size;
     if (error != 0) {
-        file_release(file); /* of two errors, the first is told */
+        file_release(file); /* of two errors, the first is reported */
         if (disposition == MF_NEW && native != NULL)
             call->remove(native);
     }
     return error;
 }
 
-/* Creates a file that others see with its size, or not at all. */
+/* Creates a file that appears to others with its size, or not at all. */
 static int create(File *file, const mf_char *native, int64_t size)
 {
     const mf_table *call = &file->state->call;
@@ -551,8 +554,8 @@ failed:
     return NULL;
 }
 
-/* _descriptor(make): the descriptor on the file, made by make(handle, readonly) when it is first
- * asked for. */
+/* _descriptor(make): returns the descriptor of the file. On Windows the first call makes it with
+ * make(handle, readonly). */
 PyObject *window_descriptor(PyObject *object, PyObject *make)
 {
     Window *self = (Window *)object;
@@ -573,7 +576,7 @@ PyObject *window_descriptor(PyObject *object, PyObject *make)
     if (descriptor != -1 && file->descriptor == -1)
         file->descriptor = descriptor;
     else
-        unused = descriptor; /* another thread was quicker */
+        unused = descriptor; /* another thread has made one */
     descriptor = file->descriptor;
     UNLOCK(file);
     if (unused != -1)
@@ -601,7 +604,7 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (to_size(args[1], "offset", &offset) < 0 ||
         (args[2] != Py_None && to_size(args[2], "length", &wanted) < 0))
         return NULL;
-    /* It may run finalizers, so it comes before anything is looked at. */
+    /* The allocation may run finalizers, so it comes before the state is read. */
     view = (Window *)PyType_GenericAlloc((PyTypeObject *)args[0], 0);
     if (view == NULL)
         return NULL;
@@ -613,8 +616,8 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (!used && self->open) {
         PyErr_Format(
             PyExc_ValueError,
-            "the file %R is closed, and another view needs it: make the view before closing it, "
-            "or take a slice of data",
+            "the file %R is closed, and a view of a view needs it: make the view before closing "
+            "the file, or take a slice of data",
             file->name);
         goto end;
     }
@@ -667,12 +670,12 @@ end:
     return NULL;
 }
 
-/* What of a window is alive. */
+/* How many views and buffers of a window are alive. */
 typedef struct {
     uintptr_t views, buffers;
 } Alive;
 
-/* Counts it; with the lock. Returns whether there is any. */
+/* Counts them, with the lock. Returns whether there are any. */
 static int is_alive(Window *self, Alive *out)
 {
     Map *map = self->map;
@@ -682,7 +685,8 @@ static int is_alive(Window *self, Alive *out)
     return out->views != 0 || out->buffers != 0;
 }
 
-/* Raises BufferError about it; steals what cannot be done, which may be NULL with an exception. */
+/* Raises BufferError about them. Steals what, the refused operation; NULL if an exception is set.
+ */
 static PyObject *refuse(Window *self, const Alive *alive, PyObject *what)
 {
     if (what != NULL) {
@@ -692,8 +696,8 @@ static PyObject *refuse(Window *self, const Alive *alive, PyObject *what)
     return NULL;
 }
 
-/* Closes a window that is open; but if alive is not NULL, not while anything of it is. Returns the
- * system's code. */
+/* Closes an open window. If alive is not NULL, it closes only if no view or buffer is alive.
+ * Returns the system's code. */
 static int close_window(Window *self, Alive *alive)
 {
     File *file = self->file;
@@ -749,17 +753,17 @@ PyObject *window_abandon(PyObject *object, PyObject *created)
     Window *self = (Window *)object;
 
     if (self->file != NULL && self->open) {
-        close_window(self, NULL); /* the error that led here is told */
+        close_window(self, NULL); /* an error here is ignored: the first error is reported */
         if (PyObject_IsTrue(created) == 1)
             remove_path(self->file->state, self->file->name);
     }
     return Py_NewRef(Py_None);
 }
 
-/* Another size */
+/* Changes of the size */
 
-/* Copies bytes unless they are there already: a private page that is not written to stays the
- * file's. What is gone on either side is left out: its map has its mark. */
+/* Copies bytes that differ. A private page that is not written to stays the file's page. Pages that
+ * are gone on either side are left out: their map is marked. */
 static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_t count, char *room)
 {
     const mf_table *call = &from->file->state->call;
@@ -776,9 +780,10 @@ static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_
         call->copy(&to->map, target, 1, room, 1, count);
 }
 
-/* Has a private map show, with the lock, what it would not by itself: what was written into the map
- * before it, and is nowhere else; or, when it is the same map, what others appended in the page
- * where the file ended, and it has a copy of. */
+/* Copies into a private map what it does not show by itself. Into a new map: the bytes that were
+ * written to the old map, and are nowhere else. Into the same map: the bytes that others appended
+ * to the last page of the file, if the map has a private copy of that page. Called with the lock.
+ */
 static int keep_private(Window *self, Map *present, Map *next, const mf_section *section)
 {
     int64_t page = (int64_t)self->file->state->call.system.page_size, size = self->length, at,
@@ -815,14 +820,14 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
     return error;
 }
 
-/* Locks the next map instead of the present one, or more of that; or fails and leaves the lock as
- * it is. The caller uses both. */
+/* Locks the next map instead of the present one, or more of the same map. After an error the
+ * present map is locked as before. The caller uses both. */
 static int lock_next(Window *self, Map *present, Map *next, int64_t length)
 {
     int error;
 
     if (present != NULL)
-        unlock_pages(present, self->length); /* there may be no room for two locked maps */
+        unlock_pages(present, self->length); /* the limit may not allow two locked maps */
     error = lock_pages(next, length);
     if (error != 0) {
         if (present != NULL)
@@ -842,9 +847,9 @@ int remap_window(Window *self, Map *map, int64_t length)
     return 1;
 }
 
-/* Finds the map that the window is to have for a section: prepared, if there is one; the present
- * one, longer perhaps; or another. NULL: none is needed, or *error says why there is none. Called
- * with the lock. */
+/* Returns the map for a new section: prepared, if it is not NULL; the present map, possibly made
+ * longer; or a new map. NULL: none is needed, or *error says why there is none. Called with the
+ * lock. */
 static Map *next_map(Window *self, Map *present, const mf_section *section, Map *prepared,
                      int *error)
 {
@@ -874,8 +879,8 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
     return next;
 }
 
-/* Puts a section in place, and a map of what it covers if the file is mapped now. Or fails, and
- * nothing has changed. Returns the system's code, or -1 when an exception is set. */
+/* Puts a section in place, and a map of its bytes if the file is mapped now. After an error nothing
+ * has changed. Returns the system's code, or -1 if an exception is set. */
 static int commit_change(Window *self, const mf_section *section, Map *prepared)
 {
     File *file = self->file;
@@ -913,13 +918,15 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
         error = -1;
     }
     if (next != NULL) {
-        closing = map_release(next); /* what it was used for here */
+        closing = map_release(next); /* the use of this function */
         if (error == 0)
             error = closing;
     }
     if (present != NULL)
-        unmapping = map_release(present); /* likewise; if the file was closed, it was the last */
-    /* From here on it is done, whatever the system says of what it is given back. */
+        unmapping = map_release(
+            present); /* likewise. If the file was closed, it was the last use */
+    /* The change is done. Errors of releasing the old section and map are raised, and undo nothing.
+     */
     if (error == 0) {
         error = file->state->call.close_section(&old);
         if (present != NULL && next != present) {
@@ -938,7 +945,7 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
 
 static void close_section(File *file, mf_section *section)
 {
-    file->state->call.close_section(section); /* of two errors, the first is told */
+    file->state->call.close_section(section); /* of two errors, the first is reported */
 }
 
 static int grow(Window *self, int64_t old, int64_t new)
@@ -949,8 +956,8 @@ static int grow(Window *self, int64_t old, int64_t new)
     Map *prepared = NULL;
     int error = 0;
 
-    /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room
-     * comes first. */
+    /* Windows does not truncate a mapped file, so growth cannot be undone there. The address space
+     * is reserved first. */
     if (system->has_sections && system->can_reserve) {
         LOCK(file);
         if (self->owns && reach(self, new) > map_room(self->map) && !has_no_section(file) &&
@@ -969,8 +976,7 @@ static int grow(Window *self, int64_t old, int64_t new)
         if (error != 0 && (file->state->call.set_size(&file->file, old) == 0 || !self->open)) {
             close_section(file, &section);
         } else if (error != 0) {
-            /* There was no way back: it has grown, and the map of the whole is made when it is
-             * used. */
+            /* The growth could not be undone. The next use maps the whole file. */
             mf_section before;
             Map *present;
 
@@ -1004,16 +1010,17 @@ static int shrink(Window *self, int64_t new)
     LOCK(file);
     busy = is_alive(self, &alive);
     if (!busy) {
-        /* A call under way uses the map of the whole, or of a view that is closed. */
+        /* A call in progress uses the map of the whole file, or of a closed view. */
         map = self->owns ? self->map : NULL;
         busy = map != NULL ? map->users != 1 || file->file.maps != 1 : file->file.maps != 0;
     }
     if (!busy) {
         if (reach(self, new) < before)
-            self->length = reach(self, new); /* from here on no view is made of what goes */
+            self->length = reach(
+                self, new); /* from here on no view is made of bytes that will be cut off */
         map = take_map(self);
         section = file->section;
-        file->section.handle = -1; /* Windows cuts no file that has one */
+        file->section.handle = -1; /* Windows does not truncate a file that has a section */
     }
     UNLOCK(file);
     if (alive.views != 0 || alive.buffers != 0) {
@@ -1039,7 +1046,7 @@ static int shrink(Window *self, int64_t new)
     return error;
 }
 
-/* Looks up the size that the file has. */
+/* Reads the current size of the file. */
 static int size_now(File *file, int64_t *size)
 {
     int error;
@@ -1048,7 +1055,7 @@ static int size_now(File *file, int64_t *size)
     return error;
 }
 
-/* Takes note of the size that the file has. */
+/* Gives the window the current size of the file. */
 static int update_size(Window *self)
 {
     mf_section section = {-1, 0};
@@ -1062,8 +1069,8 @@ static int update_size(Window *self)
     return error;
 }
 
-/* Whether the file can be made longer without a look at it: nothing is behind its end, and no map
- * is of what others made it longer by. */
+/* Whether the file can grow without a look at its size and last page: it ends at a page boundary,
+ * and the map covers all of it. */
 static int can_just_grow(Window *self, int64_t new)
 {
     const mf_system *system = &self->file->state->call.system;
@@ -1110,8 +1117,8 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     return window_set_size(self, new) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Has the window mapped after a change, or a failure of one; of two errors, the first is the one to
- * tell. */
+/* Maps the window after a change of size, or after a failed one. Of two errors, the first is
+ * reported. */
 static void map_again(Window *self)
 {
     PyObject *kind, *value, *trace;
@@ -1143,8 +1150,7 @@ int window_set_size(Window *self, int64_t new)
             PyErr_Format(
                 PyExc_ValueError,
                 "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to "
-                "%lld, and that would cut off "
-                "what they wrote: refresh() first",
+                "%lld, and their bytes would be cut off: call refresh() first",
                 file->name, (long long)new, (long long)self->length, (long long)now);
             error = -1;
         } else if (error == 0 && new < now) {
@@ -1159,7 +1165,7 @@ int window_set_size(Window *self, int64_t new)
         raise_os_error(file, error, "resize");
     end_change(self);
     if (error == 0 && !PyErr_Occurred() && is_locked(file))
-        window_map(self); /* which locks it */
+        window_map(self); /* this also locks it */
     if (self->mmap && self->open)
         map_again(self);
     return PyErr_Occurred() ? -1 : 0;
@@ -1172,8 +1178,8 @@ static void set_reserve(File *file, size_t reserve)
     UNLOCK(file);
 }
 
-/* Grows the file with address space left behind its map, so that the next growth makes no other
- * one. */
+/* Grows the file, and reserves address space behind its map, so that the next growth needs no new
+ * map. */
 static int grow_with_room(Window *self, int64_t old, int64_t new)
 {
     File *file = self->file;
@@ -1189,7 +1195,7 @@ static int grow_with_room(Window *self, int64_t old, int64_t new)
         error = grow(self, old, new);
         if (error == 0)
             return 0;
-        set_reserve(file, before); /* maybe there is not so much of it */
+        set_reserve(file, before); /* there may not be that much address space */
         if (PyErr_Occurred())
             return error;
     }
@@ -1260,8 +1266,9 @@ PyObject *window_lock(PyObject *object, PyObject *unused)
     if (self->file == NULL || !self->open)
         return raise_closed(self);
     if (self->whole)
-        self->file->locked = self->file->state->call
-                                 .process(); /* first: a map that is made meanwhile is locked too */
+        self->file->locked =
+            self->file->state->call
+                .process(); /* set first, so that a map made meanwhile is locked too */
     map = window_use(self, &length);
     if (map != NULL) {
         error = lock_pages(map, length);
