@@ -2,8 +2,8 @@
  * gets a SIGBUS, an access violation. Nothing can be put in the place of a page of a view. So the
  * guard works for our own copies alone: they are given up.
  *
- * Each attempt is in a slot of its thread. The handler sends the thread back to where the attempt
- * began. */
+ * Each attempt is stored in a TLS slot of its thread. The handler sends the thread back to where
+ * the attempt began. */
 #include "windows_private.h"
 
 typedef struct {
