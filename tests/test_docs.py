@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
 TEXTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "backends/*.md", "backends/*.[ch]", "tests/*.[ch]")
+    for pattern in ("*.md", "docs/*.md", "backends/*.md", "backends/*.[ch]")
     for path in ROOT.glob(pattern)
 )
 
