@@ -31,7 +31,7 @@ static PyObject *raise_closed_stream(Stream *self)
     return PyErr_Format(PyExc_ValueError, "the stream on %R is closed", self->file->name);
 }
 
-/* Whether a growing stream has another map or length than its window. */
+/* Whether the map or length of a growing stream is not that of its window any more. */
 static int is_behind(Stream *self)
 {
     Window *window = self->window;
@@ -389,7 +389,7 @@ static int make_room(Stream *self, int64_t position, int64_t count)
     if (!self->window->open) {
         PyErr_Format(
             PyExc_ValueError,
-            "the file %R is closed, and its stream cannot grow it: write before closing it",
+            "the file %R is closed, and a stream needs it to grow: write before closing it",
             self->file->name);
         return -1;
     }
@@ -705,7 +705,7 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (grow && (!window->whole || count >= 0)) {
         PyErr_SetString(
             PyExc_ValueError,
-            "grow=True needs a stream to the end of a file: use MappedFile.stream() without "
+            "grow=True needs a stream on the whole file, to its end: use MappedFile.stream() without "
             "length");
         return NULL;
     }
