@@ -1,4 +1,4 @@
-"""NumPy's arrays on mapped memory. NumPy is imported with the first one: without it all else works."""
+"""NumPy arrays on mapped memory. NumPy is imported on first use, so it is optional."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def array(
         try:
             return numpy.frombuffer(window, dtype, -1, offset)  # type: ignore[no-any-return]
         except (ValueError, TypeError, OverflowError):
-            pass  # it is said below what is wrong, or an empty array is made
+            pass  # the code below raises a better error, or makes an empty array
     data = window.data
     kind = numpy.dtype(dtype)
     size, room = kind.itemsize, data.nbytes
@@ -54,9 +54,9 @@ def array(
     if place > room:
         raise ValueError(f"offset {place} is past the end of the window, which has {room} bytes")
     if size == 0:
-        raise ValueError(f"an array of {kind!r} has no bytes: say how many each has, as in 'S8'")
+        raise ValueError(f"an item of {kind!r} has no bytes: give its length, as in 'S8'")
     if kind.hasobject:
-        raise TypeError(f"{kind!r} has Python objects, which are in no file")
+        raise TypeError(f"{kind!r} has Python objects, which cannot be in a file")
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
     room -= place
@@ -64,7 +64,8 @@ def array(
         whole = _whole(shape, kind, room)
     elif room % size:
         raise ValueError(
-            f"{room} bytes from offset {place} on are no whole number of {kind!r}, {size} bytes each"
+            f"{room} bytes from offset {place} on are not a whole number of items of {kind!r},"
+            f" {size} bytes each"
         )
     else:
         whole = (room // size,)
@@ -72,11 +73,13 @@ def array(
 
 
 def _whole(shape: Any, kind: np.dtype[Any], room: int) -> tuple[int, ...]:
-    """Return the shape with its numbers, one of which may be -1, checked against *room* bytes."""
+    """Return the shape as a tuple, with -1 resolved, after a check against *room* bytes."""
     numbers = tuple(map(index, shape)) if hasattr(shape, "__iter__") else (index(shape),)
     known = [number for number in numbers if number != -1]
     if min(known, default=0) < 0 or len(known) < len(numbers) - 1:
-        raise ValueError(f"a shape has numbers from 0 on, and -1 at most once, not {shape!r}")
+        raise ValueError(
+            f"the numbers of a shape must be 0 or more, with at most one -1, not {shape!r}"
+        )
     size = math.prod(known) * kind.itemsize
     if len(known) < len(numbers):
         if size == 0 or room % size:
@@ -84,7 +87,8 @@ def _whole(shape: Any, kind: np.dtype[Any], room: int) -> tuple[int, ...]:
         return tuple(room // size if number == -1 else number for number in numbers)
     if size > room:
         raise ValueError(
-            f"an array of {kind!r} of shape {shape!r} needs {size} bytes, and the window has {room} there"
+            f"an array of {kind!r} of shape {shape!r} needs {size} bytes, and the window has {room}"
+            " there"
         )
     return numbers
 
@@ -97,18 +101,18 @@ def open_npy(
     shape: Shape = None,
     order: Literal["C", "F"] = "C",
 ) -> MappedArray:
-    """Open a ``.npy`` file, or make one, and return its array, on the memory of the file.
+    """Open or create a ``.npy`` file, and return its array, on the memory of the file.
 
-    The modes are ``MappedFile``'s. *dtype*, *shape* and *order* are for ``"w+"`` and ``"x+"``,
-    which make a file of zeros: of ``float64`` without *dtype*, as everywhere in NumPy; *shape* is
-    required.
+    The modes are those of ``MappedFile``. ``"w+"`` and ``"x+"`` create a file of zeros. They
+    require *shape*, and take *dtype* (``float64`` without it) and *order* (``"C"`` or ``"F"``).
 
-    The array has a ``flush()``, which puts it on stable storage, and ``file``, the ``MappedFile``.
-    That is open as long as the array, or a slice of it, is there; ``array.file.close()`` closes it
-    before, and the array stays.
+    The array has two more attributes: ``flush()``, which puts it on stable storage, and ``file``,
+    the ``MappedFile``. The file is closed with the last array on its memory. ``array.file.close()``
+    closes it earlier, and the array stays valid.
 
-    Raises ``ValueError`` for what is no ``.npy`` file, or ends before its array does; ``TypeError``
-    for an array of Python objects; what ``MappedFile`` raises; ``ImportError`` without NumPy.
+    Raises ``ValueError`` for a file that is not a ``.npy`` file or is shorter than its array;
+    ``TypeError`` for Python objects; ``ImportError`` without NumPy; and the errors of
+    ``MappedFile``.
     """
     _numpy or _import()
     from mappedfile import _npy
