@@ -617,7 +617,7 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
         PyErr_Format(
             PyExc_ValueError,
             "the file %R is closed, and a view of a view needs it: make the view before closing "
-            "the file, or take a slice of data",
+            "it, or take a slice of data",
             file->name);
         goto end;
     }
