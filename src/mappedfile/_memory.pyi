@@ -38,12 +38,12 @@ def connect(
 def guard_policy(policy: int = ..., /) -> int: ...
 
 class Buffer:
-    """What keeps the memory that a buffer is on: the ``obj`` of a memoryview."""
+    """The exporter of a buffer, which keeps its memory mapped: ``obj`` of a memoryview."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Use:
-    """A call under way on a range of a map. Addresses are good until the ``with`` statement is left."""
+    """A call in progress on a range of a map. Addresses are valid until the ``with`` block ends."""
 
     @property
     def address(self) -> int: ...
@@ -59,7 +59,7 @@ class Use:
     def check(self) -> None: ...
 
 class Stream(io.BufferedIOBase, BinaryIO):
-    """Bytes of a window as a binary file."""
+    """The bytes of a window as a binary stream."""
 
     @property
     def closed(self) -> bool: ...
@@ -208,7 +208,7 @@ class Window:
     def _unlock(self) -> None: ...
 
 class mmap(Window):  # noqa: N801 (the standard library's name)
-    """Map *length* bytes of a file from *offset* on; 0: all there are. A *fileno* of -1 maps memory without a file."""
+    """Map *length* bytes of a file from *offset* on, or memory without a file."""
 
     @overload
     def __new__(
