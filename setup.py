@@ -1,11 +1,11 @@
-"""Only what the C parts need; everything else is in pyproject.toml."""
+"""The extension modules. Everything else is in pyproject.toml."""
 
 import sysconfig
 
 from setuptools import Extension, setup
 
-# Free-threaded Pythons have no limited API before 3.15. The one they have since, abi3t, knows no
-# struct that begins with PyObject_HEAD, and ours do. They get a wheel each.
+# Free-threaded Pythons before 3.15 have no limited API. Later ones have abi3t, which does not allow
+# structs that begin with PyObject_HEAD, as ours do. So each of them gets its own wheel.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 setup(
@@ -13,10 +13,23 @@ setup(
     ext_modules=[
         Extension(
             "mappedfile._memory",
-            ["backends/memory.c", "backends/storage.c", "backends/window.c", "backends/stream.c", "backends/mmap.c"],
-            depends=["backends/backend.h", "backends/memory.h", "backends/native.h", "backends/search.h"],
-            # Their names are their own: programs have functions called move, too.
-            extra_compile_args=[] if sysconfig.get_platform().startswith("win") else ["-fvisibility=hidden"],
+            [
+                "backends/memory.c",
+                "backends/storage.c",
+                "backends/window.c",
+                "backends/stream.c",
+                "backends/mmap.c",
+            ],
+            depends=[
+                "backends/backend.h",
+                "backends/memory.h",
+                "backends/native.h",
+                "backends/search.h",
+            ],
+            # Hide the names of the C functions: other libraries may have the same names.
+            extra_compile_args=[]
+            if sysconfig.get_platform().startswith("win")
+            else ["-fvisibility=hidden"],
             define_macros=[("Py_LIMITED_API", "0x030b0000")] if LIMITED_API else [],
             py_limited_api=LIMITED_API,
         )

@@ -1,4 +1,4 @@
-"""The cffi recipe for ``mappedfile._native``: the declarations of the headers over the source of one system."""
+"""The cffi recipe for ``mappedfile._native``, with the C source of one system."""
 
 import os
 import sysconfig

@@ -1,8 +1,8 @@
-/* mappedfile._memory: files and maps as objects that count who uses them. memory.h has the structs.
+/* mappedfile._memory: files and maps as objects that count their users. memory.h has the structs.
  */
 #include "memory.h"
 
-#define LONG_MAP (16 << 20) /* bytes: to unmap more takes its time */
+#define LONG_MAP (16 << 20) /* bytes: unmapping more than this takes long */
 
 /* Errors */
 
@@ -19,7 +19,7 @@ PyObject *raise_os_error(File *file, int code, const char *doing)
 {
     if (PyErr_Occurred())
         return NULL;
-    if (file->state->os_error == NULL) /* the interpreter ends */
+    if (file->state->os_error == NULL) /* the interpreter is shutting down */
         return PyErr_Format(PyExc_OSError, "the system refused to %s %R: error %d", doing,
                             file->name, code);
     return raise(PyObject_CallFunction(file->state->os_error, "iOs", code, file->name, doing));
@@ -39,7 +39,7 @@ PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *
                                        (Py_ssize_t)buffers, what));
 }
 
-/* Reports an error that nobody is there to catch. */
+/* Reports an error that no caller can catch. */
 static void report(File *file, int code, const char *doing, PyObject *where)
 {
     PyObject *kind, *value, *trace;
@@ -71,7 +71,7 @@ static void file_dealloc(PyObject *object)
     File *file = (File *)object;
     PyTypeObject *type = Py_TYPE(object);
 
-    if (file->turn != NULL) /* whoever waited for it was interrupted */
+    if (file->turn != NULL) /* the thread that waited for it was interrupted */
         PyThread_free_lock(file->turn);
     Py_XDECREF(file->name);
     PyObject_Free(object);
@@ -88,7 +88,7 @@ int file_use(File *file)
     return 0;
 }
 
-/* Gives back the descriptor that fileno() made. */
+/* Closes the descriptor that fileno() made. */
 static void close_descriptor(File *file)
 {
     PyObject *kind, *value, *trace, *none;
@@ -158,10 +158,10 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
              int *error)
 {
     const mf_system *system = &file->state->call.system;
-    size_t slack = (size_t)(offset % (int64_t)file->file.granularity);
+    size_t padding = (size_t)(offset % (int64_t)file->file.granularity);
     Map *map;
 
-    if ((uint64_t)length > (uint64_t)PTRDIFF_MAX - slack) {
+    if ((uint64_t)length > (uint64_t)PTRDIFF_MAX - padding) {
         *error = system->too_large;
         return NULL;
     }
@@ -171,14 +171,14 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
         return NULL;
     memset((char *)map + sizeof(PyObject), 0, sizeof *map - sizeof(PyObject));
     map->file = (File *)Py_NewRef((PyObject *)file);
-    map->offset = offset - (int64_t)slack;
-    map->slack = slack;
+    map->offset = offset - (int64_t)padding;
+    map->padding = padding;
     map->map.reserved = reserve;
     map->map.chosen = file->chosen;
     map->map.flags = file->flags;
     map->map.protection = file->protection;
     *error = file->state->call.map(&file->file, section, file->access, map->offset,
-                                   slack + (size_t)length, &map->map);
+                                   padding + (size_t)length, &map->map);
     if (*error != 0) {
         Py_DECREF((PyObject *)map);
         return NULL;
@@ -200,13 +200,13 @@ uintptr_t file_buffers(File *file)
 
 int64_t map_length(const Map *map)
 {
-    return (int64_t)(map->map.length - map->slack);
+    return (int64_t)(map->map.length - map->padding);
 }
 
 int64_t map_room(const Map *map)
 {
     return (int64_t)((map->map.reserved > map->map.length ? map->map.reserved : map->map.length) -
-                     map->slack);
+                     map->padding);
 }
 
 int map_release(Map *map)
@@ -268,7 +268,7 @@ PyType_Spec map_spec = {
 char *pages_around(const Map *map, int64_t first, int64_t count, size_t *size)
 {
     size_t page = map->file->state->call.system.page_size;
-    size_t start = map->slack + (size_t)first, stop = start + (size_t)count;
+    size_t start = map->padding + (size_t)first, stop = start + (size_t)count;
 
     start -= start % page;
     stop += (page - stop % page) % page;
@@ -278,19 +278,19 @@ char *pages_around(const Map *map, int64_t first, int64_t count, size_t *size)
     return map->map.base + start;
 }
 
-/* Rounds a range inwards, to the pages that have no byte of the first window bytes beside it: maybe
- * to none. */
+/* Rounds a range inwards, to the pages that share no byte with the rest of the window. That may be
+ * no page at all. */
 static char *pages_within(const Map *map, int64_t first, int64_t count, int64_t window,
                           size_t *size)
 {
     size_t page = map->file->state->call.system.page_size;
-    size_t start = map->slack + (size_t)first, stop = start + (size_t)count;
+    size_t start = map->padding + (size_t)first, stop = start + (size_t)count;
 
     if (first > 0)
         start += (page - start % page) % page;
     else
         start -= start % page;
-    if (stop < map->slack + (size_t)window)
+    if (stop < map->padding + (size_t)window)
         stop -= stop % page;
     *size = stop > start ? stop - start : 0;
     return map->map.base + start;
@@ -298,11 +298,11 @@ static char *pages_within(const Map *map, int64_t first, int64_t count, int64_t 
 
 int is_lost(const Map *map, int64_t first, int64_t count, int64_t *at)
 {
-    uintptr_t from, to, start = map->slack + (uintptr_t)first;
+    uintptr_t from, to, start = map->padding + (uintptr_t)first;
 
 #ifndef _WIN32
-    atomic_thread_fence(memory_order_acquire); /* the copy is done, also if another thread's handler
-                                                  put the zeros there */
+    atomic_thread_fence(memory_order_acquire); /* after the copy: another thread's handler may have
+                                                  put zeros there */
 #endif
     to = map->map.lost_to; /* it is set last, so it is read first */
     if (WITHOUT_GUARD || to == 0)
@@ -322,13 +322,13 @@ int guard(State *state, int whole)
         return 0;
     error = state->call.guard();
     if (state->guard == GUARD_WANTED)
-        return 0; /* somebody else is on top of it for now: fault_guard() tells */
+        return 0; /* other code has taken its place for now: fault_guard() returns False */
     if (error == 0)
         state->guard = GUARD_WANTED;
     return error;
 }
 
-/* Flushes every map that is there. */
+/* Flushes every map of the file. */
 int flush_maps(File *file, int wait)
 {
     State *state = file->state;
@@ -346,7 +346,7 @@ int flush_maps(File *file, int wait)
 
         while (users != 0 && !mf_replace(&map->users, &users, users + 1))
             ;
-        if (users != 0) /* otherwise somebody is giving it back */
+        if (users != 0) /* otherwise another thread is unmapping it */
             maps[n++] = (Map *)Py_NewRef((PyObject *)map);
     }
     UNLOCK(file);
@@ -367,12 +367,12 @@ int flush_maps(File *file, int wait)
     return error;
 }
 
-/* Buffer: what a memoryview has as its obj, and so does whatever was made from that. These are
- * counted, not the Py_buffers: np.ndarray(shape, dtype, memoryview) gives its Py_buffer back at
- * once, and keeps the obj. */
+/* Buffer: the exporter, which is the obj of a memoryview and of everything made from it. Buffers
+ * are counted, not Py_buffers: np.ndarray(shape, dtype, memoryview) releases its Py_buffer at once,
+ * and keeps obj. */
 typedef struct {
     PyObject_HEAD
-    Map *map; /* NULL: of an empty window */
+    Map *map; /* NULL for an empty window */
     char *start;
     Py_ssize_t length;
     int readonly;
@@ -382,10 +382,10 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
            int flags)
 {
     static char nothing[1];
-    Buffer *buffer = state->spare;
+    Buffer *buffer = state->free_buffer;
 
     if (buffer != NULL) {
-        state->spare = NULL;
+        state->free_buffer = NULL;
         PyObject_Init((PyObject *)buffer, state->buffer_type);
     } else {
         buffer = PyObject_New(Buffer, state->buffer_type);
@@ -401,8 +401,8 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
         tally(&map->users, 1);
         tally(&map->buffers, 1);
     }
-    /* PyBuffer_FillInfo, which is no inline function; whether it may be written to was looked at.
-     */
+    /* The same as PyBuffer_FillInfo, inline. The caller has checked whether the buffer may be
+     * writable. */
     view->buf = buffer->start;
     view->obj = (PyObject *)buffer;
     view->len = buffer->length;
@@ -436,8 +436,8 @@ static void buffer_dealloc(PyObject *object)
         if (error != 0)
             report(map->file, error, "unmap", (PyObject *)type);
 #if !defined(Py_GIL_DISABLED) && !defined(__SANITIZE_ADDRESS__)
-        if (map->file->state->spare == NULL) {
-            map->file->state->spare = object; /* the next one needs no memory then */
+        if (map->file->state->free_buffer == NULL) {
+            map->file->state->free_buffer = object; /* the next Buffer uses this memory */
             object = NULL;
         }
 #endif
@@ -451,7 +451,7 @@ static void buffer_dealloc(PyObject *object)
 static PyType_Slot buffer_slots[] = {
     {Py_tp_dealloc, buffer_dealloc},
     {Py_bf_getbuffer, buffer_get},
-    {Py_tp_doc, "What keeps the memory that a buffer is on: the obj of a memoryview."},
+    {Py_tp_doc, "The exporter of a buffer, which keeps its memory mapped: obj of a memoryview."},
     {0, NULL},
 };
 
@@ -463,19 +463,19 @@ PyType_Spec buffer_spec = {
     buffer_slots,
 };
 
-/* Use: a call under way, for the calls that Python makes through cffi. Leaving the with statement
- * ends it; if an interrupt comes before that, its deallocation does. */
+/* Use: a call in progress, for the calls that Python makes through cffi. The end of the with
+ * statement ends it. If an interrupt comes before that, deallocation ends it. */
 typedef struct {
     PyObject_HEAD
-    Map *map;      /* NULL once it has ended, and for an empty range */
-    File *file;    /* NULL if that was closed already */
-    int64_t first; /* the range, from the map's start on */
+    Map *map;      /* NULL after its end, and for an empty range */
+    File *file;    /* NULL if the file was already closed */
+    int64_t first; /* the range, in bytes from the start of the map */
     int64_t count;
-    unsigned long long address; /* of the pages of the range */
-    unsigned long long size;    /* bytes in them */
+    unsigned long long address; /* where the pages of the range begin */
+    unsigned long long size;    /* bytes in these pages */
     long long offset;           /* in the file */
     SHARED(unsigned long long)
-    handle; /* the address of the mf_file while the use lasts; 0: the file is closed */
+    handle; /* the address of the mf_file until the use ends; 0: the file is closed */
     MUTEX
 } Use;
 
@@ -509,8 +509,8 @@ PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inward
     return (PyObject *)use;
 }
 
-/* Ends it. Returns the system's code; *about is the file that it is about, for the caller to let
- * go. */
+/* Ends the use. Returns the system's code; *about is the file that the code is about, a reference
+ * for the caller to drop. */
 static int use_end(Use *use, File **about)
 {
     Map *map;
@@ -558,8 +558,8 @@ static PyObject *use_enter(PyObject *object, PyObject *unused)
     return Py_NewRef(object);
 }
 
-/* Returns the map, used once more: another thread may end the use. NULL: it has ended, or there is
- * none. */
+/* Begins another use of the map, since another thread may end this one. NULL: the use has ended, or
+ * has no map. */
 static Map *use_again(Use *use)
 {
     Map *map;
@@ -574,7 +574,7 @@ static Map *use_again(Use *use)
     return map;
 }
 
-/* Ends that, and returns None; or NULL when it fails, or when there is an exception. */
+/* Ends the use of use_again. Returns None; or NULL if that fails or an exception is set. */
 static PyObject *use_no_more(Map *map)
 {
     int error = map_release(map);
@@ -600,7 +600,7 @@ static PyObject *use_check(PyObject *object, PyObject *unused)
     return use_no_more(map);
 }
 
-/* touch(place, size): reads a byte of every page there, from address on. */
+/* touch(place, size): reads one byte of every page of a range; place counts from address. */
 static PyObject *use_touch(PyObject *object, PyObject *args)
 {
     Use *use = (Use *)object;
@@ -615,14 +615,14 @@ static PyObject *use_touch(PyObject *object, PyObject *args)
         return NULL;
     map = place > use->size || size > use->size - place ? NULL : use_again(use);
     if (map == NULL) {
-        PyErr_SetString(PyExc_ValueError, "the use has ended, or the range is not in it");
+        PyErr_SetString(PyExc_ValueError, "the use has ended, or the range is outside of it");
         return NULL;
     }
     page = map->file->state->call.system.page_size;
     WITHOUT_GIL(failed = map->file->state->call.copy(
                     &map->map, &byte, 0, (char *)(uintptr_t)(use->address + place), (ptrdiff_t)page,
                     (size_t)((size + page - 1) / page)));
-    at = use->offset + (int64_t)place - map->offset - (int64_t)map->slack;
+    at = use->offset + (int64_t)place - map->offset - (int64_t)map->padding;
     if (is_lost(map, at, (int64_t)size, &at) || failed)
         raise_fault(map->file, at);
     return use_no_more(map);
@@ -651,11 +651,13 @@ static PyMethodDef use_methods[] = {
 
 static PyMemberDef use_members[] = {
     {"address", T_ULONGLONG, offsetof(Use, address), READONLY,
-     "of the pages that have a byte of the range"},
-    {"size", T_ULONGLONG, offsetof(Use, size), READONLY, "of these pages, in bytes"},
-    {"offset", T_LONGLONG, offsetof(Use, offset), READONLY, "of these pages in the file, in bytes"},
+     "where the pages of the range begin"},
+    {"size", T_ULONGLONG, offsetof(Use, size), READONLY, "how many bytes these pages have"},
+    {"offset", T_LONGLONG, offsetof(Use, offset), READONLY,
+     "where these pages begin in the file, "
+     "in bytes"},
     {"handle", T_ULONGLONG, offsetof(Use, handle), READONLY,
-     "the address of the mf_file, or 0 when that is closed"},
+     "the address of the mf_file, or 0 when the file is closed"},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -681,8 +683,8 @@ static State *state_of(PyObject *module)
     return PyModule_GetState(module);
 }
 
-/* connect(table, os_error, mapping_fault, lock_error, alive_error, os.close): called once, by
- * _system.py. */
+/* connect(table, os_error, mapping_fault, lock_error, alive_error, os.close): _system.py calls it
+ * once. */
 static PyObject *connect(PyObject *module, PyObject *args)
 {
     State *state = state_of(module);
@@ -708,7 +710,7 @@ static PyObject *connect(PyObject *module, PyObject *args)
     return Py_NewRef(Py_None);
 }
 
-/* guard_policy(policy=None): returns what it was, and sets it. */
+/* guard_policy(policy=None): returns the policy, and sets a new one if it is given. */
 static PyObject *guard_policy(PyObject *module, PyObject *args)
 {
     State *state = state_of(module);
@@ -787,9 +789,9 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->iterator_type);
     Py_CLEAR(state->stream_type);
-    if (state->spare != NULL)
-        PyObject_Free(state->spare);
-    state->spare = NULL;
+    if (state->free_buffer != NULL)
+        PyObject_Free(state->free_buffer);
+    state->free_buffer = NULL;
     Py_CLEAR(state->mmap_type);
     Py_CLEAR(state->os_error);
     Py_CLEAR(state->mapping_fault);

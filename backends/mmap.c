@@ -1,25 +1,25 @@
-/* Mmap: what the standard library calls mmap.mmap, on the types of this library. mappedfile/mmap.py
- * has the module.
+/* Mmap: the standard library's mmap.mmap, on the types of this library. mappedfile/mmap.py is the
+ * module.
  *
- * Index, slice, search and buffer are the window's own. What is here is how it is made, its
- * position, and what mmap does in its own way. Its texts are mmap's where programs look at them. */
+ * Index, slice, search and buffer are those of Window. This file has the constructor, the position,
+ * and the methods that differ. Error messages that programs compare are those of mmap. */
 #include "memory.h"
 
 #include <errno.h>
 
-/* What its access can be. The first leaves it to flags and prot. */
+/* The values of the argument access. With ACCESS_DEFAULT, flags and prot count. */
 enum { ACCESS_DEFAULT = 0, ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_COPY = 3 };
 
-enum { USER_MAPPED_FILE = 1224 }; /* what Windows says of a section that others use */
+enum { USER_MAPPED_FILE = 1224 }; /* the error of Windows for a section that others use */
 enum { LONGEST_NAME = 66 };       /* the system takes 80 bytes, with a prefix and a 0 */
 
 typedef struct {
     Window window;
     int64_t position;
-    PyObject *tag;  /* or NULL */
-    char access;    /* as it is told */
+    PyObject *tag;  /* NULL: none */
+    char access;    /* the argument */
     char anonymous; /* memory without a file */
-    char tracked;   /* it keeps the descriptor */
+    char tracked;   /* it keeps a descriptor */
 } Mmap;
 
 /* Arguments */
@@ -27,7 +27,7 @@ typedef struct {
 enum { FILENO, LENGTH, FLAGS, PROT, ACCESS, OFFSET, TRACKFD, TAGNAME, ARGUMENTS };
 
 typedef struct {
-    PyObject *name; /* what it is called in errors: the descriptor */
+    PyObject *name; /* the descriptor, which names it in errors */
     Py_ssize_t length;
     int64_t offset;
     int fd, flags, protection, access, tracked;
@@ -50,9 +50,10 @@ static int to_int(PyObject *number, int missing, int *out)
     return 0;
 }
 
-/* Sorts the arguments. By place, Windows' mmap has the name of the memory third, and after it what
- * POSIX' has after flags and prot. */
-static int sort(PyObject *args, PyObject *named, PyObject **given)
+/* Sorts the arguments, which can be in the order of either system. POSIX: fileno, length, flags,
+ * prot, access, offset. Windows: fileno, length, tagname, access, offset. A third argument that is
+ * a str or None is a tagname. */
+static int sort_arguments(PyObject *args, PyObject *named, PyObject **given)
 {
     static const char *const known[] = {"fileno", "length", "flags",   "prot",
                                         "access", "offset", "trackfd", "tagname"};
@@ -86,12 +87,12 @@ static int sort(PyObject *args, PyObject *named, PyObject **given)
     return 0;
 }
 
-static int understand(PyObject *args, PyObject *named, Request *out)
+static int parse_request(PyObject *args, PyObject *named, Request *out)
 {
     PyObject *given[ARGUMENTS] = {NULL}, *index;
     int overflow;
 
-    if (sort(args, named, given) < 0 || to_int(given[FILENO], 0, &out->fd) < 0)
+    if (sort_arguments(args, named, given) < 0 || to_int(given[FILENO], 0, &out->fd) < 0)
         return -1;
     out->name = given[FILENO];
     out->length = PyNumber_AsSsize_t(given[LENGTH], PyExc_OverflowError);
@@ -137,7 +138,7 @@ static int understand(PyObject *args, PyObject *named, Request *out)
     return 0;
 }
 
-/* What may be done with the memory. */
+/* The access of the map: MF_READ, MF_WRITE or MF_COPY. */
 static int to_access(const Request *asked)
 {
     if (asked->access == ACCESS_READ || !(asked->protection & PROT_WRITE))
@@ -159,7 +160,7 @@ static int audit(const Request *asked)
     return done == NULL ? -1 : 0;
 }
 
-/* Making one */
+/* Construction */
 
 /* Opens the descriptor. Returns the system's code, or -1 when an exception is set. */
 static int open_file(File *file, const Request *asked)
@@ -168,7 +169,7 @@ static int open_file(File *file, const Request *asked)
     int error;
 
 #ifdef _WIN32
-    PyObject *msvcrt = PyImport_ImportModule("msvcrt"); /* whose descriptors these are */
+    PyObject *msvcrt = PyImport_ImportModule("msvcrt"); /* descriptors belong to its C library */
     PyObject *found = msvcrt == NULL ? NULL
                                      : PyObject_CallMethod(msvcrt, "get_osfhandle", "i", asked->fd);
 
@@ -183,7 +184,7 @@ static int open_file(File *file, const Request *asked)
     return error;
 }
 
-/* Makes the section that maps are made from. */
+/* Makes a section, named by tag if it is not NULL. */
 static int open_memory(File *file, int64_t size, PyObject *tag, mf_section *out)
 {
     const mf_char *text = NULL;
@@ -222,12 +223,12 @@ static int open_section(File *file, const Request *asked)
     return error;
 }
 
-/* How long the map is to be; or raises and returns -1. */
+/* Returns the length of the map; or raises and returns -1. */
 static int64_t to_length(const Request *asked, const File *file)
 {
     int64_t size = file->section.size;
 
-    if (asked->fd == -1 || file->file.size < 0) /* a device does not tell its size */
+    if (asked->fd == -1 || file->file.size < 0) /* the size of a device is unknown */
         return asked->length;
     if (asked->length != 0 && (asked->offset > size || size - asked->offset < asked->length)) {
         PyErr_SetString(PyExc_ValueError, "mmap length is greater than file size");
@@ -246,7 +247,7 @@ static int64_t to_length(const Request *asked, const File *file)
     return size - asked->offset;
 }
 
-/* Has the window what it asked for. Returns the system's code, or -1 when an exception is set. */
+/* Opens and maps the window as asked. Returns the system's code, or -1 if an exception is set. */
 static int fill(Mmap *self, File *file, const Request *asked)
 {
     Window *window = &self->window;
@@ -270,7 +271,7 @@ static int fill(Mmap *self, File *file, const Request *asked)
     map = map_new(file, &file->section, asked->offset, length, 0, &error);
     if (map == NULL)
         return error != 0 ? error : -1;
-    put_in_place(window, map);
+    set_map(window, map);
     return 0;
 }
 
@@ -280,7 +281,7 @@ static void mmap_dealloc(PyObject *object)
     window_dealloc(object);
 }
 
-/* The state of the module, for a type that may be a subclass. Those have another tp_dealloc. */
+/* The state of the module. The type may be a subclass, which has another tp_dealloc. */
 static State *state_of(PyTypeObject *type)
 {
     while (PyType_GetSlot(type, Py_tp_dealloc) != (void *)mmap_dealloc)
@@ -296,7 +297,7 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     File *file;
     int error;
 
-    if (understand(args, named, &asked) < 0 || audit(&asked) < 0)
+    if (parse_request(args, named, &asked) < 0 || audit(&asked) < 0)
         return NULL;
     self = (Mmap *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -320,10 +321,11 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     file->chosen = asked.flags != MAP_SHARED || asked.protection != (PROT_READ | PROT_WRITE);
     file->flags = asked.flags;
     file->protection = asked.protection;
-    file->sparse = 1; /* as mmap does it */
+    file->sparse = 1; /* mmap leaves holes */
     if (self->anonymous && self->tag != NULL && !state->call.system.has_sections) {
         raise_unsupported(PyUnicode_FromString(
-            "this system cannot give memory a name that others find: map a file that both open"));
+            "memory without a file cannot have a tagname on this system: map a file that all "
+            "processes open"));
         goto failed;
     }
     error = fill(self, file, &asked);
@@ -348,7 +350,7 @@ failed:
     return NULL;
 }
 
-/* As object's: a subclass that takes other arguments does not pass them on to it. */
+/* Takes no arguments, as object's does: a subclass handles its own arguments. */
 static int mmap_init(PyObject *self, PyObject *args, PyObject *named)
 {
     if (PyType_GetSlot(Py_TYPE(self), Py_tp_init) != (void *)mmap_init &&
@@ -359,19 +361,19 @@ static int mmap_init(PyObject *self, PyObject *args, PyObject *named)
     return 0;
 }
 
-/* One that is forgotten is given back without a warning: mmap has none. */
+/* Releases a map that was not closed. There is no warning, as with mmap. */
 static void mmap_finalize(PyObject *self)
 {
     (void)self;
 }
 
-/* Reading and writing where the position is */
+/* Reading and writing at the position */
 
-/* Begins: nothing can come between this and finish(). Returns how many bytes there are from the
- * position on; or raises, and -1. */
+/* Begins reading or writing. No Python code can run until finish(). Returns the number of bytes
+ * from the position to the end; or raises and returns -1. */
 static int64_t begin(Mmap *self)
 {
-    if (look(&self->window) < 0)
+    if (acquire(&self->window) < 0)
         return -1;
     return self->position < self->window.length ? self->window.length - self->position : 0;
 }
@@ -382,8 +384,8 @@ static void leave(Mmap *self)
     UNLOCK(self->window.file);
 }
 
-/* Moves the position past count bytes that were copied, and ends; or raises that they are gone, and
- * returns -1. */
+/* Ends reading or writing, and advances the position by count bytes. If bytes are gone, it raises
+ * MappingFault and returns -1. */
 static int finish(Mmap *self, int failed, int64_t count)
 {
     Map *map = self->window.map;
@@ -397,14 +399,14 @@ static int finish(Mmap *self, int failed, int64_t count)
     Py_INCREF((PyObject *)map);
     self->position += count;
     leave(self);
-    failed = judge(map, failed, before, count);
+    failed = check_fault(map, failed, before, count);
     Py_DECREF((PyObject *)map);
     if (failed)
         self->position = before;
     return failed;
 }
 
-/* Reads count bytes, which are there, and ends. */
+/* Reads count bytes, which must be there, and ends. */
 static PyObject *take(Mmap *self, int64_t count)
 {
     const char *from = self->window.start + self->position;
@@ -478,7 +480,7 @@ static PyObject *mmap_read_byte(PyObject *object, PyObject *unused)
     return PyLong_FromLong((unsigned char)byte);
 }
 
-/* How many bytes the line at the position has, of those that are there. */
+/* Returns the length of the line at the position, of at most left bytes. */
 static int find_line(Mmap *self, int64_t left, int64_t *out)
 {
     const char *from = self->window.start + self->position;
@@ -629,7 +631,7 @@ static PyObject *mmap_seekable(PyObject *object, PyObject *unused)
     return PyBool_FromLong(1);
 }
 
-/* The window's way, but for where it begins and what it takes */
+/* Methods that differ from Window's in their arguments */
 
 static PyObject *find(Mmap *self, Search kind, const char *name, PyObject *const *args,
                       Py_ssize_t n)
@@ -654,7 +656,7 @@ static PyObject *mmap_rfind(PyObject *self, PyObject *const *args, Py_ssize_t n)
     return find((Mmap *)self, RFIND, "rfind", args, n);
 }
 
-/* The bytes that iteration gives: as bytes, unlike what an index gives. */
+/* The items of iteration: bytes of length 1. An index gives an int. */
 static PyObject *mmap_item(PyObject *object, Py_ssize_t place)
 {
     Window *self = (Window *)object;
@@ -662,7 +664,7 @@ static PyObject *mmap_item(PyObject *object, Py_ssize_t place)
     int failed;
     char byte;
 
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return NULL;
     if (place < 0 || place >= self->length) {
         UNLOCK(self->file);
@@ -672,7 +674,7 @@ static PyObject *mmap_item(PyObject *object, Py_ssize_t place)
     map = (Map *)Py_NewRef((PyObject *)self->map);
     failed = copy(map, &byte, self->start + place, 1);
     UNLOCK(self->file);
-    failed = judge(map, failed, place, 1);
+    failed = check_fault(map, failed, place, 1);
     Py_DECREF((PyObject *)map);
     return failed ? NULL : PyBytes_FromStringAndSize(&byte, 1);
 }
@@ -695,7 +697,7 @@ static PyObject *mmap_move(PyObject *object, PyObject *const *args, Py_ssize_t n
         if (number[i] == -1 && PyErr_Occurred())
             return NULL;
     }
-    if (!is_writable(self) || look(window) < 0)
+    if (!is_writable(self) || acquire(window) < 0)
         return NULL;
     if (number[0] < 0 || number[1] < 0 || number[2] < 0 || window->length - number[0] < number[2] ||
         window->length - number[1] < number[2]) {
@@ -710,7 +712,8 @@ static PyObject *mmap_move(PyObject *object, PyObject *const *args, Py_ssize_t n
     map = (Map *)Py_NewRef((PyObject *)window->map);
     failed = copy(map, window->start + number[0], window->start + number[1], number[2]);
     UNLOCK(window->file);
-    if (judge(map, failed, number[0], number[2]) < 0 || judge(map, 0, number[1], number[2]) < 0)
+    if (check_fault(map, failed, number[0], number[2]) < 0 ||
+        check_fault(map, 0, number[1], number[2]) < 0)
         failed = -1;
     Py_DECREF((PyObject *)map);
     return failed ? NULL : Py_NewRef(Py_None);
@@ -735,7 +738,7 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
         count = PyNumber_AsSsize_t(given[1], PyExc_OverflowError);
     if (PyErr_Occurred())
         return NULL;
-    if (!self->window.open) /* an __index__ has closed it */
+    if (!self->window.open) /* an __index__ method has closed it */
         return raise_closed(&self->window);
     if (given[1] == NULL)
         count = (Py_ssize_t)self->window.length - first;
@@ -752,12 +755,12 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
     return flush_range(&self->window, first, count, !(flags & MS_ASYNC));
 }
 
-/* Rounds a range to pages: outwards for a hint, as the system rounds its end; inwards for what may
- * do away with bytes. */
+/* Rounds a range to pages: outwards for a hint, as the system rounds its end; inwards for advice
+ * that may discard bytes. */
 static char *round_to_pages(const Map *map, int advice, Py_ssize_t first, Py_ssize_t *count)
 {
     size_t page = map->file->state->call.system.page_size;
-    size_t start = map->slack + (size_t)first, stop = start + (size_t)*count;
+    size_t start = map->padding + (size_t)first, stop = start + (size_t)*count;
 
     if (start % page == 0)
         return map->map.base + start;
@@ -866,8 +869,8 @@ static PyObject *mmap_size(PyObject *object, PyObject *unused)
     (void)unused;
     if (!self->window.open || !file_use(file))
         return raise_closed(&self->window);
-    if (!self->tracked) /* an OSError and a ValueError: mmap raised the one before 3.15, and the
-                           other since */
+    if (!self->tracked) /* both an OSError, as mmap raises before Python 3.15, and a ValueError, as
+                           it raises since */
         raise_unsupported(Py_BuildValue("(is)", EBADF, "mmap can't get size with trackfd=False."));
     else if (!self->anonymous)
         WITHOUT_GIL(error = file->state->call.get_size(&file->file, &size));
@@ -877,8 +880,8 @@ static PyObject *mmap_size(PyObject *object, PyObject *unused)
     return PyErr_Occurred() ? NULL : PyLong_FromLongLong(size);
 }
 
-/* Has memory without a file in another place, with another size. Returns the system's code, or -1
- * when an exception is set. */
+/* Gives memory without a file another size: copies it to a new map. Returns the system's code, or
+ * -1 if an exception is set. */
 static int copy_memory(Mmap *self, int64_t size)
 {
     Window *window = &self->window;
@@ -890,11 +893,12 @@ static int copy_memory(Mmap *self, int64_t size)
     int error = 0;
 
     if (self->tag != NULL)
-        error = call->close_section(&file->section); /* or the name would be taken, by itself */
+        error = call->close_section(
+            &file->section); /* otherwise the tag would still be in use, by this object */
     if (error == 0)
         error = open_memory(file, window->offset + size, self->tag, &section);
     if (error == 0 && self->tag != NULL &&
-        section.size < 0) { /* others have it: it stays as it is */
+        section.size < 0) { /* others use it: its size is unchanged */
         file->section = section;
         return USER_MAPPED_FILE;
     }
@@ -908,9 +912,9 @@ static int copy_memory(Mmap *self, int64_t size)
         return error != 0 ? error : -1;
     }
     LOCK(file);
-    error = call->copy(&map->map, map->map.base + map->slack, 1, window->start, 1, count);
+    error = call->copy(&map->map, map->map.base + map->padding, 1, window->start, 1, count);
     Py_INCREF((PyObject *)present);
-    put_in_place(window, map);
+    set_map(window, map);
     window->length = size;
     file->section = section;
     UNLOCK(file);
@@ -947,11 +951,10 @@ static void resize_memory(Mmap *self, int64_t size)
     } else if (!system->has_sections && file->access == MF_WRITE && size > window->length) {
         PyErr_SetString(
             PyExc_ValueError,
-            "mmap: can't expand a shared anonymous mapping on this system"); /* there is no more of
-                                                                                it */
+            "mmap: can't expand a shared anonymous mapping on this system"); /* it cannot grow */
         error = -1;
     } else if (size != window->length) {
-        moved = move(window, window->map, size);
+        moved = remap_window(window, window->map, size);
         if (moved)
             window->length = size;
         else if (!system->has_sections && file->access == MF_WRITE)
@@ -996,7 +999,7 @@ static PyObject *mmap_resize(PyObject *object, PyObject *value)
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
-/* The rest */
+/* Other methods */
 
 static PyObject *mmap_close(PyObject *object, PyObject *unused)
 {
@@ -1030,8 +1033,8 @@ static PyObject *mmap_sizeof(PyObject *object, PyObject *unused)
 
 static PyObject *mmap_repr(PyObject *object)
 {
-    static const char *const accesses[] = {"ACCESS_DEFAULT", "ACCESS_READ", "ACCESS_WRITE",
-                                           "ACCESS_COPY"};
+    static const char *const names[] = {"ACCESS_DEFAULT", "ACCESS_READ", "ACCESS_WRITE",
+                                        "ACCESS_COPY"};
     Mmap *self = (Mmap *)object;
     PyObject *name, *text;
 
@@ -1046,7 +1049,7 @@ static PyObject *mmap_repr(PyObject *object)
     else
         text = PyUnicode_FromFormat(
             "<%U closed=False, access=%s, length=%lld, pos=%lld, offset=%lld>", name,
-            accesses[(int)self->access], (long long)self->window.length, (long long)self->position,
+            names[(int)self->access], (long long)self->window.length, (long long)self->position,
             (long long)self->window.offset);
     Py_DECREF(name);
     return text;
@@ -1057,8 +1060,8 @@ static PyObject *mmap_repr(PyObject *object)
 static PyMethodDef methods[] = {
     {"close", mmap_close, METH_NOARGS,
      "close($self, /)\n--\n\n"
-     "Give back the memory and the file. Buffers keep their memory until the last of them goes. "
-     "Closing twice is silent."},
+     "Unmap the memory and close the file. Buffers keep their memory until the last of them is "
+     "gone. Closing twice is silent."},
     {"find", FAST(mmap_find), METH_FASTCALL,
      "find($self, sub, start=None, end=None, /)\n--\n\n"
      "Return the lowest index where *sub* begins, or -1. The search begins at the position unless "
@@ -1069,8 +1072,8 @@ static PyMethodDef methods[] = {
      "*start* is given."},
     {"flush", FAST(mmap_flush), METH_FASTCALL | METH_KEYWORDS,
      "flush($self, offset=0, size=None, *, flags=MS_SYNC)\n--\n\n"
-     "Write what was changed back to the file. It is on stable storage then, unless *flags* has "
-     "``MS_ASYNC``.\n\n"
+     "Write changed pages back to the file, and wait until they are on stable storage, unless "
+     "*flags* has ``MS_ASYNC``.\n\n"
      "The range is rounded outwards to pages."},
     {"madvise", FAST(mmap_madvise), METH_FASTCALL,
      "madvise($self, option, start=0, length=None, /)\n--\n\n"
@@ -1080,10 +1083,11 @@ static PyMethodDef methods[] = {
      "move($self, dest, src, count, /)\n--\n\nCopy *count* bytes from *src* to *dest*, which may "
      "overlap."},
     {"read", FAST(mmap_read), METH_FASTCALL,
-     "read($self, n=None, /)\n--\n\nReturn up to *n* bytes from the position on, and move it; "
-     "without *n* all there are."},
+     "read($self, n=None, /)\n--\n\n"
+     "Return up to *n* bytes from the position on, and advance it; without *n* all bytes up to "
+     "the end."},
     {"read_byte", mmap_read_byte, METH_NOARGS,
-     "read_byte($self, /)\n--\n\nReturn the byte at the position, as an int, and move it."},
+     "read_byte($self, /)\n--\n\nReturn the byte at the position, as an int, and advance it."},
     {"readline", mmap_readline, METH_NOARGS,
      "readline($self, /)\n--\n\nReturn the bytes from the position to the end of the line, and "
      "move it."},
@@ -1092,21 +1096,23 @@ static PyMethodDef methods[] = {
      "Set the size of the map, and of the file to where the map ends. Growing works while buffers "
      "are alive."},
     {"seek", FAST(mmap_seek), METH_FASTCALL,
-     "seek($self, pos, whence=0, /)\n--\n\nSet the position, from the start (0), from itself (1) "
-     "or from the end (2), and return it."},
+     "seek($self, pos, whence=0, /)\n--\n\n"
+     "Set the position, from the start (0), the position (1) or the end (2), and return it."},
     {"seekable", mmap_seekable, METH_NOARGS, "seekable($self, /)\n--\n\nReturn True."},
     {"set_name", mmap_set_name, METH_O,
-     "set_name($self, name, /)\n--\n\nGive memory without a file a name, where the system shows "
-     "one: Linux, /proc/self/maps."},
+     "set_name($self, name, /)\n--\n\n"
+     "Name memory without a file. Linux shows the name in /proc/self/maps."},
     {"size", mmap_size, METH_NOARGS,
-     "size($self, /)\n--\n\nReturn the size of the file, which may be more than that of the map; "
-     "of memory without a file, its own."},
+     "size($self, /)\n--\n\n"
+     "Return the size of the file, in bytes, which may be larger than the map. Memory without a "
+     "file has the size of the map."},
     {"tell", mmap_tell, METH_NOARGS, "tell($self, /)\n--\n\nReturn the position."},
     {"write", mmap_write, METH_O,
-     "write($self, bytes, /)\n--\n\nWrite bytes at the position, and move it; return how many. "
-     "``ValueError`` if they do not fit."},
+     "write($self, bytes, /)\n--\n\n"
+     "Write bytes at the position, advance it, and return their number. ``ValueError`` if they do "
+     "not fit."},
     {"write_byte", mmap_write_byte, METH_O,
-     "write_byte($self, byte, /)\n--\n\nWrite a byte, an int, at the position, and move it."},
+     "write_byte($self, byte, /)\n--\n\nWrite a byte, an int, at the position, and advance it."},
     {"__enter__", mmap_enter, METH_NOARGS, NULL},
     {"__exit__", FAST(mmap_exit), METH_FASTCALL, NULL},
     {"__sizeof__", mmap_sizeof, METH_NOARGS, NULL},
@@ -1121,7 +1127,7 @@ static PyType_Slot slots[] = {
     {Py_tp_repr, mmap_repr},
     {Py_tp_iter, PySeqIter_New},
     {Py_sq_item, mmap_item},
-    {Py_mp_subscript, window_subscript}, /* or __getitem__ would be that of mmap_item */
+    {Py_mp_subscript, window_subscript}, /* otherwise __getitem__ would call mmap_item */
     {Py_mp_ass_subscript, window_assign},
     {Py_tp_methods, methods},
     {Py_tp_doc,
@@ -1129,9 +1135,10 @@ static PyType_Slot slots[] = {
      "offset=0, *, trackfd=True,"
      " tagname=None)\n"
      "--\n\n"
-     "Map *length* bytes of a file from *offset* on; 0: all there are. A *fileno* of -1 maps "
-     "memory without a file.\n\n"
-     "By place it takes the order of Windows too: mmap(fileno, length, tagname, access, offset)."},
+     "Map *length* bytes of a file from *offset* on; 0 is all bytes to the end. A *fileno* of -1 "
+     "maps memory without a file.\n\n"
+     "Positional arguments can have the order of Windows too: mmap(fileno, length, tagname, "
+     "access, offset)."},
     {0, NULL},
 };
 

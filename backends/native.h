@@ -1,4 +1,4 @@
-/* What backend.h needs around it, for the C compiler. */
+/* What backend.h needs when a C compiler reads it. */
 #ifndef MAPPEDFILE_NATIVE_H
 #define MAPPEDFILE_NATIVE_H
 
@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The characters of a path, as the system takes them; and a word that one thread may read while
- * another writes it. */
+/* mf_char: a character of a path. mf_word: a word that one thread may read while another writes it.
+ */
 #ifdef _WIN32
 #ifdef _MSC_VER
 #include <intrin.h>
@@ -24,7 +24,7 @@ typedef _Atomic(uintptr_t) mf_word;
 
 #include "backend.h"
 
-/* What the header of mmap calls things, for who has no such header. */
+/* The constants of the header of mmap, for systems without that header. */
 #ifdef _WIN32
 enum { MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_ANONYMOUS = 32 };
 enum { PROT_READ = 1, PROT_WRITE = 2, PROT_EXEC = 4 };
@@ -39,7 +39,7 @@ enum {
 #include <sys/mman.h>
 #endif
 
-/* Adds to a word, as one step, and returns what it is then. */
+/* Adds to a word atomically, and returns the new value. */
 static inline uintptr_t mf_add(mf_word *word, intptr_t by)
 {
 #if !defined(_WIN32)
@@ -53,7 +53,7 @@ static inline uintptr_t mf_add(mf_word *word, intptr_t by)
 #endif
 }
 
-/* Sets a word to value if it is still *old; otherwise says no, and *old is what it is. */
+/* Sets a word to value if it is still *old. Otherwise returns 0, and *old is the word's value. */
 static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 {
 #if !defined(_WIN32)
@@ -70,8 +70,8 @@ static inline int mf_replace(mf_word *word, uintptr_t *old, uintptr_t value)
 #endif
 }
 
-/* Policy: so many temporary names mf_create tries, since others may have made them. Then it gives
- * up. */
+/* Policy: mf_create tries this many temporary names, since other processes may use the same names.
+ * Then it fails. */
 enum { MF_TEMPORARY_NAMES = 100 };
 
 /* Rounds a size up to a multiple of a unit. */
@@ -80,7 +80,7 @@ static inline size_t mf_round_up(size_t size, size_t unit)
     return size + (unit - size % unit) % unit;
 }
 
-/* What mf_map leaves in a map, once the system has given it. */
+/* Fills in a mapping that the system has just made, for mf_map. */
 static inline void mf_fill_mapping(mf_mapping *out, mf_file *file, char *base, size_t length,
                                    int access, mf_copier *copier)
 {
@@ -95,7 +95,8 @@ static inline void mf_fill_mapping(mf_mapping *out, mf_file *file, char *base, s
 }
 
 /* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file.
- * Any number of threads may do that at once. lost_to comes last: what it says counts. */
+ * Any number of threads may do this at the same time. lost_to is written last, since readers check
+ * it first. */
 static inline void mf_mark_lost(mf_mapping *map, size_t start, size_t page_size)
 {
     uintptr_t from, to;
@@ -109,21 +110,21 @@ static inline void mf_mark_lost(mf_mapping *map, size_t start, size_t page_size)
         ;
 }
 
-/* benchmarks/guard.py builds the library without the guard too, and compares. */
+/* benchmarks/guard.py also builds the library without the guard, and compares. */
 #ifdef MAPPEDFILE_WITHOUT_GUARD
 enum { WITHOUT_GUARD = 1 };
 #else
 enum { WITHOUT_GUARD = 0 };
 #endif
 
-/* What mf_copy does once nothing can go wrong. */
+/* The copy of mf_copy, without protection against faults. */
 static inline void mf_move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step,
                            size_t count)
 {
     if (to_step == 1 && from_step == 1)
-        memmove(to, from, count); /* they may be views of the same bytes */
+        memmove(to, from, count); /* both may be views of the same bytes */
     else if (count > 0)
-        /* No further than the last byte: a step may lead out of all memory. */
+        /* Stops at the last byte: a further step may leave the address space. */
         for (*to = *from; --count > 0; *to = *from) {
             to += to_step;
             from += from_step;

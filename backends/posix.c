@@ -42,7 +42,7 @@ void mf_query_system(mf_system *out)
     out->has_sections = 0;
     out->guard_covers_all = 1;
 #ifdef __APPLE__
-    /* msync and fsync stop at the drive's cache: fsync(2), F_FULLFSYNC. */
+    /* msync and fsync do not flush the drive's cache: fsync(2), F_FULLFSYNC. */
     out->flush_reaches_device = 0;
     out->sync_covers_maps = 0;
 #else
@@ -51,8 +51,8 @@ void mf_query_system(mf_system *out)
 #endif
 }
 
-/* What the offsets of maps of a file are multiples of, in bytes: files of huge pages have them for
- * pages. Their blocks are as large, so most files need no further call. */
+/* The granularity of a file's maps, in bytes: on hugetlbfs it is the size of a huge page. Its blocks
+ * are as large, so most files need no further call. */
 static size_t granularity_of(int fd, const struct stat *status)
 {
     size_t page = get_page_size();
@@ -72,13 +72,13 @@ static size_t granularity_of(int fd, const struct stat *status)
 static int is_disk(mode_t mode)
 {
 #ifdef DIOCGMEDIASIZE
-    return S_ISCHR(mode); /* FreeBSD has no others */
+    return S_ISCHR(mode); /* FreeBSD has no block devices */
 #else
     return S_ISBLK(mode);
 #endif
 }
 
-/* How many bytes a disk has. */
+/* Reads the size of a disk, in bytes. */
 static int size_of_device(int fd, int64_t *out)
 {
 #if defined(__linux__)
@@ -110,8 +110,8 @@ static int size_of_device(int fd, int64_t *out)
 #endif
 }
 
-/* Whether a file without blocks can be mapped: one that is empty, or all holes, can. Those of /proc
- * and /sys look the same, and cannot. */
+/* Whether a file without blocks can be mapped. Empty files and files of holes can. The files of
+ * /proc and /sys look the same, and cannot. */
 static int probe_map(int fd, const struct stat *status)
 {
     size_t page = granularity_of(fd, status);
@@ -122,10 +122,10 @@ static int probe_map(int fd, const struct stat *status)
     return munmap(base, page) == 0 ? 0 : errno;
 }
 
-/* What is known of a file that was just opened. */
+/* What the caller knows of a file that it has just opened. */
 enum { MAY_HAVE_BYTES, IS_EMPTY, IS_TO_BE_CUT, MAY_BE_ANY };
 
-/* Fills in out from a descriptor of ours; or closes it. */
+/* Fills in out from a new descriptor; or closes the descriptor and returns the error. */
 static int init_file(int fd, int known, mf_file *out)
 {
     int may_have_bytes = known == MAY_HAVE_BYTES || known == MAY_BE_ANY;
@@ -145,10 +145,10 @@ static int init_file(int fd, int known, mf_file *out)
             error = probe_map(fd, &status);
     } else if (is_disk(status.st_mode) && size_of_device(fd, &size) == 0) {
         device = 1;
-        error = may_have_bytes ? 0 : ENODEV; /* nobody can */
+        error = may_have_bytes ? 0 : ENODEV; /* it cannot be mapped */
     } else if (known == MAY_BE_ANY && S_ISCHR(status.st_mode)) {
         device = 1;
-        size = -1; /* nobody tells */
+        size = -1; /* a character device has no size */
     } else {
         error = ENODEV;
     }
@@ -165,7 +165,8 @@ static int init_file(int fd, int known, mf_file *out)
 
 int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
 {
-    /* O_NONBLOCK: a FIFO would wait for its other end. Regular files do not know it. */
+    /* O_NONBLOCK: otherwise open() of a FIFO waits for its other end. It does not affect regular
+     * files. */
     int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     int fd, error;
 
@@ -179,11 +180,11 @@ int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
         return errno;
     error = init_file(fd, disposition == MF_EXISTING ? MAY_HAVE_BYTES : IS_EMPTY, out);
     if (error != 0 && disposition == MF_NEW && unlink(path) != 0)
-        return error; /* of two errors, the first is the one to tell */
+        return error; /* of two errors, the first is returned */
     return error;
 }
 
-/* Where the name of a file begins in its path. */
+/* Returns the last part of a path. */
 static const char *base_name_in(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -206,7 +207,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
         return ENOTSUP;
     temporary[0] = '\0';
 #ifdef O_TMPFILE
-    /* A file without a name: nothing is left of it when its maker is killed. */
+    /* A file without a name: nothing is left of it if the process is killed. */
     memcpy(temporary, path, folder);
     memcpy(temporary + folder, ".", 2);
     fd = open(temporary, flags | O_TMPFILE, 0666);
@@ -246,7 +247,7 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
     error = errno;
     if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS ||
         error == EMLINK) {
-        /* A file system without hard links. */
+        /* The file system has no hard links. */
 #if defined(__linux__) && defined(SYS_renameat2)
         const int flags = 1; /* RENAME_NOREPLACE */
 
@@ -270,7 +271,7 @@ int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out)
     if (flags & O_PATH)
         return EBADF;
 #endif
-    /* mmap would say so too, but an empty file is not mapped. */
+    /* mmap would return this error too, but not for an empty file, which is not mapped. */
     if (mode == O_WRONLY || (access == MF_WRITE && mode != O_RDWR))
         return EACCES;
     fd = fcntl((int)handle, F_DUPFD_CLOEXEC, 3);
@@ -325,8 +326,7 @@ int64_t mf_milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Writes zeros at the end of a file, where nothing of anybody's is written over; reached moves on
- * with it. */
+/* Appends zeros to a file: it never overwrites bytes of other processes. Advances *reached. */
 static int write_zeros(int fd, int64_t *reached, int64_t stop)
 {
     static const char zeros[1 << 16];
@@ -348,12 +348,12 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
     int error;
 
 #if defined(__linux__)
-    /* Not posix_fallocate: glibc's emulates by reading and writing a byte of every block. */
+    /* Not posix_fallocate: glibc emulates it by reading and writing a byte of every block. */
     error = fallocate(fd, 0, (off_t)offset, (off_t)length) == 0 ? 0 : errno;
 #elif defined(__APPLE__)
     fstore_t request = {F_ALLOCATEALL, F_PEOFPOSMODE, 0, length, 0};
     error = fcntl(fd, F_PREALLOCATE, &request) != -1 ? 0 : errno;
-    if (error == 0) /* F_PREALLOCATE leaves the size alone */
+    if (error == 0) /* F_PREALLOCATE does not change the size */
         error = ftruncate(fd, (off_t)(offset + length)) == 0 ? 0 : errno;
 #elif _POSIX_ADVISORY_INFO > 0
     error = posix_fallocate(fd, (off_t)offset, (off_t)length);
@@ -366,19 +366,19 @@ static int allocate_blocks(int fd, int64_t offset, int64_t length)
     return error;
 }
 
-/* Policy: how many bytes are allocated, or written as zeros, before signals are heard. Tmpfs starts
- * a fallocate anew that a signal came to, and gives up what it had: so each piece that is
- * interrupted is followed by a smaller one. */
+/* Policy: how many bytes are allocated, or written as zeros, between two checks for signals. When a
+ * signal interrupts fallocate, tmpfs frees what it has allocated, and the next call starts again.
+ * So the piece after an interrupted one is smaller. */
 enum { LARGEST_PIECE = 1 << 28, SMALLEST_PIECE = 1 << 16, LARGEST_PIECE_OF_ZEROS = 1 << 24 };
 
-/* Whether there cannot be room for so much: to find out piece by piece would fill the disk, and
- * leave others none meanwhile. */
+/* Whether the file system has less free space than this. Without this check, a growth that must
+ * fail would first fill the disk, piece by piece, and other processes would find it full. */
 static int has_no_room(int fd, int64_t length)
 {
     struct statvfs volume;
 
     if (fstatvfs(fd, &volume) != 0 || volume.f_blocks == 0)
-        return 0; /* it is not told */
+        return 0; /* unknown */
     return (uint64_t)length / volume.f_frsize > volume.f_bfree;
 }
 
@@ -399,7 +399,7 @@ static int allocate_piece(int fd, mf_growth *growth)
     } else if (error == EINTR) {
         growth->step = piece / 2 > SMALLEST_PIECE ? piece / 2 : SMALLEST_PIECE;
     } else if (error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS) {
-        /* The file system cannot: zeros have their blocks too. */
+        /* The file system cannot allocate: written zeros get blocks as well. */
         piece = left < LARGEST_PIECE_OF_ZEROS ? left : LARGEST_PIECE_OF_ZEROS;
         error = write_zeros(fd, &growth->reached, growth->reached + piece);
     }
@@ -410,14 +410,14 @@ int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 {
     int fd = fd_of(file);
     size_t page = get_page_size();
-    size_t used = (size_t)(growth->size % (int64_t)page); /* of the last page */
+    size_t used = (size_t)(growth->size % (int64_t)page); /* bytes of the last page */
     int64_t tail = growth->size + (int64_t)(mf_round_up(used, page) - used);
     int error = 0;
 
     if (tail > growth->grown)
         tail = growth->grown;
-    /* What a map wrote behind the end of the file, in its last page, shows once the file is longer:
-     * tmpfs keeps it. */
+    /* A map may have written behind the end of the file, in its last page. On tmpfs these bytes
+     * would appear when the file grows. */
     if (growth->reached < tail)
         error = write_zeros(fd, &growth->reached, tail);
     if (error == 0 && growth->reached < growth->grown) {
@@ -434,7 +434,7 @@ int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
         out->handle = -1;
         out->size = growth->grown;
     } else if (error != EINTR && ftruncate(fd, (off_t)growth->size) != 0) {
-        return error; /* of two errors, the first is the one to tell */
+        return error; /* of two errors, the first is returned */
     }
     return error;
 }
@@ -463,8 +463,8 @@ int mf_close_section(mf_section *section)
     return 0;
 }
 
-/* How much address space a map takes. In whole pages of the file: munmap wants that where they are
- * huge. */
+/* The address space of a map, in bytes. It is a multiple of the file's granularity: munmap needs
+ * that for huge pages. */
 static size_t mapped_size(const mf_file *file, size_t length, size_t reserved)
 {
     return mf_round_up(reserved > length ? reserved : length, file == NULL ? 1 : file->granularity);
@@ -482,8 +482,8 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
         return error;
     if (file->handle == -1)
         flags |= MAP_ANONYMOUS;
-    /* Linux counts all of a private map as memory otherwise, written to or not: proc(5),
-     * overcommit_memory. */
+    /* Without MAP_NORESERVE, Linux counts a private map as committed memory, whether it is written
+     * to or not: proc(5), overcommit_memory. */
     if (access == MF_COPY && !out->chosen)
         flags |= MAP_NORESERVE;
     base = mmap(NULL, mapped_size(file, length, out->reserved),
@@ -544,9 +544,9 @@ int mf_unmap(mf_mapping *map)
 }
 
 #ifdef SYNC_FILE_RANGE_WRITE
-/* Policy: the file systems where sync_file_range succeeds and starts nothing. posix_fadvise is
- * passed on to the file beneath there, and starts the same. Clean pages that nobody has mapped
- * leave memory. */
+/* Policy: the file systems where sync_file_range succeeds without starting write-back. There,
+ * posix_fadvise reaches the file of the lower layer, and starts write-back. It also evicts clean
+ * pages that are not mapped. */
 static int writes_back_by_advice(int fd)
 {
     struct statfs volume;
@@ -555,8 +555,8 @@ static int writes_back_by_advice(int fd)
 }
 #endif
 
-/* Length 0 reaches to the end of the file. MS_ASYNC would start nothing since Linux 2.6.19:
- * msync(2), NOTES. */
+/* Length 0 reaches to the end of the file. MS_ASYNC starts nothing since Linux 2.6.19: msync(2),
+ * NOTES. */
 static int start_write_back(int fd, int64_t offset, int64_t length)
 {
 #ifdef SYNC_FILE_RANGE_WRITE
@@ -588,15 +588,15 @@ int mf_sync(const mf_file *file, int wait)
 #ifdef F_FULLFSYNC
     if (fcntl(fd, F_FULLFSYNC) != -1)
         return 0;
-    /* Some file systems have no more than fsync. */
+    /* Some file systems only have fsync. */
     if (errno != ENOTSUP && errno != EINVAL && errno != ENOTTY)
         return errno;
 #endif
     return fsync(fd) == 0 ? 0 : errno;
 }
 
-/* What one system has and another has not. Linux' numbers are spelled out too: headers may be older
- * than the kernel. */
+/* The system's number for a kind of mf_advise, or -1. The numbers of Linux are written out, since
+ * headers may be older than the kernel. */
 static int advice_of(int kind)
 {
     switch (kind) {
@@ -631,8 +631,8 @@ int mf_advise(char *base, size_t length, int kind)
     if (madvise(base, length, advice) == 0)
         return 0;
     error = errno;
-    /* EINVAL is said of pages that are locked, too; of no pages only when the kernel does not know
-     * the kind. */
+    /* EINVAL also means that pages are locked. For 0 pages it only means that the kernel does not
+     * know the kind. */
     return error == EINVAL && madvise(base, 0, advice) != 0 ? ENOTSUP : error;
 }
 
@@ -648,8 +648,8 @@ int mf_set_name(char *base, size_t length, const char *name)
 
     int error = prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, text) == 0 ? 0 : errno;
 
-    /* EINVAL is said of a name that cannot be, too; of no name only where the kernel has none at
-     * all: CONFIG_ANON_VMA_NAME. */
+    /* EINVAL also means that the name is invalid. Without a name it only means that the kernel has
+     * no such names: CONFIG_ANON_VMA_NAME. */
     return error == EINVAL && prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, 0UL) != 0
                ? ENOTSUP
                : error;
@@ -661,8 +661,7 @@ int mf_set_name(char *base, size_t length, const char *name)
 #endif
 }
 
-/* What the header has of all that the standard library's mmap knows by name, on one system or
- * another. */
+/* The constants of the standard library's mmap, on any system, as far as this header has them. */
 static const struct {
     const char *name;
     int value;
@@ -893,12 +892,13 @@ int mf_residency(char *base, size_t length, char *out)
     (void)base;
     (void)out;
     (void)at;
-    return pages == 0 ? 0 : ENOTSUP; /* it took mincore out: it told of other processes */
+    return pages == 0 ? 0 : ENOTSUP; /* OpenBSD has removed mincore, which revealed what other
+                                        processes read */
 #else
     if (mincore(base, length, (void *)out) != 0)
         return errno;
     for (at = 0; at < pages; at++)
-        out[at] = (char)(out[at] & 1); /* the other bits are Linux' to use, and in use on macOS */
+        out[at] = (char)(out[at] & 1); /* Linux reserves the other bits, and macOS uses them */
     return 0;
 #endif
 }
@@ -906,8 +906,9 @@ int mf_residency(char *base, size_t length, char *out)
 int mf_tells_residency(const mf_file *file, int *out)
 {
 #ifdef __linux__
-    /* A page that is far past the end of the file is not in memory, whatever is said of it. Near
-     * the end it may be: what Linux keeps of a file it keeps in larger pieces. */
+    /* A page far past the end of the file cannot be in memory. If mincore says that it is, its
+     * answers are not reliable. A page near the end may be in memory, since Linux caches files in
+     * larger pieces (folios). */
     const off_t far = 1 << 30;
     size_t page = file->granularity;
     unsigned char there = 0;
@@ -934,11 +935,11 @@ int mf_tells_residency(const mf_file *file, int *out)
 }
 
 #if defined(__linux__) && !defined(__alpha__)
-enum { CACHESTAT = 451 }; /* the call: Linux 6.5, and not in every libc */
+enum { CACHESTAT = 451 }; /* the number of the system call: Linux 6.5, not in every libc */
 
-/* Policy: the file systems where the count of cachestat is believed. It counts the pages of the
- * file that is open, and a file system on top of another, as overlay, maps those of a file below.
- * Here it is known that they are the same. */
+/* Policy: the file systems where the count of cachestat is right. cachestat counts the pages of the
+ * open file. On a stacked file system, such as overlayfs, maps have the pages of a file of the
+ * lower layer. On these file systems both are the same. */
 static int can_count_cached(const struct statfs *volume)
 {
     switch ((uint32_t)volume->f_type) {
@@ -992,7 +993,7 @@ int mf_evict(const mf_file *file, char *base, size_t length)
 #else
     (void)base;
     (void)length;
-    /* It returns the error, and leaves errno alone. */
+    /* It returns the error, and does not set errno. */
     return posix_fadvise(fd_of(file), 0, 0, POSIX_FADV_DONTNEED);
 #endif
 }

@@ -1,6 +1,6 @@
-/* The POSIX fault guard. SIGBUS comes for a page that a map has and its file has not: the file was
- * cut short, the disk behind a hole is full, the device failed. The guard does what journald does:
- * it puts zeros in the place of the page, and leaves a mark. */
+/* The POSIX fault guard. The system sends SIGBUS for a page of a map that its file cannot provide:
+ * the file was truncated, the disk behind a hole is full, or the device failed. The guard maps a
+ * page of zeros there and marks the map, as systemd's journald does. */
 #include "posix_private.h"
 
 #include <errno.h>
@@ -13,10 +13,10 @@
 #include <mach/mach_vm.h>
 #endif
 
-/* The list of maps. Signal handlers find the map that an address is in, and take no lock.
+/* The list of maps. Signal handlers search it for the map of an address, and take no lock.
  *
- * Writers take turns. Whoever takes a map off waits until no handler is on the list any more. A
- * handler stays there for some microseconds, whatever else the process does. */
+ * Writers take a lock. A writer that removes a map waits until no handler uses the list any more. A
+ * handler uses it for some microseconds. */
 static mf_word first_map, last_hit, handlers;
 static atomic_flag list_lock = ATOMIC_FLAG_INIT;
 static size_t page_size; /* bytes */
@@ -70,9 +70,9 @@ void mf_guard_unregister(mf_mapping *map)
         sched_yield();
 }
 
-/* fork. A child has the list of its parent, and no other thread. */
+/* fork. A child has its parent's list, and only one thread. */
 
-static atomic_int process; /* 0: not asked for yet */
+static atomic_int process; /* 0: not read yet */
 
 static void reset_in_child(void)
 {
@@ -97,7 +97,7 @@ int mf_guard_prepare(void)
     return error != 0 ? error : atfork_error;
 }
 
-/* It is here because the child has to forget what it was told. */
+/* It is in this file because a forked child must read its id again. */
 int mf_process(void)
 {
     int known = process;
@@ -110,24 +110,25 @@ int mf_process(void)
     return known;
 }
 
-/* The page. */
+/* The page */
 
-/* si_code tells on Linux: a fault is one. macOS says the same of a signal that was sent, and of a
- * write to what is read-only (XNU: sendsig, ux_exception). There a page that can be read is not
- * missing, whoever says so. */
+/* On Linux si_code says whether a page is missing. On macOS it is the same for a signal that was
+ * sent, and for a write to a read-only page (XNU: sendsig, ux_exception). So on macOS a page that
+ * can be read counts as not missing. */
 #if defined(__APPLE__) || defined(UNTRUSTED_CODES)
 enum { CODES_TELL = 0 };
 #else
 enum { CODES_TELL = 1 };
 #endif
 
-/* Policy: where codes do not tell, so many faults in pages that can be read are taken for those of
- * threads that came too late, since a page was last replaced. After that they are passed on. So a
- * thread is not sent back for ever to a write that cannot succeed. */
+/* Policy, where si_code is not enough: a fault in a readable page may come from a thread that
+ * touched the page just before another thread replaced it, so the thread tries again. After this
+ * many retries since the last replacement, faults are passed on. This ends an endless loop of a
+ * write that cannot succeed. */
 enum { MAX_RETRIES = 1000 };
 static mf_word retries;
 
-/* Whether an address is in one of the whole pages of a map. */
+/* Whether an address lies in the pages of a map. */
 static int contains(const mf_mapping *map, uintptr_t address)
 {
     return address - (uintptr_t)map->base < mf_round_up(map->length, page_size);
@@ -153,9 +154,9 @@ static int can_read(const char *page)
 #endif
 }
 
-/* Puts a copy in the place of a page that can be read and not be written. A full disk has such
- * pages, where a file has holes or the file system writes to another place. The system copies,
- * since it minds no fault. */
+/* Replaces a page that can be read but not written by a copy. A full disk causes such pages: in
+ * holes, and on file systems that write to another place. A system call makes the copy, since it
+ * returns an error instead of a fault. */
 static int replace_with_copy(char *page)
 {
 #ifdef __linux__
@@ -176,8 +177,8 @@ static int replace_with_copy(char *page)
     return 0;
 }
 
-/* Replaces the page that an address is in by one of ours, if that is in a map of ours: by a copy
- * if it can be read, or by zeros. Read-only maps stay that. */
+/* Replaces the page of an address, if it lies in a map on the list: by a copy if it can be read,
+ * otherwise by zeros. Read-only maps stay read-only. */
 static int replace_page(uintptr_t address)
 {
     mf_mapping *map;
@@ -200,7 +201,7 @@ static int replace_page(uintptr_t address)
     access = map->access;
     if (!CODES_TELL) {
         if (can_read(page)) {
-            /* Another thread may have replaced it just now: the access is made again. */
+            /* Another thread may have just replaced it: the thread tries again. */
             int again = start >= map->lost_from && start < map->lost_to &&
                         mf_add(&retries, 1) < MAX_RETRIES;
 
@@ -210,8 +211,8 @@ static int replace_page(uintptr_t address)
         retries = 0;
     }
     last_hit = map->self;
-    /* The mark comes first: who sees the zeros can see it. The list is left before the system is
-     * asked, which may take its time. */
+    /* The mark comes first: a thread that sees the zeros can see the mark. The list is released
+     * before the system call, which may take long. */
     mf_mark_lost(map, start, page_size);
     handlers--;
     if (access != MF_READ && replace_with_copy(page))
@@ -220,20 +221,20 @@ static int replace_page(uintptr_t address)
                 0) == page;
 }
 
-/* The signal. */
+/* The signal */
 
-/* Who got SIGBUS before. Somebody may take it after the guard, and give it back to the handler that
- * he found there when he raises it anew: faulthandler does. So each time that the guard is put on
- * top of somebody it is another handler, which knows its own predecessor. */
-enum { LEVELS = 4 }; /* policy: past so many of them mf_guard says EAGAIN */
+/* The previous handlers of SIGBUS. Other code may install its handler after the guard, and later
+ * restore the guard's handler and raise the signal again, as faulthandler does. So each
+ * installation of the guard uses another handler function, with its own predecessor. */
+enum { LEVELS = 4 }; /* policy: mf_guard fails with EAGAIN when all are in use */
 static struct sigaction predecessors[LEVELS];
 
-/* Whether a page could not be had. Otherwise somebody sent the signal, or an address was
- * misaligned. */
+/* Whether a page is missing. Otherwise the signal was sent, or an address was misaligned. */
 static int is_missing_page(const siginfo_t *info)
 {
 #ifdef BUS_MCEERR_AR
-    /* Broken memory that somebody used is one. A mere report of some (BUS_MCEERR_AO) is not. */
+    /* A use of broken memory (BUS_MCEERR_AR) counts. A mere report of broken memory (BUS_MCEERR_AO)
+     * does not. */
     return info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR ||
            info->si_code == BUS_MCEERR_AR;
 #else
@@ -241,19 +242,19 @@ static int is_missing_page(const siginfo_t *info)
 #endif
 }
 
-/* Whether the interrupted instruction raised the signal. Then it will again, and nobody can have it
- * ignored. */
+/* Whether the interrupted instruction raised the signal. Such a signal cannot be ignored: the
+ * instruction would raise it again. */
 static int is_synchronous(const siginfo_t *info)
 {
 #ifdef BUS_MCEERR_AO
-    /* sigaction(2): what users send is not positive. */
+    /* sigaction(2): si_code of a sent signal is not positive. */
     return info->si_code > 0 && info->si_code != BUS_MCEERR_AO;
 #else
     return info->si_addr != NULL;
 #endif
 }
 
-/* These two are no handlers, whatever SA_SIGINFO says. */
+/* SIG_DFL and SIG_IGN are not handlers, whether SA_SIGINFO is set or not. */
 static int is_default(const struct sigaction *action)
 {
     return action->sa_handler == SIG_DFL;
@@ -264,7 +265,7 @@ static int is_ignored(const struct sigaction *action)
     return action->sa_handler == SIG_IGN;
 }
 
-/* Acts as the system or the predecessor would have, had there been no guard. */
+/* Does what the system or the previous handler would have done without the guard. */
 static void pass_on(struct sigaction *predecessor, int number, siginfo_t *info, void *context)
 {
     static const struct sigaction by_default = {.sa_handler = SIG_DFL};
@@ -319,7 +320,7 @@ LEVEL(3)
 static void (*const on_faults[LEVELS])(int, siginfo_t *, void *) = {on_fault_0, on_fault_1,
                                                                     on_fault_2, on_fault_3};
 
-/* The level of an action, or -1 when it is not the guard's. */
+/* The level of an action, or -1 if it is not a handler of the guard. */
 static int level_of(const struct sigaction *action)
 {
     int level = LEVELS - 1;
@@ -347,7 +348,7 @@ int mf_guarded(void)
 
 int mf_guard(void)
 {
-    static int levels; /* of those that were used */
+    static int levels; /* how many levels are in use */
     struct sigaction now, ours = {0};
     int level, error = mf_guard_prepare();
 
@@ -365,9 +366,10 @@ int mf_guard(void)
             predecessors[level] = now;
             ours.sa_sigaction = on_faults[level];
             ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
-            /* What is sent interrupts a system call if it would have without us. */
+            /* A sent signal interrupts system calls exactly if it would have done so without the
+             * guard. */
             ours.sa_flags |= is_ignored(&now) ? SA_RESTART : now.sa_flags & SA_RESTART;
-            /* Who jumps out of a handler of his must not jump out of this one. */
+            /* Another signal's handler that jumps out must not jump out of this one. */
             sigfillset(&ours.sa_mask);
             if (sigaction(SIGBUS, &ours, NULL) != 0)
                 error = errno;
@@ -379,7 +381,7 @@ int mf_guard(void)
     return error;
 }
 
-/* Under the guard nothing fails here. */
+/* With the guard, these copies and searches cannot fail. */
 
 int mf_copy(mf_mapping *map, char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step,
             size_t count)

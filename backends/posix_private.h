@@ -1,5 +1,5 @@
-/* What posix.c and posix_guard.c share. No other file includes this one, and it comes first there:
- * the system's headers go by the macros below. */
+/* Shared by posix.c and posix_guard.c, which include it first: its macros affect the system's
+ * headers. No other file includes it. */
 #ifndef MAPPEDFILE_POSIX_PRIVATE_H
 #define MAPPEDFILE_POSIX_PRIVATE_H
 
@@ -24,28 +24,28 @@ static inline int fd_of(const mf_file *file)
     return (int)file->handle;
 }
 
-/* In bytes. Not for signal handlers: POSIX.1-2008 does not let them call sysconf. */
+/* The page size in bytes. Signal handlers must not call it: POSIX.1-2008 does not allow sysconf
+ * there. */
 static inline size_t get_page_size(void)
 {
     return (size_t)sysconf(_SC_PAGESIZE);
 }
 
-/* What mmap is told of the memory of a map. */
+/* The protection for mmap. */
 static inline int protection_of(int access)
 {
     return access == MF_READ ? PROT_READ : PROT_READ | PROT_WRITE;
 }
 
-/* The guard's list has every map that a fault may be in: posix_guard.c. */
+/* The guard's list of maps: posix_guard.c. */
 
-/* Makes the list ready for use. Returns the error that keeps it from being used. Cheap when it is
- * called again. */
+/* Makes the list ready for use, or returns the error. Later calls are cheap. */
 int mf_guard_prepare(void);
 
-/* Puts a map on the list. */
+/* Adds a map to the list. */
 void mf_guard_register(mf_mapping *map);
 
-/* Takes a map off the list, and waits until no signal handler looks at it any more. */
+/* Removes a map from the list, and waits until no signal handler uses it any more. */
 void mf_guard_unregister(mf_mapping *map);
 
 #endif

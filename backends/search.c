@@ -1,12 +1,13 @@
 /* Searching memory. search.h says what each function promises.
  *
- * A window is where a match may be: as many bytes of the haystack as the needle has. Four bytes of
- * the needle are compared in many windows at once, with vectors (search_loop.h), and what is left
- * is compared byte by byte. Which four is learned from the haystack. Where too much is left (a
- * needle and a haystack that repeat alike) Two-Way takes over, which is slower, but linear for any
- * input (Crochemore and Perrin, "Two-way string-matching", JACM 38(3), 1991).
+ * A window is a possible match: a part of the haystack as long as the needle. Vector code
+ * (search_loop.h) compares four bytes of the needle in many windows at once. Windows that pass are
+ * compared byte by byte. The haystack decides which four bytes are used. If too many windows pass
+ * (needle and haystack repeat in the same way), Two-Way takes over. It is slower, but linear for
+ * any input (Crochemore and Perrin, "Two-way string-matching", JACM 38(3), 1991).
  *
- * Bytes may change between one look and the next: no loop relies on what another has seen. */
+ * Other processes may change bytes at any time, so no loop relies on what an earlier loop has read.
+ */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -30,34 +31,36 @@ typedef unsigned char byte;
 #include <intrin.h>
 #endif
 
-/* tests/search_paths.c counts steps, is impatient, and chooses among all kinds of vectors. */
+/* tests/search_paths.c sets these differently: it counts steps, uses smaller limits, and tests all
+ * kinds of vectors. */
 #ifndef EVERY_KIND
 #define STEP(n) ((void)0)
 #define HAND_OVER ((void)0)
-#define SOON 256  /* what windows that are no match may cost before other places are tried */
-#define LATE 4096 /* and then Two-Way; both in bytes */
+#define SOON 256  /* the cost of false candidates before other places are tried, in bytes */
+#define LATE 4096 /* the same before Two-Way takes over */
 #endif
 
 enum {
-    AHEAD = 2048,  /* how far the cache is to be ahead of the loops, in bytes */
+    AHEAD = 2048,  /* how far ahead of the loops the cache is filled, in bytes */
     PLACES = 4,    /* bytes of the needle that are compared first */
-    SHORT = 8,     /* to this length it costs little to compare a needle */
-    SAMPLE = 1024, /* bytes of the haystack that say which bytes are rare */
-    PRICE = 16     /* what a window costs beside its bytes */
+    SHORT = 8,     /* up to this length, comparing a needle is cheap */
+    SAMPLE = 1024, /* bytes of the haystack that are sampled for rare bytes */
+    PRICE = 16     /* the fixed cost of comparing a window, in bytes */
 };
 
-/* A search under way. Windows have numbers, from the start of the haystack. */
+/* A search in progress. Windows are numbered from the start of the haystack. */
 typedef struct {
     const byte *haystack, *needle;
-    size_t length, windows; /* of the needle; in the haystack */
+    size_t length, windows; /* length of the needle; number of windows in the haystack */
     int dir;                /* 1, or -1 for a search from the end */
-    int places;             /* how many differ: 1 to 3 for needles of so many bytes */
+    int places;             /* how many places differ: 1 to 3 for needles of 1 to 3 bytes */
     size_t place[PLACES];
-    size_t done;   /* windows that were looked at, in the direction of the search */
+    size_t done;   /* windows that were searched, in the direction of the search */
     size_t first;  /* the window of the lowest bit of hits */
-    uint64_t hits; /* windows that meet the needle at the places */
-    size_t work;   /* what windows cost that met the needle there and were no match, in bytes */
-    size_t tries;  /* how often other places were taken; and what work and done were then */
+    uint64_t hits; /* windows that match the needle at the places */
+    size_t work;   /* the cost of false candidates so far, in bytes */
+    size_t tries;  /* how often the places were changed; before and since are work and done at that
+                      time */
     size_t before, since;
 } hunt;
 
@@ -69,7 +72,7 @@ typedef struct {
 #elif defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #define HAS_SSE2
-/* GCC for Windows may put vectors of 32 bytes on a stack that is aligned to 16: its bug 54412. */
+/* GCC for Windows may put 32-byte vectors on a stack that is aligned to 16: GCC bug 54412. */
 #if !defined(_WIN32) || defined(_MSC_VER) && !defined(__clang__)
 #define HAS_AVX2
 #endif
@@ -80,7 +83,7 @@ typedef struct {
 #endif
 
 #ifdef HAS_WORDS
-/* Words, of any processor. A lane is marked by a byte of 0. */
+/* Words, for any processor. A byte of 0 marks a lane. */
 static uint64_t load_word(const byte *p)
 {
     uint64_t word;
@@ -204,7 +207,7 @@ static int look_for_avx2(void)
     if (r[0] < 7)
         return 0;
     __cpuid(r, 1);
-    if ((r[2] & 1 << 27) == 0 || (_xgetbv(0) & 6) != 6) /* the system keeps the registers */
+    if ((r[2] & 1 << 27) == 0 || (_xgetbv(0) & 6) != 6) /* the system must save the registers */
         return 0;
     __cpuidex(r, 7, 0);
     return (r[1] & 1 << 5) != 0;
@@ -212,7 +215,7 @@ static int look_for_avx2(void)
 
 static int has_avx2(void)
 {
-    static volatile long known; /* threads that race write the same */
+    static volatile long known; /* racing threads write the same value */
 
     if (known == 0)
         known = look_for_avx2() ? 1 : -1;
@@ -260,7 +263,7 @@ FOR_AVX2 static int64_t add_lanes_avx2(__m256i t)
 typedef struct {
     void (*skip)(hunt *s);
     int64_t (*tally)(hunt *s, size_t blocks);
-    size_t block; /* how many windows there must be */
+    size_t block; /* the least number of windows */
 } kind;
 
 #define KIND(name)                              \
@@ -281,7 +284,7 @@ static const kind avx2 = KIND(avx2);
 #endif
 #undef KIND
 
-/* skip for fewer windows than a block. */
+/* The same as skip, for fewer windows than a block. */
 static void skip_few(hunt *s)
 {
     const byte *h = s->haystack, *x = s->needle;
@@ -303,28 +306,27 @@ static const kind few = {skip_few, NULL, 64};
 static const kind *chosen;
 #endif
 
-/* Two-Way, with a table of skips in front so that most of a haystack is not looked at. One
- * algorithm serves both directions: offsets count in the direction of the search, and dir turns
- * them into addresses, so x[dir * i] is byte i of x. */
+/* Two-Way, with a table of skips, so that most of a haystack is not read. It works in both
+ * directions: offsets count in the direction of the search, and dir turns them into addresses, so
+ * x[dir * i] is byte i of x. */
 
 enum { TABLE = 1024 /* a power of two */ };
 
-/* The place in the table of two neighbouring bytes. Pairs of lower-case letters have places of
- * their own. */
+/* The index in the table of two adjacent bytes. Pairs of lower-case letters do not collide. */
 #define PLACE(last, before) (((unsigned)(last) ^ (unsigned)(before) << 5) & (TABLE - 1))
 
 typedef struct {
     const byte *needle; /* its first byte in the direction of the search */
     ptrdiff_t dir, length;
-    ptrdiff_t cut;          /* the critical factorization */
-    ptrdiff_t period;       /* how far to move when only the left part differs */
-    ptrdiff_t kept;         /* what matches after that move: 0 unless the needle repeats so */
-    ptrdiff_t gap;          /* from the last pair back to the one before it in the same place */
-    ptrdiff_t where[TABLE]; /* where the last pair in this place ends; 0 if there is none */
+    ptrdiff_t cut;    /* the critical factorization */
+    ptrdiff_t period; /* how far to move if only the left part differs */
+    ptrdiff_t kept;   /* bytes that still match after that move: 0 unless the needle is periodic */
+    ptrdiff_t gap; /* distance from the last pair back to the previous pair with the same index */
+    ptrdiff_t where[TABLE]; /* where the last pair with this index ends; 0 if there is none */
 } plan;
 
-/* Where the greatest suffix of x starts, for the order of bytes or, if flip, the reverse order; and
- * its period. */
+/* Finds the start and period of the greatest suffix of x, for the order of bytes or, if flip is
+ * set, the reverse order. */
 static ptrdiff_t greatest_suffix(const byte *x, ptrdiff_t length, ptrdiff_t dir, int flip,
                                  ptrdiff_t *period)
 {
@@ -385,7 +387,8 @@ static void prepare(plan *p, const byte *needle, ptrdiff_t length, ptrdiff_t dir
     }
 }
 
-/* The first match at from or after, or -1. Both are offsets in the direction of the search. */
+/* Returns the first match at or after from, or -1. Both are offsets in the direction of the search.
+ */
 static ptrdiff_t next(const plan *p, const byte *haystack, ptrdiff_t length, ptrdiff_t from)
 {
     const ptrdiff_t dir = p->dir, last = p->length - 1;
@@ -397,8 +400,8 @@ static ptrdiff_t next(const plan *p, const byte *haystack, ptrdiff_t length, ptr
     while (end < length) {
         STEP(1);
         where = p->where[PLACE(start[dir * end], start[dir * (end - 1)])];
-        /* The commonest moves are branches of their own, so that the processor guesses them and
-         * need not wait for the table: four times faster. */
+        /* The most frequent moves are separate branches. The processor predicts them and does not
+         * wait for the table, which is four times faster. */
         if (where == 0) {
             end += last;
             known = 0;
@@ -409,8 +412,8 @@ static ptrdiff_t next(const plan *p, const byte *haystack, ptrdiff_t length, ptr
             continue;
         }
         if (where < last) {
-            /* The mismatch is after what is known, so Two-Way moves at least i. To forget what is
-             * known and move less would cost the linear bound. */
+            /* The mismatch is behind the known bytes, so Two-Way moves by at least i. A shorter
+             * move that forgets the known bytes would not be linear. */
             i = known > 0 ? known - p->cut + 1 : 0;
             end += i > last - where ? i : last - where;
             known = 0;
@@ -455,7 +458,7 @@ static const kind *best_kind(size_t windows)
 #endif
 }
 
-/* The lowest bit, or the highest, of a word that is not 0. */
+/* Returns the number of the lowest bit, or of the highest if dir is negative, of a nonzero word. */
 static int pick(uint64_t bits, int dir)
 {
 #if defined(__GNUC__) || defined(__clang__)
@@ -477,7 +480,7 @@ static int pick(uint64_t bits, int dir)
 #endif
 }
 
-/* How many bytes are alike, from the first on. */
+/* Returns the length of the common prefix. */
 static size_t alike(const byte *x, const byte *y, size_t length)
 {
     uint64_t a, b;
@@ -509,7 +512,7 @@ static hunt begin(const void *haystack, size_t length, const void *needle, size_
     s.windows = length - last;
     s.dir = dir;
     s.places = needle_length < PLACES ? (int)needle_length : PLACES;
-    /* The first, the last, one that differs from both if it is near, and one more. */
+    /* The first byte, the last, a near byte that differs from both, and one more. */
     while (middle < last && middle < needle_length / 2 + 64 &&
            (x[middle] == x[0] || x[middle] == x[last]))
         middle++;
@@ -519,7 +522,7 @@ static hunt begin(const void *haystack, size_t length, const void *needle, size_
     return s;
 }
 
-/* Takes the places with the rarest bytes, as far as the haystack near a window tells. */
+/* Chooses the places with the rarest bytes in a sample of the haystack near a window. */
 static void take_rarest(hunt *s, size_t window)
 {
     const size_t length = s->windows + s->length - 1;
@@ -540,13 +543,13 @@ static void take_rarest(hunt *s, size_t window)
             if (seen[x[j]] < seen[x[best]])
                 best = j;
         s->place[i] = best;
-        seen[x[best]] += SAMPLE / 4; /* another byte says more */
+        seen[x[best]] += SAMPLE / 4; /* a different byte is a better choice */
     }
 }
 
-/* Takes note of a window that meets the needle at the places, and at so many bytes from the first
- * on, but is no match. When that comes too often other places are tried. Says whether Two-Way is
- * quicker. */
+/* Records a false candidate: a window that matches at the places and in its first same bytes, but
+ * is no match. After too many of them, other places are tried. Returns whether Two-Way is faster
+ * now. */
 static int tired(hunt *s, size_t window, size_t same)
 {
     s->work += PRICE + same;
@@ -554,17 +557,17 @@ static int tired(hunt *s, size_t window, size_t same)
         if (s->tries % 4 == 0)
             take_rarest(s, window);
         else
-            s->place[s->tries % PLACES] = same; /* the first byte that was another */
+            s->place[s->tries % PLACES] = same; /* the first byte that differed */
         s->tries++;
         s->before = s->work;
-        /* The other windows of the block are looked at again. */
+        /* The other windows of the block are searched again. */
         s->hits = 0;
         s->done = s->since = s->dir > 0 ? window + 1 : s->windows - window;
     }
     return s->length > SHORT && s->work > LATE + 4 * s->length + 2 * s->done;
 }
 
-/* Goes on with Two-Way, from a window on. */
+/* Continues with Two-Way, from a window on. */
 static int64_t go_on(const hunt *s, size_t window, int counting, int64_t count, size_t *end)
 {
     const ptrdiff_t length = (ptrdiff_t)(s->windows + s->length - 1);
@@ -583,7 +586,7 @@ static int64_t go_on(const hunt *s, size_t window, int counting, int64_t count, 
     return counting ? count : -1;
 }
 
-/* The first match, or how many there are; *end as mf_count has it. */
+/* Returns the first match, or the number of matches; *end is as in mf_count. */
 static int64_t pursue(hunt *s, int counting, size_t *end)
 {
     const kind *k = best_kind(s->windows);
@@ -628,7 +631,8 @@ static int overlaps(const byte *x, size_t length)
     return 0;
 }
 
-/* Counts a needle that has no bytes but those at the places, and no matches that overlap. */
+/* Counts matches of a needle whose bytes are all compared at the places, and whose matches cannot
+ * overlap. */
 static int64_t count_all(hunt *s, size_t *end)
 {
     const kind *k = best_kind(s->windows);
@@ -652,7 +656,8 @@ static int64_t count_all(hunt *s, size_t *end)
         count += found;
     }
     if (count > 0) {
-        /* The last match is in the last piece that has one, unless somebody has changed it. */
+        /* The last match is in the last piece with a match, unless another process has changed it.
+         */
         hunt last = *s;
         size_t none;
         int64_t at;

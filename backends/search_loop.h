@@ -1,23 +1,23 @@
 /* The loops of search.c for one kind of vectors. search.c includes this file once a kind, with
  *
  *     KIND(name)                the name of a function for this kind
- *     TARGET                    what the compiler must be told in front of a function
+ *     TARGET                    attributes in front of a function
  *     vector, LANES             the type, and how many bytes it has
  *     LOAD(p), SPLAT(b)         the bytes at p; one byte in every lane
  *     EQUAL(a, b)               marks the lanes that are equal
  *     BOTH(e, f)                the lanes that are marked in both
- *     ANY(e, f)                 whether a lane is marked in one
+ *     ANY(e, f)                 whether any lane is marked in either
  *     BITS(e, f)                the marks as bits: the lowest is the first lane of e
  *     NOTHING, TALLY(t, e)      sums: 0 in every lane; 1 more in the lanes that are marked
  *     TOTAL(t)                  all lanes of a sum
- *     FETCH(address)            has the cache fetch it, if it is memory: no read, and never a fault
- *     LEAVE                     what the processor must be told at the end
+ *     FETCH(address)            prefetches; the address may be invalid
+ *     LEAVE                     an instruction at the end of a function, or nothing
  *
  * Two vectors are a block. */
 
 enum { KIND(BLOCK) = 2 * LANES };
 
-/* Marks the windows, of the LANES that begin at p, that meet the needle at the first few places. */
+/* Marks those of the LANES windows from p on that match the needle at the first few places. */
 TARGET INLINE vector KIND(meet)(const byte *p, const size_t *place, const vector *wanted,
                                 int places)
 {
@@ -50,7 +50,7 @@ TARGET INLINE void KIND(skip_by)(hunt *s, int dir, int places)
                 s->hits = 0;
                 break;
             }
-            /* The last block begins inside the one before, whose matches are counted already. */
+            /* The last block overlaps the block before it, whose matches are already counted. */
             if (dir > 0)
                 fresh = EVERY << (KIND(BLOCK) - left);
             left = KIND(BLOCK);
@@ -72,9 +72,9 @@ TARGET INLINE void KIND(skip_by)(hunt *s, int dir, int places)
     LEAVE;
 }
 
-/* Goes on from s->done, block by block, until windows meet s->needle at the places: s->hits has a
- * bit for each, and s->first is the window of the lowest bit. When all windows are done there is
- * none. There must be enough for a block. */
+/* Continues from s->done, block by block, until windows match s->needle at the places. s->hits has
+ * a bit for each such window, and s->first is the window of the lowest bit. s->hits is 0 when all
+ * windows are done. There must be enough windows for a block. */
 TARGET static void KIND(skip)(hunt *s)
 {
     switch (s->places * s->dir) {
@@ -110,7 +110,7 @@ TARGET INLINE int64_t KIND(tally_by)(hunt *s, size_t blocks, int places)
     return count;
 }
 
-/* How many windows meet the needle in the next blocks, 255 at most. */
+/* Counts the windows that match the needle in the next blocks, at most 255 blocks. */
 TARGET static int64_t KIND(tally)(hunt *s, size_t blocks)
 {
     switch (s->places) {

@@ -1,21 +1,21 @@
-/* A file's size, and the map of the whole file that goes with it: open, view, grow, shrink,
- * refresh, lock, close.
+/* The size of a file, and the map of the whole file: open, view, grow, shrink, refresh, lock,
+ * close.
  *
- * One thread at a time changes the size. What it prepares (a longer file, a section, a map) is put
- * in place in one step, with the lock: until then every other thread sees the old state, and a
- * failure leaves it. No Python code runs in between but the handlers of signals, and these find the
- * old state too. */
+ * One thread at a time changes the size. It prepares a longer file, a section and a map, and puts
+ * them in place in one step, with the lock. Until then every other thread sees the old state, and a
+ * failure leaves the old state. Of Python code, only signal handlers run in between, and they see
+ * the old state too. */
 #include "memory.h"
 
 #define MUCH_ROOM (64 << 20) /* bytes */
 
-/* How many bytes of a file of this size the window can have. */
+/* The length of the window when the file has this size. */
 static int64_t reach(const Window *self, int64_t size)
 {
     return size > self->offset ? size - self->offset : 0;
 }
 
-/* Methods of a mapped file may be called with a view. */
+/* Raises if the window is a view: MappedFile.resize(view, 0) ends here. */
 static int is_no_file(Window *self)
 {
     if (self->whole || self->file == NULL)
@@ -38,7 +38,7 @@ void end_change(Window *self)
     if (file->waiting > 0) {
         PyThread_acquire_lock(
             file->turn,
-            NOWAIT_LOCK); /* it may have been given to somebody who has not woken up yet */
+            NOWAIT_LOCK); /* a thread that has not woken up yet may have been given it */
         PyThread_release_lock(file->turn);
     } else {
         unused = file->turn;
@@ -78,7 +78,7 @@ int begin_change(Window *self)
 
         LOCK(file);
         if (file->changer != 0 &&
-            file->changing_process != process) { /* its thread is in the parent */
+            file->changing_process != process) { /* that thread is in the parent process */
             file->changer = 0;
             file->waiting = 0;
             file->turn = NULL;
@@ -93,7 +93,8 @@ int begin_change(Window *self)
             UNLOCK(file);
             PyErr_Format(
                 PyExc_BufferError,
-                "the size of %R is being changed: a signal handler cannot change it, or map it, too",
+                "cannot change the size of %R, or map it, in a signal handler that interrupts a "
+                "change of its size: do it after the handler has returned",
                 file->name);
             break;
         }
@@ -126,7 +127,8 @@ static int is_changing(File *file)
 
 /* Paths */
 
-/* A path as the system takes it; *keep is to be let go after use. NULL: an exception is set. */
+/* Converts a path to the system's form. The caller drops *keep after use. NULL: an exception is
+ * set. */
 static const mf_char *native_path(PyObject *path, PyObject **keep)
 {
 #ifdef _WIN32
@@ -158,7 +160,7 @@ static void remove_path(State *state, PyObject *path)
     PyErr_Fetch(&kind, &value, &trace);
     native = native_path(path, &keep);
     if (native != NULL)
-        state->call.remove(native); /* of two errors, the one that led here is told */
+        state->call.remove(native); /* an error here is ignored: the first error is reported */
     Py_XDECREF(keep);
     PyErr_Clear();
     PyErr_Restore(kind, value, trace);
@@ -166,8 +168,8 @@ static void remove_path(State *state, PyObject *path)
 
 /* Growing the file */
 
-/* Moves the end of the file. Returns the system's code, or -1 when an exception is set; the file is
- * as it was then. */
+/* Extends the file. Returns the system's code, or -1 if an exception is set. After an error the
+ * file has its old size. */
 static int grow_file(File *file, int64_t size, int64_t grown, mf_section *out)
 {
     const mf_table *call = &file->state->call;
@@ -181,7 +183,7 @@ static int grow_file(File *file, int64_t size, int64_t grown, mf_section *out)
     return -1;
 }
 
-/* The same for the size that the file has already. */
+/* Makes a section for the current size of the file. */
 static int open_section(File *file, mf_section *out)
 {
     int error;
@@ -192,8 +194,8 @@ static int open_section(File *file, mf_section *out)
 
 /* Locking */
 
-/* Locks the first length bytes of a map; or leaves nothing locked. Returns the system's code. The
- * caller uses the map. */
+/* Locks the first length bytes of a map in memory. After an error nothing is locked. Returns the
+ * system's code. The caller uses the map. */
 static int lock_pages(Map *map, int64_t length)
 {
     State *state = map->file->state;
@@ -204,7 +206,7 @@ static int lock_pages(Map *map, int64_t length)
     CALL_AGAIN(state, error, state->call.lock(base, size));
     if (error == state->call.system.over_quota && state->call.allow_locked(size) == 0)
         CALL_AGAIN(state, error, state->call.lock(base, size));
-    if (error != 0) /* what was locked before a page came that could not be read */
+    if (error != 0) /* pages before the one that failed may be locked */
         state->call.unlock(base, size);
     return error;
 }
@@ -219,7 +221,7 @@ static int unlock_pages(Map *map, int64_t length)
     return error;
 }
 
-/* Raises what locking so much of a map failed with. */
+/* Raises the error for a failed lock of length bytes of a map. */
 static void raise_lock_error(Map *map, int64_t length, int code)
 {
     State *state = map->file->state;
@@ -231,7 +233,7 @@ static void raise_lock_error(Map *map, int64_t length, int code)
         return;
     error = PyObject_CallFunction(state->lock_error, "iOn", code, map->file->name,
                                   (Py_ssize_t)size);
-    if (error == Py_None) { /* no limit says no: so a page cannot be read, perhaps */
+    if (error == Py_None) { /* no limit was exceeded, so perhaps a page cannot be read */
         Py_DECREF(error);
         WITHOUT_GIL(size = (size_t)state->call.advise(base, size, MF_POPULATE_READ));
         if ((int)size == state->call.system.bad_address)
@@ -251,8 +253,8 @@ static int is_locked(File *file)
 
 /* The map of the whole file */
 
-/* Takes its map from a window, with the lock, and returns it for the caller to let go without; or
- * NULL. */
+/* Takes the map from a window, with the lock. Returns it for drop_map, which is called without the
+ * lock; or NULL. */
 static Map *take_map(Window *self)
 {
     Map *map = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
@@ -262,8 +264,8 @@ static Map *take_map(Window *self)
     return map;
 }
 
-/* Ends a window's use of a map; returns the system's code. */
-static int let_go(Map *map)
+/* Ends a window's use of a map. Returns the system's code. */
+static int drop_map(Map *map)
 {
     int error;
 
@@ -274,17 +276,17 @@ static int let_go(Map *map)
     return error;
 }
 
-void put_in_place(Window *self, Map *map)
+void set_map(Window *self, Map *map)
 {
     PyObject *before = (PyObject *)self->map;
 
     self->map = map;
     self->owns = 1;
-    self->start = map->map.base + map->slack;
+    self->start = map->map.base + map->padding;
     Py_XDECREF((PyObject *)before);
 }
 
-/* Whether there is none where the system has them; with the lock. */
+/* Whether the system has sections and this file has none now. Called with the lock. */
 static int has_no_section(const File *file)
 {
     return file->state->call.system.has_sections && file->section.handle == -1;
@@ -300,7 +302,7 @@ static int needs_section(File *file)
     return needed;
 }
 
-/* Makes a section anew where a shrink, or a file without bytes, left none. */
+/* Makes a section again after a shrink, or for a file that was empty. */
 static int remake_section(Window *self)
 {
     File *file = self->file;
@@ -315,8 +317,9 @@ static int remake_section(Window *self)
             LOCK(file);
             file->section = section;
             if (reach(self, section.size) < self->length)
-                self->length = reach(self, section.size); /* what others did shows after refresh();
-                                                             but what is gone is gone */
+                self->length = reach(self,
+                                     section.size); /* growth by others shows after refresh(); bytes
+                                                       that others cut off are gone at once */
             UNLOCK(file);
         }
     }
@@ -326,8 +329,9 @@ static int remake_section(Window *self)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Maps the whole file, locked if it is to be; the caller is the one who changes it, or nobody must
- * be changing it and it is not to be locked. Does nothing where that has changed meanwhile. */
+/* Maps the whole file, and locks the map if lock() was called. Either the caller is the thread that
+ * changes the size; or no thread does, and the map needs no lock. If that is no longer so, it does
+ * nothing. */
 static int map_whole(Window *self, int changing)
 {
     File *file = self->file;
@@ -341,7 +345,7 @@ static int map_whole(Window *self, int changing)
             map = map_new(file, &file->section, self->offset, self->length, file->reserve, &error);
             locked = file->locked;
             if (map != NULL && !locked)
-                put_in_place(self, map);
+                set_map(self, map);
         }
         UNLOCK(file);
     }
@@ -358,13 +362,13 @@ static int map_whole(Window *self, int changing)
     }
     LOCK(file);
     if (error == 0 && self->open) {
-        put_in_place(self, map);
+        set_map(self, map);
         placed = 1;
     }
     UNLOCK(file);
     if (placed)
         return 0;
-    let_go(map);
+    drop_map(map);
     if (error == 0)
         raise_closed(self);
     return -1;
@@ -412,18 +416,18 @@ void raise_unsupported(PyObject *why)
     Py_XDECREF(why);
 }
 
-/* Opens a path, or duplicates a handle, and gives a created file its size. Returns the system's
- * code, or -1 when an exception is set; then nothing is open, and a file that is new has gone. */
-static int open_file(File *file, const mf_char *native, intptr_t handle, int access, int found,
-                     int64_t size)
+/* Opens a path or duplicates a handle, and gives a created file its size. Returns the system's
+ * code, or -1 if an exception is set. After an error nothing is open, and a new file is removed. */
+static int open_file(File *file, const mf_char *native, intptr_t handle, int access,
+                     int disposition, int64_t size)
 {
     const mf_table *call = &file->state->call;
     int error;
 
     if (native != NULL)
-        CALL_AGAIN(file->state, error, call->open(native, access, found, &file->file));
+        CALL_AGAIN(file->state, error, call->open(native, access, disposition, &file->file));
     else
-        CALL_AGAIN(file->state, error, call->duplicate(handle, access, found, &file->file));
+        CALL_AGAIN(file->state, error, call->duplicate(handle, access, disposition, &file->file));
     if (error != 0)
         return error;
     file->users = 1;
@@ -434,14 +438,14 @@ static int open_file(File *file, const mf_char *native, intptr_t handle, int acc
     else
         file->section.size = file->file.size;
     if (error != 0) {
-        file_release(file); /* of two errors, the first is told */
-        if (found == MF_NEW && native != NULL)
+        file_release(file); /* of two errors, the first is reported */
+        if (disposition == MF_NEW && native != NULL)
             call->remove(native);
     }
     return error;
 }
 
-/* Creates a file that others see with its size, or not at all. */
+/* Creates a file that appears to others with its size, or not at all. */
 static int create(File *file, const mf_char *native, int64_t size)
 {
     const mf_table *call = &file->state->call;
@@ -479,13 +483,13 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     const mf_char *native = NULL;
     int64_t size = 0, reserve;
     intptr_t handle;
-    int error, access, found, sparse;
+    int error, access, disposition, sparse;
     File *file;
 
     if (n != 9 || names != NULL) {
         PyErr_SetString(
             PyExc_TypeError,
-            "_open takes path, handle, name, mode, access, found, size, sparse, reserve");
+            "_open takes path, handle, name, mode, access, disposition, size, sparse, reserve");
         return NULL;
     }
     path = args[0];
@@ -493,7 +497,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     name = args[2];
     mode = args[3];
     access = (int)PyLong_AsLong(args[4]);
-    found = (int)PyLong_AsLong(args[5]);
+    disposition = (int)PyLong_AsLong(args[5]);
     sparse = PyObject_IsTrue(args[7]);
     if (PyErr_Occurred() || (args[6] != Py_None && to_size(args[6], "size", &size) < 0) ||
         to_size(args[8], "reserve", &reserve) < 0)
@@ -519,10 +523,10 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         if (native == NULL)
             goto failed;
     }
-    if (native != NULL && found == MF_NEW && size > 0)
+    if (native != NULL && disposition == MF_NEW && size > 0)
         error = create(file, native, size);
     else
-        error = open_file(file, native, handle, access, found, size);
+        error = open_file(file, native, handle, access, disposition, size);
     if (error != 0) {
         raise_os_error(file, error, "open");
         goto failed;
@@ -542,7 +546,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     }
     PyErr_SetString(PyExc_ValueError, "another thread has opened this object");
     file_release(file);
-    if (found == MF_NEW && path != Py_None)
+    if (disposition == MF_NEW && path != Py_None)
         remove_path(state, path);
 failed:
     Py_XDECREF(keep);
@@ -550,8 +554,8 @@ failed:
     return NULL;
 }
 
-/* _descriptor(make): the descriptor on the file, made by make(handle, readonly) when it is first
- * asked for. */
+/* _descriptor(make): returns the descriptor of the file. On Windows the first call makes it with
+ * make(handle, readonly). */
 PyObject *window_descriptor(PyObject *object, PyObject *make)
 {
     Window *self = (Window *)object;
@@ -572,7 +576,7 @@ PyObject *window_descriptor(PyObject *object, PyObject *make)
     if (descriptor != -1 && file->descriptor == -1)
         file->descriptor = descriptor;
     else
-        unused = descriptor; /* another thread was quicker */
+        unused = descriptor; /* another thread has made one */
     descriptor = file->descriptor;
     UNLOCK(file);
     if (unused != -1)
@@ -600,7 +604,7 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (to_size(args[1], "offset", &offset) < 0 ||
         (args[2] != Py_None && to_size(args[2], "length", &wanted) < 0))
         return NULL;
-    /* It may run finalizers, so it comes before anything is looked at. */
+    /* The allocation may run finalizers, so it comes before the state is read. */
     view = (Window *)PyType_GenericAlloc((PyTypeObject *)args[0], 0);
     if (view == NULL)
         return NULL;
@@ -612,7 +616,8 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (!used && self->open) {
         PyErr_Format(
             PyExc_ValueError,
-            "the file %R is closed, and another view needs it: make the view before closing it, or take a slice of data",
+            "the file %R is closed, and a view of a view needs it: make the view before closing "
+            "it, or take a slice of data",
             file->name);
         goto end;
     }
@@ -648,7 +653,7 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
         view->open = 1;
         tally(&file->views, 1);
         if (map != NULL)
-            put_in_place(view, map);
+            set_map(view, map);
     }
     UNLOCK(file);
     if (!view->open)
@@ -665,12 +670,12 @@ end:
     return NULL;
 }
 
-/* What of a window is alive. */
+/* How many views and buffers of a window are alive. */
 typedef struct {
     uintptr_t views, buffers;
 } Alive;
 
-/* Counts it; with the lock. Returns whether there is any. */
+/* Counts them, with the lock. Returns whether there are any. */
 static int is_alive(Window *self, Alive *out)
 {
     Map *map = self->map;
@@ -680,7 +685,8 @@ static int is_alive(Window *self, Alive *out)
     return out->views != 0 || out->buffers != 0;
 }
 
-/* Raises BufferError about it; steals what cannot be done, which may be NULL with an exception. */
+/* Raises BufferError about them. Steals what, the refused operation; NULL if an exception is set.
+ */
 static PyObject *refuse(Window *self, const Alive *alive, PyObject *what)
 {
     if (what != NULL) {
@@ -690,9 +696,9 @@ static PyObject *refuse(Window *self, const Alive *alive, PyObject *what)
     return NULL;
 }
 
-/* Closes a window that is open; but if alive is not NULL, not while anything of it is. Returns the
- * system's code. */
-static int shut(Window *self, Alive *alive)
+/* Closes an open window. If alive is not NULL, it closes only if no view or buffer is alive.
+ * Returns the system's code. */
+static int close_window(Window *self, Alive *alive)
 {
     File *file = self->file;
     int error, closing = 0;
@@ -708,7 +714,7 @@ static int shut(Window *self, Alive *alive)
         tally(&file->views, -1);
     map = take_map(self);
     UNLOCK(file);
-    error = let_go(map);
+    error = drop_map(map);
     if (self->whole)
         closing = file_release(file);
     return error != 0 ? error : closing;
@@ -724,7 +730,7 @@ PyObject *window_close(PyObject *object, PyObject *strict)
         return NULL;
     if (self->file == NULL || !self->open)
         return Py_NewRef(Py_None);
-    error = shut(self, is_strict ? &alive : NULL);
+    error = close_window(self, is_strict ? &alive : NULL);
     if (alive.views != 0 || alive.buffers != 0)
         return refuse(self, &alive, PyUnicode_FromFormat("close %R", self));
     if (error != 0)
@@ -734,7 +740,7 @@ PyObject *window_close(PyObject *object, PyObject *strict)
 
 void window_drop(Window *self)
 {
-    int error = self->file == NULL ? 0 : shut(self, NULL);
+    int error = self->file == NULL ? 0 : close_window(self, NULL);
 
     if (error != 0) {
         raise_os_error(self->file, error, "close");
@@ -747,21 +753,22 @@ PyObject *window_abandon(PyObject *object, PyObject *created)
     Window *self = (Window *)object;
 
     if (self->file != NULL && self->open) {
-        shut(self, NULL); /* the error that led here is told */
+        close_window(self, NULL); /* an error here is ignored: the first error is reported */
         if (PyObject_IsTrue(created) == 1)
             remove_path(self->file->state, self->file->name);
     }
     return Py_NewRef(Py_None);
 }
 
-/* Another size */
+/* Changes of the size */
 
-/* Copies bytes unless they are there already: a private page that is not written to stays the
- * file's. What is gone on either side is left out: its map has its mark. */
+/* Copies bytes that differ. A private page that is not written to stays the file's page. Pages that
+ * are gone on either side are left out: their map is marked. */
 static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_t count, char *room)
 {
     const mf_table *call = &from->file->state->call;
-    char *source = from->map.base + from->slack + first, *target = to->map.base + to->slack + place;
+    char *source = from->map.base + from->padding + first,
+         *target = to->map.base + to->padding + place;
     int64_t at;
 
     if (call->copy(&from->map, room, 1, source, 1, count) != 0 ||
@@ -773,9 +780,10 @@ static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_
         call->copy(&to->map, target, 1, room, 1, count);
 }
 
-/* Has a private map show, with the lock, what it would not by itself: what was written into the map
- * before it, and is nowhere else; or, when it is the same map, what others appended in the page
- * where the file ended, and it has a copy of. */
+/* Copies into a private map what it does not show by itself. Into a new map: the bytes that were
+ * written to the old map, and are nowhere else. Into the same map: the bytes that others appended
+ * to the last page of the file, if the map has a private copy of that page. Called with the lock.
+ */
 static int keep_private(Window *self, Map *present, Map *next, const mf_section *section)
 {
     int64_t page = (int64_t)self->file->state->call.system.page_size, size = self->length, at,
@@ -812,14 +820,14 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
     return error;
 }
 
-/* Locks the next map instead of the present one, or more of that; or fails and leaves the lock as
- * it is. The caller uses both. */
+/* Locks the next map instead of the present one, or more of the same map. After an error the
+ * present map is locked as before. The caller uses both. */
 static int lock_next(Window *self, Map *present, Map *next, int64_t length)
 {
     int error;
 
     if (present != NULL)
-        unlock_pages(present, self->length); /* there may be no room for two locked maps */
+        unlock_pages(present, self->length); /* the limit may not allow two locked maps */
     error = lock_pages(next, length);
     if (error != 0) {
         if (present != NULL)
@@ -830,19 +838,20 @@ static int lock_next(Window *self, Map *present, Map *next, int64_t length)
     return error == 0 ? 0 : -1;
 }
 
-int move(Window *self, Map *map, int64_t length)
+int remap_window(Window *self, Map *map, int64_t length)
 {
     if (map->users != 1 ||
-        self->file->state->call.remap(&map->map, map->slack + (size_t)length) != 0)
+        self->file->state->call.remap(&map->map, map->padding + (size_t)length) != 0)
         return 0;
-    self->start = map->map.base + map->slack;
+    self->start = map->map.base + map->padding;
     return 1;
 }
 
-/* Finds the map that the window is to have for a section: spare, if there is one; the present one,
- * longer perhaps; or another. NULL: none is needed, or *error says why there is none. Called with
- * the lock. */
-static Map *next_map(Window *self, Map *present, const mf_section *section, Map *spare, int *error)
+/* Returns the map for a new section: prepared, if it is not NULL; the present map, possibly made
+ * longer; or a new map. NULL: none is needed, or *error says why there is none. Called with the
+ * lock. */
+static Map *next_map(Window *self, Map *present, const mf_section *section, Map *prepared,
+                     int *error)
 {
     File *file = self->file;
     int64_t length = reach(self, section->size);
@@ -851,10 +860,10 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
     *error = 0;
     if (length == 0 || (present == NULL && !is_locked(file)))
         return NULL;
-    if (spare != NULL)
-        next = (Map *)Py_NewRef((PyObject *)spare);
+    if (prepared != NULL)
+        next = (Map *)Py_NewRef((PyObject *)prepared);
     else if (present != NULL && present->map.lost_to == 0 &&
-             (length <= map_room(present) || move(self, present, length)))
+             (length <= map_room(present) || remap_window(self, present, length)))
         next = (Map *)Py_NewRef((PyObject *)present);
     else
         next = map_new(file, section, self->offset, length, file->reserve, error);
@@ -862,17 +871,17 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
         *error = *error != 0 ? *error : -1;
         return NULL;
     }
-    if (next == present || next == spare)
+    if (next == present || next == prepared)
         tally(&next->users, 1);
     if (length > map_length(next))
         *error = file->state->call.extend(&next->map, section, next->offset,
-                                          next->slack + (size_t)length);
+                                          next->padding + (size_t)length);
     return next;
 }
 
-/* Puts a section in place, and a map of what it covers if the file is mapped now. Or fails, and
- * nothing has changed. Returns the system's code, or -1 when an exception is set. */
-static int adopt(Window *self, const mf_section *section, Map *spare)
+/* Puts a section in place, and a map of its bytes if the file is mapped now. After an error nothing
+ * has changed. Returns the system's code, or -1 if an exception is set. */
+static int commit_change(Window *self, const mf_section *section, Map *prepared)
 {
     File *file = self->file;
     Map *present, *next;
@@ -881,7 +890,7 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
 
     LOCK(file);
     present = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
-    next = next_map(self, present, section, spare, &error);
+    next = next_map(self, present, section, prepared, &error);
     if (error == 0 && next != NULL && present != NULL && file->access == MF_COPY)
         error = keep_private(self, present, next, section);
     if (present != NULL)
@@ -896,7 +905,7 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
         file->section = *section;
         self->length = reach(self, section->size);
         if (next != NULL && next != present) {
-            put_in_place(self, (Map *)Py_NewRef((PyObject *)next));
+            set_map(self, (Map *)Py_NewRef((PyObject *)next));
             tally(&next->users, 1);
         } else if (next == NULL) {
             self->owns = 0;
@@ -909,13 +918,15 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
         error = -1;
     }
     if (next != NULL) {
-        closing = map_release(next); /* what it was used for here */
+        closing = map_release(next); /* the use of this function */
         if (error == 0)
             error = closing;
     }
     if (present != NULL)
-        unmapping = map_release(present); /* likewise; if the file was closed, it was the last */
-    /* From here on it is done, whatever the system says of what it is given back. */
+        unmapping = map_release(
+            present); /* likewise. If the file was closed, it was the last use */
+    /* The change is done. Errors of releasing the old section and map are raised, and undo nothing.
+     */
     if (error == 0) {
         error = file->state->call.close_section(&old);
         if (present != NULL && next != present) {
@@ -934,7 +945,7 @@ static int adopt(Window *self, const mf_section *section, Map *spare)
 
 static void close_section(File *file, mf_section *section)
 {
-    file->state->call.close_section(section); /* of two errors, the first is told */
+    file->state->call.close_section(section); /* of two errors, the first is reported */
 }
 
 static int grow(Window *self, int64_t old, int64_t new)
@@ -942,31 +953,30 @@ static int grow(Window *self, int64_t old, int64_t new)
     File *file = self->file;
     const mf_system *system = &file->state->call.system;
     mf_section section = {-1, 0};
-    Map *spare = NULL;
+    Map *prepared = NULL;
     int error = 0;
 
-    /* Windows cuts no file short that is mapped. Once it has grown there is no way back, so room
-     * comes first. */
+    /* Windows does not truncate a mapped file, so growth cannot be undone there. The address space
+     * is reserved first. */
     if (system->has_sections && system->can_reserve) {
         LOCK(file);
         if (self->owns && reach(self, new) > map_room(self->map) && !has_no_section(file) &&
             (uint64_t) new <= PTRDIFF_MAX) {
             size_t room = (size_t) new > file->reserve ? (size_t) new : file->reserve;
 
-            spare = map_new(file, &file->section, self->offset, self->length, room, &error);
-            error = spare == NULL && error == 0 ? -1 : error;
+            prepared = map_new(file, &file->section, self->offset, self->length, room, &error);
+            error = prepared == NULL && error == 0 ? -1 : error;
         }
         UNLOCK(file);
     }
     if (error == 0)
         error = grow_file(file, old, new, &section);
     if (error == 0) {
-        error = adopt(self, &section, spare);
+        error = commit_change(self, &section, prepared);
         if (error != 0 && (file->state->call.set_size(&file->file, old) == 0 || !self->open)) {
             close_section(file, &section);
         } else if (error != 0) {
-            /* There was no way back: it has grown, and the map of the whole is made when it is
-             * used. */
+            /* The growth could not be undone. The next use maps the whole file. */
             mf_section before;
             Map *present;
 
@@ -976,14 +986,14 @@ static int grow(Window *self, int64_t old, int64_t new)
             self->length = reach(self, section.size);
             present = take_map(self);
             UNLOCK(file);
-            let_go(present);
+            drop_map(present);
             close_section(file, &before);
             error = PyErr_Occurred() ? -1 : 0;
         }
     }
-    if (spare != NULL) {
-        map_release(spare);
-        Py_DECREF((PyObject *)spare);
+    if (prepared != NULL) {
+        map_release(prepared);
+        Py_DECREF((PyObject *)prepared);
     }
     return error;
 }
@@ -1000,16 +1010,17 @@ static int shrink(Window *self, int64_t new)
     LOCK(file);
     busy = is_alive(self, &alive);
     if (!busy) {
-        /* A call under way uses the map of the whole, or of a view that is closed. */
+        /* A call in progress uses the map of the whole file, or of a closed view. */
         map = self->owns ? self->map : NULL;
         busy = map != NULL ? map->users != 1 || file->file.maps != 1 : file->file.maps != 0;
     }
     if (!busy) {
         if (reach(self, new) < before)
-            self->length = reach(self, new); /* from here on no view is made of what goes */
+            self->length = reach(
+                self, new); /* from here on no view is made of bytes that will be cut off */
         map = take_map(self);
         section = file->section;
-        file->section.handle = -1; /* Windows cuts no file that has one */
+        file->section.handle = -1; /* Windows does not truncate a file that has a section */
     }
     UNLOCK(file);
     if (alive.views != 0 || alive.buffers != 0) {
@@ -1022,7 +1033,7 @@ static int shrink(Window *self, int64_t new)
                      file->name, (long long)new);
         return -1;
     }
-    error = let_go(map);
+    error = drop_map(map);
     closing = file->state->call.close_section(&section);
     error = error != 0 ? error : closing;
     if (error == 0)
@@ -1035,7 +1046,7 @@ static int shrink(Window *self, int64_t new)
     return error;
 }
 
-/* Looks up the size that the file has. */
+/* Reads the current size of the file. */
 static int size_now(File *file, int64_t *size)
 {
     int error;
@@ -1044,22 +1055,22 @@ static int size_now(File *file, int64_t *size)
     return error;
 }
 
-/* Takes note of the size that the file has. */
-static int take_note(Window *self)
+/* Gives the window the current size of the file. */
+static int update_size(Window *self)
 {
     mf_section section = {-1, 0};
     int error = open_section(self->file, &section);
 
     if (error == 0) {
-        error = adopt(self, &section, NULL);
+        error = commit_change(self, &section, NULL);
         if (error != 0)
             close_section(self->file, &section);
     }
     return error;
 }
 
-/* Whether the file can be made longer without a look at it: nothing is behind its end, and no map
- * is of what others made it longer by. */
+/* Whether the file can grow without a look at its size and last page: it ends at a page boundary,
+ * and the map covers all of it. */
 static int can_just_grow(Window *self, int64_t new)
 {
     const mf_system *system = &self->file->state->call.system;
@@ -1078,7 +1089,7 @@ static int just_grow(Window *self, int64_t new)
 
     CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
     if (error == 0) {
-        error = adopt(self, &section, NULL);
+        error = commit_change(self, &section, NULL);
         if (error != 0)
             file->state->call.set_size(&file->file, old);
     }
@@ -1106,8 +1117,8 @@ PyObject *window_resize(PyObject *object, PyObject *number)
     return window_set_size(self, new) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Has the window mapped after a change, or a failure of one; of two errors, the first is the one to
- * tell. */
+/* Maps the window after a change of size, or after a failed one. Of two errors, the first is
+ * reported. */
 static void map_again(Window *self)
 {
     PyObject *kind, *value, *trace;
@@ -1138,8 +1149,8 @@ int window_set_size(Window *self, int64_t new)
         if (error == 0 && new < now && now > self->length && !self->mmap) {
             PyErr_Format(
                 PyExc_ValueError,
-                "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to %lld, and that would cut off "
-                "what they wrote: refresh() first",
+                "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to "
+                "%lld, and their bytes would be cut off: call refresh() first",
                 file->name, (long long)new, (long long)self->length, (long long)now);
             error = -1;
         } else if (error == 0 && new < now) {
@@ -1147,14 +1158,14 @@ int window_set_size(Window *self, int64_t new)
         } else if (error == 0 && new > now) {
             error = grow(self, now, new);
         } else if (error == 0 && reach(self, new) != self->length) {
-            error = take_note(self);
+            error = update_size(self);
         }
     }
     if (error != 0)
         raise_os_error(file, error, "resize");
     end_change(self);
     if (error == 0 && !PyErr_Occurred() && is_locked(file))
-        window_map(self); /* which locks it */
+        window_map(self); /* this also locks it */
     if (self->mmap && self->open)
         map_again(self);
     return PyErr_Occurred() ? -1 : 0;
@@ -1167,8 +1178,8 @@ static void set_reserve(File *file, size_t reserve)
     UNLOCK(file);
 }
 
-/* Grows the file with address space to spare behind its map, so that the next growth makes no other
- * one. */
+/* Grows the file, and reserves address space behind its map, so that the next growth needs no new
+ * map. */
 static int grow_with_room(Window *self, int64_t old, int64_t new)
 {
     File *file = self->file;
@@ -1184,7 +1195,7 @@ static int grow_with_room(Window *self, int64_t old, int64_t new)
         error = grow(self, old, new);
         if (error == 0)
             return 0;
-        set_reserve(file, before); /* maybe there is not so much of it */
+        set_reserve(file, before); /* there may not be that much address space */
         if (PyErr_Occurred())
             return error;
     }
@@ -1207,7 +1218,7 @@ int window_reach(Window *self, int64_t size)
         if (error == 0 && now < size)
             error = grow_with_room(self, now, size);
         else if (error == 0 && now != self->length)
-            error = take_note(self);
+            error = update_size(self);
     }
     if (error != 0)
         raise_os_error(file, error, "resize");
@@ -1234,7 +1245,7 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
         differs = reach(self, now) != self->length || (self->owns && self->map->map.lost_to != 0);
         UNLOCK(file);
         if (differs)
-            error = take_note(self);
+            error = update_size(self);
     }
     if (error != 0) {
         mf_add(&file->file.faults, (intptr_t)faults);

@@ -1,8 +1,8 @@
-/* Stream: bytes of a window, read and written in turn as a binary file's are. It has a position of
- * its own, and keeps its map as a buffer does.
+/* Stream: the bytes of a window as a binary stream, with a position. It keeps its map as a buffer
+ * does.
  *
- * The caller's objects are converted first; then the stream is looked at, and used without any
- * Python code in between. */
+ * The caller's objects are converted first. Then the stream is checked and used, with no Python
+ * code in between. */
 #include "memory.h"
 
 #include <errno.h>
@@ -14,13 +14,13 @@
 typedef struct {
     PyObject_HEAD
     File *file;
-    Map *map;         /* NULL: no bytes, or closed */
-    Window *window;   /* of a stream that grows its file; otherwise NULL */
+    Map *map;         /* NULL if it has no bytes or is closed */
+    Window *window;   /* for a stream with grow=True; otherwise NULL */
     char *start;      /* the first byte */
-    int64_t first;    /* where that is, from the map's start on */
-    int64_t offset;   /* and in the window */
+    int64_t first;    /* offset of the first byte in the map, after its padding */
+    int64_t offset;   /* offset of the first byte in the window */
     int64_t length;   /* bytes */
-    int64_t position; /* from the first byte on; it may be past the end */
+    int64_t position; /* bytes from the first byte on; may be past the end */
     PyObject *weakrefs;
     SHARED(char) open;
     MUTEX
@@ -31,7 +31,7 @@ static PyObject *raise_closed_stream(Stream *self)
     return PyErr_Format(PyExc_ValueError, "the stream on %R is closed", self->file->name);
 }
 
-/* Whether a stream that grows its file has not what its window has. */
+/* Whether the map or length of a growing stream is not that of its window any more. */
 static int is_behind(Stream *self)
 {
     Window *window = self->window;
@@ -49,7 +49,7 @@ static int is_behind(Stream *self)
     return behind;
 }
 
-/* Has it see the file as long as it is now. */
+/* Gives a growing stream the map and length of its window. */
 static int catch_up(Stream *self)
 {
     int64_t length;
@@ -59,7 +59,7 @@ static int catch_up(Stream *self)
     if (map == NULL && PyErr_Occurred()) {
         if (self->window->open)
             return -1;
-        PyErr_Clear(); /* it was closed meanwhile: a stream stays as it is then */
+        PyErr_Clear(); /* the window was closed meanwhile: the stream keeps its map */
         return 0;
     }
     if (map != NULL)
@@ -68,7 +68,7 @@ static int catch_up(Stream *self)
     if (self->open) {
         old = self->map;
         self->map = map;
-        self->start = map == NULL ? NULL : map->map.base + map->slack + self->offset;
+        self->start = map == NULL ? NULL : map->map.base + map->padding + self->offset;
         self->length = length > self->offset ? length - self->offset : 0;
     } else {
         old = map;
@@ -81,8 +81,8 @@ static int catch_up(Stream *self)
     return -1;
 }
 
-/* Has the stream ready, and takes its lock; or raises and returns -1. */
-static int look_at(Stream *self)
+/* Makes the stream ready for reading and writing, and takes its lock; or raises and returns -1. */
+static int acquire_stream(Stream *self)
 {
     if (self->window != NULL)
         while (is_behind(self))
@@ -96,14 +96,14 @@ static int look_at(Stream *self)
     return -1;
 }
 
-/* Bytes from the position on. */
+/* The number of bytes from the position to the end. */
 static int64_t left(const Stream *self)
 {
     return self->length > self->position ? self->length - self->position : 0;
 }
 
-/* Ends a look at count bytes from the position on, and moves on by so many; or raises, if one of
- * them is gone, and does not. */
+/* Ends reading or writing count bytes at the position, and advances the position by by bytes. If a
+ * byte is gone, it raises MappingFault and leaves the position unchanged. */
 static int done(Stream *self, int failed, int64_t count, int64_t by)
 {
     const Map *map = self->map;
@@ -111,7 +111,7 @@ static int done(Stream *self, int failed, int64_t count, int64_t by)
 
     if (count == 0 || (failed == 0 && is_whole(map)))
         goto fine;
-    at = map->offset + (int64_t)map->slack + self->first + self->position;
+    at = map->offset + (int64_t)map->padding + self->first + self->position;
     if (!is_lost(map, self->first + self->position, count, &at) && failed == 0)
         goto fine;
     UNLOCK(self);
@@ -123,8 +123,8 @@ fine:
     return 0;
 }
 
-/* Returns count bytes from the position on, all of them there; then ends the look, and moves on by
- * so many. */
+/* Returns count bytes at the position, which must be there, and advances the position by by bytes.
+ */
 static PyObject *take(Stream *self, int64_t count, int64_t by)
 {
     PyObject *bytes;
@@ -146,7 +146,7 @@ static PyObject *take(Stream *self, int64_t count, int64_t by)
     return bytes;
 }
 
-/* A number of bytes of the caller's, the only argument that there is; -1: as many as there are. */
+/* Converts the only argument, a number of bytes; -1: all there are. */
 static int to_count(const char *function, PyObject *const *args, Py_ssize_t n, Py_ssize_t *out)
 {
     *out = -1;
@@ -156,7 +156,7 @@ static int to_count(const char *function, PyObject *const *args, Py_ssize_t n, P
     }
     if (n == 0 || args[0] == Py_None)
         return 0;
-    *out = PyNumber_AsSsize_t(args[0], NULL); /* to the nearest that there is */
+    *out = PyNumber_AsSsize_t(args[0], NULL); /* clamped to the limits of Py_ssize_t */
     if (*out == -1 && PyErr_Occurred())
         return -1;
     if (*out < 0)
@@ -170,7 +170,7 @@ static PyObject *stream_read(PyObject *object, PyObject *const *args, Py_ssize_t
     Py_ssize_t count;
     int64_t there;
 
-    if (to_count("read", args, n, &count) < 0 || look_at(self) < 0)
+    if (to_count("read", args, n, &count) < 0 || acquire_stream(self) < 0)
         return NULL;
     there = left(self);
     if (count >= 0 && count < there)
@@ -184,7 +184,7 @@ static PyObject *stream_peek(PyObject *object, PyObject *const *args, Py_ssize_t
     Py_ssize_t count;
     int64_t there;
 
-    if (to_count("peek", args, n, &count) < 0 || look_at(self) < 0)
+    if (to_count("peek", args, n, &count) < 0 || acquire_stream(self) < 0)
         return NULL;
     if (count <= 0)
         count = PEEK;
@@ -202,9 +202,10 @@ static PyObject *stream_readinto(PyObject *object, PyObject *target)
 
     if (PyObject_GetBuffer(target, &into, PyBUF_WRITABLE) < 0)
         return PyErr_Format(PyExc_TypeError,
-                            "what to read into must be writable, contiguous and bytes-like, not %R",
+                            "the argument of readinto() must be a writable, contiguous bytes-like "
+                            "object, not %R",
                             Py_TYPE(target));
-    if (look_at(self) == 0) {
+    if (acquire_stream(self) == 0) {
         count = left(self);
         if (into.len < count)
             count = into.len;
@@ -219,8 +220,8 @@ static PyObject *stream_readinto(PyObject *object, PyObject *target)
 
 /* Lines */
 
-/* Looks for the end of a line. *count is how many bytes it has with that, or 0. Returns the
- * backend's code. */
+/* Searches for the end of a line. *count is the length of the line with its end, or 0 if there is
+ * no end. Returns the backend's code. */
 static int find_end(Map *map, const char *from, int64_t length, int64_t *count)
 {
 #ifdef _WIN32
@@ -240,8 +241,8 @@ static int find_end(Map *map, const char *from, int64_t length, int64_t *count)
 #endif
 }
 
-/* The same for a long line: without the GIL, and with a look at signals from time to time. The
- * caller uses the map. Returns -1 when a handler raised. */
+/* The same for a long line, without the GIL. It checks for signals in between. The caller uses the
+ * map. Returns -1 if a signal handler raised. */
 static int find_far_end(Map *map, const char *from, int64_t length, int64_t *count)
 {
     int64_t at, piece;
@@ -259,7 +260,7 @@ static int find_far_end(Map *map, const char *from, int64_t length, int64_t *cou
     return error;
 }
 
-/* Returns the next line, of at most limit bytes unless that is -1; without bytes at the end. */
+/* Returns the next line, of at most limit bytes unless limit is -1; empty at the end. */
 static PyObject *next_line(Stream *self, int64_t limit)
 {
     int64_t there, count, position;
@@ -267,7 +268,7 @@ static PyObject *next_line(Stream *self, int64_t limit)
     Map *map;
 
     for (;;) {
-        if (look_at(self) < 0)
+        if (acquire_stream(self) < 0)
             return NULL;
         there = left(self);
         if (limit >= 0 && limit < there)
@@ -291,7 +292,7 @@ static PyObject *next_line(Stream *self, int64_t limit)
             }
             LOCK(self);
             if (!self->open || self->position != position || self->map != map) {
-                UNLOCK(self); /* another thread or a handler came in between */
+                UNLOCK(self); /* another thread or a signal handler has used the stream */
                 failed = map_release(map);
                 if (failed != 0)
                     raise_os_error(self->file, failed, "unmap");
@@ -300,7 +301,7 @@ static PyObject *next_line(Stream *self, int64_t limit)
                     return NULL;
                 continue;
             }
-            map_release(map); /* it is not the last one */
+            map_release(map); /* this is not the last use */
             Py_DECREF((PyObject *)map);
         }
         if (failed != 0) {
@@ -359,14 +360,14 @@ static int is_readonly(const Stream *self)
     return self->file->access == MF_READ;
 }
 
-/* Raises that there is no room for all of total bytes, and that count were written. */
+/* Raises OSError (ENOSPC): only count of total bytes were written. */
 static void raise_full(Stream *self, int64_t count, int64_t total)
 {
     PyObject *text, *error, *number;
 
     text = PyUnicode_FromFormat(
-        "no room at the end of the window: %lld of %lld bytes were written, and nothing grows the file but "
-        "resize() and stream(grow=True)",
+        "no room at the end of the window: %lld of %lld bytes were written; to grow the file, use "
+        "resize() or stream(grow=True)",
         (long long)count, (long long)total);
     if (text == NULL)
         return;
@@ -380,7 +381,7 @@ static void raise_full(Stream *self, int64_t count, int64_t total)
     Py_DECREF(text);
 }
 
-/* Grows the file so far that count bytes have room at the position. */
+/* Grows the file until count bytes fit at the position. */
 static int make_room(Stream *self, int64_t position, int64_t count)
 {
     int64_t reached = self->offset + position;
@@ -394,7 +395,8 @@ static int make_room(Stream *self, int64_t position, int64_t count)
     }
     if (position > INT64_MAX - self->offset || count > INT64_MAX - reached) {
         PyErr_Format(PyExc_OverflowError,
-                     "%lld bytes at position %lld: a file has at most 9223372036854775807 bytes",
+                     "cannot write %lld bytes at position %lld: a file has at most "
+                     "9223372036854775807 bytes",
                      (long long)count, (long long)position);
         return -1;
     }
@@ -419,7 +421,7 @@ static PyObject *stream_write(PyObject *object, PyObject *value)
     if (to_bytes(value, &data) < 0)
         return NULL;
     for (;;) {
-        if (look_at(self) < 0)
+        if (acquire_stream(self) < 0)
             goto end;
         count = left(self);
         if (count >= data.len) {
@@ -476,8 +478,8 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
     long whence = 0;
 
     if (n < 1 || n > 2) {
-        PyErr_Format(PyExc_TypeError,
-                     "seek() takes an offset, and what it is from: 1 or 2 arguments, not %zd", n);
+        PyErr_Format(PyExc_TypeError, "seek() takes 1 or 2 arguments, offset and whence, not %zd",
+                     n);
         return NULL;
     }
     index = PyNumber_Index(args[0]);
@@ -489,13 +491,11 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
         (n > 1 && (whence = PyLong_AsLong(args[1])) == -1 && PyErr_Occurred()))
         return NULL;
     if (whence < 0 || whence > 2) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "what to seek from must be 0 (the start), 1 (the position) or 2 (the end), not %R",
-            args[1]);
+        PyErr_Format(PyExc_ValueError, "whence must be 0 (start), 1 (position) or 2 (end), not %R",
+                     args[1]);
         return NULL;
     }
-    if (look_at(self) < 0)
+    if (acquire_stream(self) < 0)
         return NULL;
     base = whence == 0 ? 0 : whence == 1 ? self->position : self->length;
     if (offset > INT64_MAX - base) {
@@ -526,14 +526,14 @@ static PyObject *stream_tell(PyObject *object, PyObject *unused)
     return position < 0 ? raise_closed_stream(self) : PyLong_FromLongLong(position);
 }
 
-/* Refused, unless nothing is to be cut: zipfile asks for that where it has appended. */
+/* An error, unless nothing would be cut off: zipfile calls it so after it has appended. */
 static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
     Stream *self = (Stream *)object;
     Py_ssize_t size;
     int64_t to;
 
-    if (to_count("truncate", args, n, &size) < 0 || look_at(self) < 0)
+    if (to_count("truncate", args, n, &size) < 0 || acquire_stream(self) < 0)
         return NULL;
     to = n == 0 || args[0] == Py_None ? self->position : size;
     if (self->window != NULL && to == self->length) {
@@ -546,7 +546,7 @@ static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssi
     return NULL;
 }
 
-/* What a file has besides */
+/* Other methods of a file */
 
 static PyObject *if_open(PyObject *object, int answer)
 {
@@ -603,15 +603,14 @@ static PyObject *refuse(Stream *self, const char *why)
 static PyObject *stream_fileno(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return refuse(
-        (Stream *)self,
-        "has no descriptor: it reads memory, and a descriptor knows nothing of its position");
+    return refuse((Stream *)self,
+                  "has no descriptor: it reads mapped memory, and its position is its own");
 }
 
 static PyObject *stream_detach(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return refuse((Stream *)self, "has nothing to detach: it is on memory");
+    return refuse((Stream *)self, "has no raw stream to detach: it reads mapped memory");
 }
 
 static PyObject *stream_reduce(PyObject *self, PyObject *unused)
@@ -623,7 +622,7 @@ static PyObject *stream_reduce(PyObject *self, PyObject *unused)
     return NULL;
 }
 
-/* Ends it; returns the system's code. */
+/* Closes it. Returns the system's code. */
 static int shut(Stream *self)
 {
     Map *map;
@@ -706,7 +705,8 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (grow && (!window->whole || count >= 0)) {
         PyErr_SetString(
             PyExc_ValueError,
-            "grow=True is for a stream on the whole file, to its end: without length, and not on a view");
+            "grow=True needs a stream on the whole file, to its end: use MappedFile.stream() without "
+            "length");
         return NULL;
     }
     if (grow && window->file->access != MF_WRITE) {
@@ -732,10 +732,10 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
         Py_DECREF((PyObject *)self);
         return NULL;
     }
-    if (map != NULL) { /* the use goes over to the stream */
+    if (map != NULL) { /* the stream takes over the use */
         tally(&map->buffers, 1);
         self->map = map;
-        self->start = map->map.base + map->slack + offset;
+        self->start = map->map.base + map->padding + offset;
     }
     self->first = self->offset = offset;
     self->length = count;
@@ -772,54 +772,64 @@ static void dealloc(PyObject *object)
 static PyMethodDef methods[] = {
     {"read", FAST(stream_read), METH_FASTCALL,
      "read($self, size=-1, /)\n--\n\n"
-     "Read *size* bytes, or what there is up to the end; all of that without *size*.\n\n"
-     "Raises ``MappingFault`` when bytes of it are gone; the position stays where it is then."},
+     "Read *size* bytes, or fewer at the end; without *size* all bytes up to the end.\n\n"
+     "Raises ``MappingFault`` if bytes of the range are gone. The position is unchanged then."},
     {"read1", FAST(stream_read), METH_FASTCALL,
      "read1($self, size=-1, /)\n--\n\nThe same as ``read()``."},
     {"readinto", stream_readinto, METH_O,
      "readinto($self, buffer, /)\n--\n\n"
-     "Read as many bytes as *buffer* has room for, or fewer at the end; return how many."},
+     "Fill *buffer*, a writable bytes-like object, and return the number of bytes read.\n\n"
+     "There are fewer at the end of the stream."},
     {"readinto1", stream_readinto, METH_O,
      "readinto1($self, buffer, /)\n--\n\nThe same as ``readinto()``."},
     {"readline", FAST(stream_readline), METH_FASTCALL,
      "readline($self, size=-1, /)\n--\n\n"
-     "Read a line, with the ``\\n`` that ends it; no more than *size* bytes of it, if that is given.\n\n"
-     "A long line is looked for without the GIL."},
+     "Read a line with its ``\\n``, but at most *size* bytes if *size* is 0 or more.\n\n"
+     "The end of a long line is searched for without the GIL."},
     {"readlines", FAST(stream_readlines), METH_FASTCALL,
      "readlines($self, hint=-1, /)\n--\n\n"
-     "Read lines into a list, up to the end, or until they have *hint* bytes together."},
+     "Read lines into a list, up to the end, or until they have *hint* bytes in total."},
     {"peek", FAST(stream_peek), METH_FASTCALL,
      "peek($self, size=0, /)\n--\n\n"
-     "Return the next *size* bytes, or fewer at the end, without moving on; without *size*, at most 8192."},
+     "Return the next *size* bytes, or fewer at the end, and leave the position unchanged.\n\n"
+     "Without *size*, it returns at most 8192 bytes."},
     {"write", stream_write, METH_O,
      "write($self, data, /)\n--\n\n"
-     "Write bytes at the position, move on, and return how many they are.\n\n"
-     "Where the window ends before they do, what fits is written, the position is at the end, and ``OSError`` is raised\n"
-     "(``ENOSPC``, with ``characters_written``); a stream with ``grow=True`` has the file grow by what is missing.\n"
-     "Raises ``io.UnsupportedOperation`` where the window is read-only; ``MappingFault`` when bytes there are gone."},
+     "Write bytes at the position, and return the number of bytes written.\n\n"
+     "At the end of the window a stream with ``grow=True`` grows the file. Any other stream\n"
+     "writes what fits, and raises ``OSError`` (``ENOSPC``) with ``characters_written``.\n\n"
+     "Raises ``io.UnsupportedOperation`` if the window is read-only; ``MappingFault`` if the\n"
+     "bytes at the position are gone."},
     {"writelines", stream_writelines, METH_O,
-     "writelines($self, lines, /)\n--\n\nWrite one after the other."},
+     "writelines($self, lines, /)\n--\n\n"
+     "Write every item of *lines*, in order."},
     {"seek", FAST(stream_seek), METH_FASTCALL,
      "seek($self, offset, whence=0, /)\n--\n\n"
-     "Move to *offset* from the start (0), the position (1) or the end (2); return the position. It may be past the end."},
+     "Set the position, in bytes, and return it.\n\n"
+     "*offset* counts from the start (*whence* 0), from the position (1) or from the end (2).\n"
+     "The position can lie past the end."},
     {"tell", stream_tell, METH_NOARGS,
-     "tell($self, /)\n--\n\nReturn the position, in bytes from where the stream begins."},
+     "tell($self, /)\n--\n\n"
+     "Return the position, in bytes from the start of the stream."},
     {"truncate", FAST(stream_truncate), METH_FASTCALL,
      "truncate($self, size=None, /)\n--\n\n"
-     "Raise ``io.UnsupportedOperation``: ``MappedFile.resize()`` sets the size of a file."},
+     "Raise ``io.UnsupportedOperation``: ``MappedFile.resize()`` sets the size of a file.\n\n"
+     "With ``grow=True``, a *size* that is the present length is no error."},
     {"flush", stream_flush, METH_NOARGS,
      "flush($self, /)\n--\n\n"
-     "Do nothing: what is written is in the memory of the file at once. The window's ``flush()`` puts it on stable storage."},
+     "Do nothing: a write changes the mapped memory at once.\n\n"
+     "``flush()`` of the window puts it on stable storage."},
     {"close", stream_close, METH_NOARGS,
      "close($self, /)\n--\n\n"
-     "End the stream, and its use of the memory. The window stays as it is. Closing twice is silent."},
+     "Close the stream and release its memory. The window stays open. Closing twice is silent."},
     {"readable", stream_is, METH_NOARGS, "readable($self, /)\n--\n\nTrue."},
     {"writable", stream_writable, METH_NOARGS,
      "writable($self, /)\n--\n\nWhether the window can be written."},
     {"seekable", stream_is, METH_NOARGS, "seekable($self, /)\n--\n\nTrue."},
     {"isatty", stream_is_not, METH_NOARGS, "isatty($self, /)\n--\n\nFalse."},
     {"fileno", stream_fileno, METH_NOARGS,
-     "fileno($self, /)\n--\n\nRaise ``io.UnsupportedOperation``: there is none."},
+     "fileno($self, /)\n--\n\n"
+     "Raise ``io.UnsupportedOperation``: a stream has no descriptor."},
     {"detach", stream_detach, METH_NOARGS,
      "detach($self, /)\n--\n\nRaise ``io.UnsupportedOperation``: there is no raw stream."},
     {"__enter__", stream_enter, METH_NOARGS, NULL},
@@ -830,8 +840,8 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef properties[] = {
     {"closed", get_closed, NULL, "Whether ``close()`` was called.", NULL},
-    {"name", get_name, NULL, "What the file was opened by.", NULL},
-    {"mode", get_mode, NULL, "``\"rb\"``, or ``\"rb+\"`` where it can be written.", NULL},
+    {"name", get_name, NULL, "The name of the file, as it was given.", NULL},
+    {"mode", get_mode, NULL, "``\"rb\"`` for a read-only window, otherwise ``\"rb+\"``.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -848,9 +858,9 @@ static PyType_Slot slots[] = {
     {Py_tp_members, members},
     {Py_tp_repr, represent},
     {Py_tp_dealloc, dealloc},
-    {Py_tp_doc,
-     "Bytes of a window as a binary file: made by ``stream()`` of a ``MappedFile`` or a ``View``.\n\n"
-     "It is an ``io.BufferedIOBase``, and nothing in it is buffered."},
+    {Py_tp_doc, "The bytes of a window as a binary stream: ``MappedFile.stream()``, "
+                "``View.stream()``.\n\n"
+                "It is an ``io.BufferedIOBase``, but has no buffer of its own."},
     {0, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* The table of functions that the CPython types call: backend.h. */
+/* Fills in the table of functions that the CPython types call: backend.h. */
 #include "native.h"
 
 void mf_fill_table(mf_table *out)

@@ -1,14 +1,14 @@
 /* Window: bytes of a file in memory, as Python sees them. MappedFile and View are Python classes on
  * top of it.
  *
- * The caller's objects are converted first, since that may run code of his; then the window is
- * looked at, and used without any Python code in between. What takes longer is a use of the map
- * (memory.h), and the window may be closed meanwhile. */
+ * The caller's objects are converted first, since that may run Python code. Then the window is
+ * checked and used, with no Python code in between. A long operation is a use of the map
+ * (memory.h): the window may be closed meanwhile. */
 #include "memory.h"
 
 #define SHORT_SEARCH (64 << 10) /* bytes */
 #define SEARCH_PIECE (1 << 20)
-#define LOOK_EVERY 50 /* milliseconds, for signals */
+#define LOOK_EVERY 50 /* milliseconds between two checks for signals */
 
 const char *kind_of(const Window *self)
 {
@@ -49,7 +49,7 @@ static PyObject *raise_readonly(Window *self, PyObject *kind)
     return NULL;
 }
 
-/* Numbers of the caller's */
+/* Numbers and bytes of the caller */
 
 int to_size(PyObject *number, const char *what, int64_t *out)
 {
@@ -88,8 +88,7 @@ int to_range(Window *self, int64_t first, int64_t size, int64_t *count)
     return 0;
 }
 
-/* Two of the caller's: where a range begins and, unless that is None, how long it is; -1: to the
- * end. */
+/* Converts the offset and length of a range. A length of None is -1: to the end. */
 static int to_numbers(PyObject *offset, PyObject *length, int64_t *first, int64_t *count)
 {
     *count = -1;
@@ -145,7 +144,7 @@ int to_bytes(PyObject *value, Py_buffer *out)
     return failed;
 }
 
-/* A byte of the caller's. */
+/* Converts a byte of the caller. */
 static int to_byte(PyObject *value, char *out)
 {
     Py_ssize_t number = PyNumber_AsSsize_t(value, NULL);
@@ -193,9 +192,9 @@ int window_release(Window *self, Map *map)
     return error;
 }
 
-int judge(const Map *map, int failed, int64_t first, int64_t count)
+int check_fault(const Map *map, int failed, int64_t first, int64_t count)
 {
-    int64_t at = map->offset + (int64_t)map->slack + first;
+    int64_t at = map->offset + (int64_t)map->padding + first;
 
     if (failed == 0 && map->map.lost_to == 0)
         return 0;
@@ -205,7 +204,7 @@ int judge(const Map *map, int failed, int64_t first, int64_t count)
     return -1;
 }
 
-int look(Window *self)
+int acquire(Window *self)
 {
     for (;;) {
         if (self->file != NULL) {
@@ -223,7 +222,7 @@ static PyObject *raise_index(Window *self, PyObject *key, int64_t length)
 {
     if (key != NULL && self->mmap)
         PyErr_SetString(PyExc_IndexError, "mmap index out of range");
-    else if (key != NULL) /* NULL: of an iterator, which ends there */
+    else if (key != NULL) /* NULL for an iterator, which ends there */
         PyErr_Format(PyExc_IndexError, "index %R is out of range for %lld bytes", key,
                      (long long)length);
     return NULL;
@@ -237,7 +236,7 @@ static PyObject *get_byte(Window *self, Py_ssize_t place, PyObject *key)
     Map *map;
     int failed;
 
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return NULL;
     length = self->length;
     if (at < 0)
@@ -254,7 +253,7 @@ static PyObject *get_byte(Window *self, Py_ssize_t place, PyObject *key)
     }
     Py_INCREF((PyObject *)map);
     UNLOCK(self->file);
-    failed = judge(map, failed, at, 1);
+    failed = check_fault(map, failed, at, 1);
     Py_DECREF((PyObject *)map);
     return failed ? NULL : PyLong_FromLong((unsigned char)byte);
 }
@@ -267,7 +266,7 @@ static PyObject *get_slice(Window *self, PyObject *key)
     Map *map;
     int failed;
 
-    if (PySlice_Unpack(key, &start, &stop, &step) < 0 || look(self) < 0)
+    if (PySlice_Unpack(key, &start, &stop, &step) < 0 || acquire(self) < 0)
         return NULL;
     count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
     bytes = PyBytes_FromStringAndSize(NULL, count);
@@ -288,7 +287,7 @@ static PyObject *get_slice(Window *self, PyObject *key)
     Py_INCREF((PyObject *)map);
     UNLOCK(self->file);
     first = step > 0 ? start : start + (count - 1) * step;
-    failed = judge(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
+    failed = check_fault(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
     Py_DECREF((PyObject *)map);
     if (failed)
         Py_CLEAR(bytes);
@@ -315,7 +314,7 @@ PyObject *window_subscript(PyObject *object, PyObject *key)
         place = PyLong_AsSsize_t(key);
         if (place != -1 || !PyErr_Occurred())
             return get_byte(self, place, key);
-        PyErr_Clear(); /* it is told below */
+        PyErr_Clear(); /* raised below */
     }
     if (Py_IS_TYPE(key, &PySlice_Type))
         return get_slice(self, key);
@@ -358,7 +357,7 @@ static Py_ssize_t length_of(PyObject *object)
     return (Py_ssize_t)self->length;
 }
 
-/* Writes what it is given, and sees to the lock; the window can be written. */
+/* Writes count bytes into a writable window, and takes and releases the lock. */
 static int put(Window *self, Py_ssize_t first, Py_ssize_t step, const char *from, Py_ssize_t count)
 {
     Map *map = self->map;
@@ -377,12 +376,12 @@ static int put(Window *self, Py_ssize_t first, Py_ssize_t step, const char *from
     UNLOCK(self->file);
     if (step < 0)
         first += (count - 1) * step;
-    failed = judge(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
+    failed = check_fault(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
     Py_DECREF((PyObject *)map);
     return failed;
 }
 
-/* Raises that a byte cannot be set to this, and says what to write instead. */
+/* Raises TypeError or ValueError for a wrong byte, and says what to write instead. */
 static void raise_byte(Window *self, Py_ssize_t place, PyObject *value)
 {
     Py_ssize_t length = PyBytes_Check(value) ? PyBytes_Size(value) : -1, end;
@@ -392,13 +391,14 @@ static void raise_byte(Window *self, Py_ssize_t place, PyObject *value)
         place += (Py_ssize_t)self->length;
     end = place + (length < 0 ? 1 : length);
     until = end == 0 ? PyUnicode_FromString("")
-                     : PyUnicode_FromFormat("%zd", end); /* w[-1:] reaches to the end */
+                     : PyUnicode_FromFormat("%zd", end); /* w[-1:] ends at the end of the window */
     what = length < 0 || length > 20 ? PyUnicode_FromString("...") : PyObject_Repr(value);
 
     if (until != NULL && what != NULL && length == 1)
         PyErr_Format(
             PyExc_TypeError,
-            "a byte is set to an int from 0 to 255, not to %R: write w[%zd] = %d, or w[%zd:%U] = %U",
+            "a byte is set to an int from 0 to 255, not to %R: write w[%zd] = %d, or w[%zd:%U] = "
+            "%U",
             Py_TYPE(value), place, (unsigned char)PyBytes_AsString(value)[0], place, until, what);
     else if (until != NULL && what != NULL)
         PyErr_Format(
@@ -433,7 +433,7 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
             raise_byte(self, place, value);
         return -1;
     }
-    if (to_byte(value, &byte) < 0 || look(self) < 0)
+    if (to_byte(value, &byte) < 0 || acquire(self) < 0)
         return -1;
     length = self->length;
     if (place < 0)
@@ -465,8 +465,8 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
     } else if (to_bytes(value, &data) < 0) {
         return -1;
     }
-    /* Bytes that are in a map themselves, this one perhaps, are copied in one go as memmove does,
-     * or beforehand. */
+    /* The bytes may lie in a map, even in this one. With step 1, memmove is right for that.
+     * Otherwise they are copied beforehand. */
     if (step != 1 && !PyBytes_CheckExact(value)) {
         apart = PyMem_Malloc((size_t)data.len + 1);
         if (apart == NULL) {
@@ -475,7 +475,7 @@ static int set_slice(Window *self, PyObject *key, PyObject *value)
         }
         memcpy(apart, data.buf, (size_t)data.len);
     }
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         goto done;
     count = PySlice_AdjustIndices((Py_ssize_t)self->length, &start, &stop, step);
     if (data.len != count) {
@@ -555,7 +555,7 @@ static PyObject *iterator_next(PyObject *object)
     LOCK(self);
     window = self->window;
     place = self->place++;
-    Py_XINCREF((PyObject *)window); /* another thread may come to the end meanwhile */
+    Py_XINCREF((PyObject *)window); /* another thread may reach the end meanwhile */
     UNLOCK(self);
     if (window == NULL)
         return NULL;
@@ -571,7 +571,7 @@ static PyObject *iterator_next(PyObject *object)
     return byte;
 }
 
-/* A window of a subclass may have its iterator as an attribute. */
+/* A window of a subclass may have its iterator as an attribute, which is a cycle. */
 static int iterator_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(object));
@@ -615,13 +615,13 @@ typedef struct {
     Search kind;
     const char *needle;
     int64_t needle_length;
-    int64_t first; /* the range, which moves on */
+    int64_t first; /* the range, which advances */
     int64_t last;
     int64_t result;
     int done;
 } Task;
 
-/* Looks through a piece of the window. Returns the backend's code. */
+/* Searches one piece of the window. Returns the backend's code. */
 static int search_piece(const mf_table *call, Map *map, const char *start, Task *task,
                         int64_t piece)
 {
@@ -657,7 +657,7 @@ static int search_piece(const mf_table *call, Map *map, const char *start, Task 
     return 0;
 }
 
-/* The same until it is through. Signals are looked at from time to time: returns -1 if a handler
+/* Searches piece by piece, and checks for signals in between. Returns -1 if a signal handler
  * raised. */
 static int search_long(const mf_table *call, Map *map, const char *start, Task *task)
 {
@@ -680,7 +680,7 @@ static int search_long(const mf_table *call, Map *map, const char *start, Task *
     return error;
 }
 
-/* Resolves what begins and ends a search, as bytes.find does; the first may lie past the end. */
+/* Resolves the start and end of a search as bytes.find does. The start may lie past the end. */
 static void clamp(int64_t length, int64_t *first, int64_t *last)
 {
     if (*first < 0)
@@ -691,7 +691,7 @@ static void clamp(int64_t length, int64_t *first, int64_t *last)
         *last = length;
 }
 
-/* Whether there is anything to look for; otherwise the result is there. */
+/* Whether a search is needed; otherwise the result is already set. */
 static int begin_search(Task *task, int64_t length)
 {
     clamp(length, &task->first, &task->last);
@@ -714,7 +714,7 @@ static int search_window(Window *self, Task *task)
     Map *map = NULL;
     int error = 0;
 
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return -1;
     if (!begin_search(task, self->length)) {
         UNLOCK(self->file);
@@ -723,8 +723,8 @@ static int search_window(Window *self, Task *task)
     call = &self->file->state->call;
     first = task->first;
     last = task->last;
-    /* What is near is found while nothing else can run: to let it costs more than to look through
-     * this much. */
+    /* The first piece is searched with the GIL: releasing the GIL costs more than such a short
+     * search. */
     error = search_piece(call, self->map, self->start, task, SHORT_SEARCH);
     map = self->map;
     if (error == 0 && task->done && is_whole(map)) {
@@ -735,9 +735,9 @@ static int search_window(Window *self, Task *task)
     tally(&map->users, 1);
     UNLOCK(self->file);
     if (error == 0 && !task->done)
-        error = search_long(call, map, map->map.base + map->slack, task);
+        error = search_long(call, map, map->map.base + map->padding, task);
     if (error >= 0)
-        error = judge(map, error, first, last - first);
+        error = check_fault(map, error, first, last - first);
     return window_release(self, map) != 0 ? -1 : error;
 }
 
@@ -745,7 +745,7 @@ static int to_limit(PyObject *limit, int64_t *out)
 {
     if (limit == Py_None)
         return 0;
-    *out = PyNumber_AsSsize_t(limit, NULL); /* to the nearest that there is */
+    *out = PyNumber_AsSsize_t(limit, NULL); /* clamped to the limits of Py_ssize_t */
     return *out == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
@@ -806,8 +806,8 @@ static PyObject *window_count(PyObject *self, PyObject *const *args, Py_ssize_t 
     return search((Window *)self, COUNT, "count", 0, args, n);
 }
 
-/* Raises ValueError for a place that was not found. */
-static PyObject *found(PyObject *place)
+/* Raises ValueError if the place is -1, as bytes.index does. */
+static PyObject *require_found(PyObject *place)
 {
     if (place == NULL || PyLong_AsLongLong(place) >= 0)
         return place;
@@ -818,15 +818,15 @@ static PyObject *found(PyObject *place)
 
 static PyObject *window_index(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return found(search((Window *)self, FIND, "index", 0, args, n));
+    return require_found(search((Window *)self, FIND, "index", 0, args, n));
 }
 
 static PyObject *window_rindex(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return found(search((Window *)self, RFIND, "rindex", 0, args, n));
+    return require_found(search((Window *)self, RFIND, "rindex", 0, args, n));
 }
 
-/* Whether the bytes from first to last, limits of the caller's, begin or end with those. */
+/* Whether the bytes from first to last begin or end with part. */
 static int has_there(Window *self, int64_t first, int64_t last, const Py_buffer *part, int at_end)
 {
     const mf_table *call;
@@ -835,7 +835,7 @@ static int has_there(Window *self, int64_t first, int64_t last, const Py_buffer 
     int failed;
     Map *map;
 
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return -1;
     clamp(self->length, &first, &last);
     if (last - first < part->len || part->len == 0) {
@@ -854,7 +854,7 @@ static int has_there(Window *self, int64_t first, int64_t last, const Py_buffer 
     }
     Py_INCREF((PyObject *)map);
     UNLOCK(self->file);
-    failed = judge(map, failed, first, part->len);
+    failed = check_fault(map, failed, first, part->len);
     Py_DECREF((PyObject *)map);
     return failed != 0 ? -1 : at == 0;
 }
@@ -904,7 +904,7 @@ static PyObject *window_endswith(PyObject *self, PyObject *const *args, Py_ssize
     return has_part((Window *)self, "endswith", args, n, 1);
 }
 
-/* A number first, as in bytes: np.int64(65) is a byte here, though it is bytes-like too. */
+/* A number comes first, as in bytes: np.int64(65) is also bytes-like, and is taken as a byte. */
 static int contains(PyObject *object, PyObject *sub)
 {
     PyObject *number = NULL, *place;
@@ -932,11 +932,11 @@ static int get_buffer(PyObject *object, Py_buffer *view, int flags)
     int failed, readonly;
 
     if (view == NULL) {
-        PyErr_SetString(PyExc_BufferError, "a buffer needs a view");
+        PyErr_SetString(PyExc_BufferError, "the Py_buffer is NULL");
         return -1;
     }
     view->obj = NULL;
-    if (look(self) < 0)
+    if (acquire(self) < 0)
         return -1;
     readonly = self->file->access == MF_READ;
     if (readonly && (flags & PyBUF_WRITABLE) == PyBUF_WRITABLE) {
@@ -950,8 +950,9 @@ static int get_buffer(PyObject *object, Py_buffer *view, int flags)
     return failed;
 }
 
-/* Nothing is to be done, since buffers count when they come and go. But NumPy keeps a buffer of an
- * object that can release one, and of any other a bare address. */
+/* There is nothing to do, since Buffer objects are counted instead. The slot must exist: NumPy
+ * keeps the buffer of an object that can release one, and only the address from any other object.
+ */
 static void release_buffer(PyObject *object, Py_buffer *view)
 {
     (void)object;
@@ -964,7 +965,7 @@ static PyObject *window_data(PyObject *self, void *unused)
     return PyMemoryView_FromObject(self);
 }
 
-/* Flushing and other calls of the system */
+/* Flushing and other system calls */
 
 static PyObject *sync_file(Window *self, int durable)
 {
@@ -1006,7 +1007,7 @@ PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable)
             file->name);
     map = window_use(self, &length);
     if (map != NULL &&
-        to_range(self, first, length, &count) < 0) { /* another thread has cut the file short */
+        to_range(self, first, length, &count) < 0) { /* another thread has shrunk the file */
         window_release(self, map);
         map = NULL;
     }
@@ -1200,7 +1201,7 @@ static int refuse_init(PyObject *self, PyObject *args, PyObject *names)
     return -1;
 }
 
-/* Was forgotten while open: it is given back first, by C alone, and then told. */
+/* Closes a window that was dropped while open, without Python code. Then it warns. */
 static void finalize(PyObject *object)
 {
     Window *self = (Window *)object;
@@ -1214,7 +1215,7 @@ static void finalize(PyObject *object)
     if (told == NULL) {
         PyErr_WriteUnraisable((PyObject *)Py_TYPE(object));
     } else {
-        /* Given a source, warnings imports tracemalloc, which fails while the interpreter ends. */
+        /* With a source, warnings imports tracemalloc. That fails during interpreter shutdown. */
         name = PyUnicode_FromString("tracemalloc");
         source = name == NULL ? NULL : PyImport_GetModule(name);
         if (PyErr_ResourceWarning(
@@ -1250,26 +1251,31 @@ void window_dealloc(PyObject *object)
 static PyMethodDef methods[] = {
     {"find", FAST(window_find), METH_FASTCALL,
      "find($self, sub, start=None, end=None, /)\n--\n\n"
-     "Return the lowest index where *sub* (bytes-like, or an int for one byte) begins, or -1: ``bytes.find``.\n\n"
-     "A long search runs without the GIL, in time linear in the length."},
+     "Return the lowest index where *sub* begins, or -1, as ``bytes.find`` does.\n\n"
+     "*sub* is bytes-like, or an int from 0 to 255 for one byte.\n\n"
+     "A long search runs without the GIL. Its time is linear in the length."},
     {"rfind", FAST(window_rfind), METH_FASTCALL,
      "rfind($self, sub, start=None, end=None, /)\n--\n\n"
-     "Return the highest index where *sub* begins, or -1: ``bytes.rfind``."},
+     "Return the highest index where *sub* begins, or -1, as ``bytes.rfind`` does."},
     {"count", FAST(window_count), METH_FASTCALL,
      "count($self, sub, start=None, end=None, /)\n--\n\n"
-     "Return how often *sub* occurs without overlaps: ``bytes.count``."},
+     "Return how often *sub* occurs, not counting overlaps, as ``bytes.count`` does."},
     {"index", FAST(window_index), METH_FASTCALL,
      "index($self, sub, start=None, end=None, /)\n--\n\n"
-     "The same as ``find()``, but raises ``ValueError`` where *sub* is not: ``bytes.index``."},
+     "The same as ``find()``, but raises ``ValueError`` if *sub* is not there, as ``bytes.index`` "
+     "does."},
     {"rindex", FAST(window_rindex), METH_FASTCALL,
      "rindex($self, sub, start=None, end=None, /)\n--\n\n"
-     "The same as ``rfind()``, but raises ``ValueError`` where *sub* is not: ``bytes.rindex``."},
+     "The same as ``rfind()``, but raises ``ValueError`` if *sub* is not there, as "
+     "``bytes.rindex`` does."},
     {"startswith", FAST(window_startswith), METH_FASTCALL,
      "startswith($self, prefix, start=None, end=None, /)\n--\n\n"
-     "Return whether the bytes begin with *prefix*, bytes-like, or with one of a tuple: ``bytes.startswith``. Nothing is copied."},
+     "Return whether the bytes begin with *prefix*, as ``bytes.startswith`` does.\n\n"
+     "*prefix* is bytes-like, or a tuple of such objects. The bytes are not copied."},
     {"endswith", FAST(window_endswith), METH_FASTCALL,
      "endswith($self, suffix, start=None, end=None, /)\n--\n\n"
-     "Return whether the bytes end with *suffix*, bytes-like, or with one of a tuple: ``bytes.endswith``. Nothing is copied."},
+     "Return whether the bytes end with *suffix*, as ``bytes.endswith`` does.\n\n"
+     "*suffix* is bytes-like, or a tuple of such objects. The bytes are not copied."},
     {"_open", FAST(window_open), METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_view", FAST(window_view), METH_FASTCALL, NULL},
     {"_stream", FAST(window_stream), METH_FASTCALL, NULL},
@@ -1278,15 +1284,17 @@ static PyMethodDef methods[] = {
     {"_abandon", window_abandon, METH_O, NULL},
     {"flush", FAST(window_flush), METH_FASTCALL | METH_KEYWORDS,
      "flush($self, offset=0, length=None, *, durable=True)\n--\n\n"
-     "Write what was changed back to the file.\n\n"
-     "*offset* and *length* are bytes in the window; no *length* reaches to its end. When it returns the range is on\n"
-     "stable storage; with ``durable=False`` write-back is only started. Without a range a mapped file writes back\n"
-     "everything that was written through it and its views, closed ones too, and its size. Read-only and private windows\n"
-     "have nothing to write.\n\n"
-     "Raises ``ValueError`` for a range outside the window, on a closed window, and for a durable flush of a view whose\n"
-     "file is closed; ``OSError`` when the system could not write; ``MappingFault`` when bytes of the range are gone.\n\n"
-     "Linux: ``msync(MS_SYNC)``, or ``sync_file_range``; macOS adds ``F_FULLFSYNC`` (fsync(2)); Windows:\n"
-     "``FlushViewOfFile``, then ``FlushFileBuffers`` (FlushViewOfFile, Remarks)."},
+     "Write changed pages back to the file, and wait until they are on stable storage.\n\n"
+     "*offset* and *length* are bytes in the window, from 0 on; without *length* the range\n"
+     "reaches to its end. ``durable=False`` starts write-back and does not wait. Without a\n"
+     "range, a mapped file writes back its size and everything that was written through it\n"
+     "and its views, also through closed ones. Read-only and private windows write nothing.\n\n"
+     "Raises ``ValueError`` for a range outside the window, for a closed window, and for a\n"
+     "durable flush of a view whose file is closed; ``OSError`` if the system could not\n"
+     "write; ``MappingFault`` if bytes of the range are gone.\n\n"
+     "Linux: ``msync(MS_SYNC)``, or ``sync_file_range`` with ``durable=False``. macOS adds\n"
+     "``F_FULLFSYNC`` (fsync(2)). Windows: ``FlushViewOfFile``, then ``FlushFileBuffers``\n"
+     "(FlushViewOfFile, Remarks)."},
     {"_use", FAST(window_use_range), METH_FASTCALL, NULL},
     {"_resize", window_resize, METH_O, NULL},
     {"_refresh", window_refresh, METH_NOARGS, NULL},
@@ -1297,21 +1305,21 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef properties[] = {
     {"data", window_data, NULL,
-     "A new memoryview of the memory, without a copy; read-only if the window is.\n\n"
-     "It keeps the memory: closing its owner, or resizing the file, leaves it as it is. The memory is unmapped when\n"
-     "the last buffer, and whatever was made from it, has gone.",
+     "A new memoryview of the memory, without a copy. It is read-only if the window is.\n\n"
+     "It keeps the memory mapped and in its place when the window is closed or the file is\n"
+     "resized. The memory is unmapped when the last buffer and everything made from it are gone.",
      NULL},
     {"closed", get_closed, NULL, "Whether ``close()`` was called.", NULL},
     {"mapped", get_mapped, NULL,
-     "Whether the memory is mapped now. After ``close()``: whether a buffer still keeps it.", NULL},
+     "Whether the memory is mapped now. After ``close()`` it is, while a buffer keeps it.", NULL},
     {"faulted", get_faulted, NULL,
-     "Whether bytes of the map are gone: the file was cut short under it, or its device failed.\n\n"
-     "Buffers read zeros there; access through this object raises ``MappingFault``. ``refresh()`` maps a file anew.",
+     "Whether bytes of the map are gone: the file was truncated under it, or its device failed.\n\n"
+     "Buffers read zeros there. Reading or writing these bytes through this object raises\n"
+     "``MappingFault``. ``refresh()`` of a file maps it again.",
      NULL},
-    {"readonly", get_readonly, NULL, "Whether the bytes cannot be written (mode ``\"r\"``).", NULL},
+    {"readonly", get_readonly, NULL, "Whether the bytes are read-only (mode ``\"r\"``).", NULL},
     {"name", get_name, NULL,
-     "What the file was opened by: the path as it was given, the name of the file object, or the descriptor.",
-     NULL},
+     "The file as it was given: the path, the name of the file object, or the descriptor.", NULL},
     {"_mode", get_mode, NULL, NULL, NULL},
     {"_access", get_access, NULL, NULL, NULL},
     {"_offset", get_offset, NULL, NULL, NULL},

@@ -1,7 +1,7 @@
 /* The Windows backend: CreateFileMapping, MapViewOfFile, UnmapViewOfFile, FlushViewOfFile,
- * CloseHandle. The fault guard is in windows_guard.c. kernel32 alone; what Windows before 10
- * version 1803 lacks is looked for when it is needed. backend.h says what each function
- * promises. */
+ * CloseHandle. The fault guard is in windows_guard.c. backend.h says what each function promises.
+ * kernel32 is the only import. Functions that Windows before 10 version 1803 lacks are looked up at
+ * run time. */
 #include "windows_private.h"
 
 #include <psapi.h>
@@ -16,13 +16,13 @@ static HANDLE handle_of(intptr_t value)
     return (HANDLE)value;
 }
 
-/* To whole pages. */
+/* Rounds up to whole pages. */
 static size_t round_up(size_t length)
 {
     return mf_round_up(length, get_page_size());
 }
 
-/* What sections and placeholders are told of the memory of a map. */
+/* The protection for sections and placeholders. */
 static DWORD protection_of(int access)
 {
     static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
@@ -30,8 +30,8 @@ static DWORD protection_of(int access)
     return protections[access];
 }
 
-/* Address space that is reserved can be replaced by views, piece by piece: a placeholder.
- * VirtualAlloc2's reference. */
+/* A placeholder is reserved address space, which views can replace piece by piece: VirtualAlloc2,
+ * reference. */
 #ifndef MEM_RESERVE_PLACEHOLDER
 #define MEM_COALESCE_PLACEHOLDERS 0x00000001
 #define MEM_PRESERVE_PLACEHOLDER 0x00000002
@@ -42,7 +42,7 @@ typedef void *(WINAPI *virtual_alloc_2)(HANDLE, void *, SIZE_T, ULONG, ULONG, vo
 typedef void *(WINAPI *map_view_of_file_3)(HANDLE, HANDLE, void *, ULONG64, SIZE_T, ULONG, ULONG,
                                            void *, ULONG);
 
-/* A function of kernelbase.dll, or NULL. */
+/* Returns a function of kernelbase.dll, or NULL. */
 static FARPROC find_function(const char *name)
 {
     HMODULE module = GetModuleHandleW(L"kernelbase.dll");
@@ -50,7 +50,7 @@ static FARPROC find_function(const char *name)
     return module == NULL ? NULL : GetProcAddress(module, name);
 }
 
-/* Cuts a piece off the front of a placeholder, or puts its pieces together. */
+/* Splits a placeholder, or joins its pieces. */
 static int reshape_placeholder(char *base, size_t size, DWORD how)
 {
     return VirtualFree(base, size, MEM_RELEASE | how) ? 0 : last_error();
@@ -71,8 +71,7 @@ static int reserve_placeholder(size_t size, char **out)
     return 0;
 }
 
-/* Where the view or the placeholder ends that begins at base. That is base if nothing begins
- * there. */
+/* Returns the end of the view or placeholder that begins at base; or base if none begins there. */
 static char *allocation_end(char *base, DWORD *type)
 {
     MEMORY_BASIC_INFORMATION info;
@@ -80,12 +79,13 @@ static char *allocation_end(char *base, DWORD *type)
 
     while (VirtualQuery(end, &info, sizeof info) != 0 && info.AllocationBase == base) {
         *type = info.Type;
-        end += info.RegionSize; /* there are more when their pages differ in protection */
+        end += info.RegionSize; /* one allocation has several regions if its pages differ in
+                                   protection */
     }
     return end;
 }
 
-/* Gives back views and placeholders that lie side by side. */
+/* Releases adjacent views and placeholders. */
 static int release_range(char *base, char *stop)
 {
     int error = 0;
@@ -98,13 +98,14 @@ static int release_range(char *base, char *stop)
         if (!done && error == 0)
             error = last_error();
         if (next == base)
-            break; /* somebody else took it back: what is behind may be theirs */
+            break; /* other code has released it: the memory behind it may belong to others */
         base = next;
     }
     return error;
 }
 
-/* Puts a view at the start of a placeholder, whose other end is that of the map. */
+/* Puts a view at the start of a placeholder. The placeholder ends where the reservation of the map
+ * ends. */
 static int replace_placeholder(const mf_section *section, int access, int64_t offset, char *base,
                                size_t length, size_t room)
 {
@@ -116,9 +117,9 @@ static int replace_placeholder(const mf_section *section, int access, int64_t of
         error = reshape_placeholder(base, size, MEM_PRESERVE_PLACEHOLDER);
     if (error != 0)
         return error;
-    /* To the byte: a view that reached past the section, up to its page's end, would be refused,
-     * though the reference asks for whole pages. The system rounds up to the placeholder by itself
-     * (Windows 10: simdjson's issue 2728). */
+    /* The length is exact. The reference asks for whole pages, but a view that reaches past the
+     * section, to the end of its page, is refused. The system rounds up to the placeholder by
+     * itself (Windows 10: simdjson, issue 2728). */
     if (map(handle_of(section->handle), GetCurrentProcess(), base, (ULONG64)offset, length,
             MEM_REPLACE_PLACEHOLDER, protection_of(access), NULL, 0) == NULL) {
         error = last_error();
@@ -128,7 +129,7 @@ static int replace_placeholder(const mf_section *section, int access, int64_t of
     return error;
 }
 
-/* Whether this Windows has placeholders: it has the functions, and they do it. */
+/* Whether this Windows has placeholders: the functions exist, and a trial succeeds. */
 static int can_reserve(void)
 {
     size_t page = get_page_size();
@@ -156,7 +157,8 @@ void mf_query_system(mf_system *out)
     out->can_reserve = can_reserve();
     out->has_sections = 1;
     out->guard_covers_all = 0;
-    /* FlushViewOfFile does not wait for the disk and writes no metadata: its Remarks. */
+    /* FlushViewOfFile does not wait for the disk, and writes no metadata: FlushViewOfFile, Remarks.
+     */
     out->flush_reaches_device = 0;
     out->sync_covers_maps = 0;
 }
@@ -171,7 +173,7 @@ int mf_get_size(const mf_file *file, int64_t *out)
     return 0;
 }
 
-/* Size 0 asks for the file's own. A larger one than the file's makes the file longer. */
+/* Size 0 stands for the size of the file. A larger size extends the file. */
 static int make_section(const mf_file *file, DWORD protection, int64_t size, const wchar_t *tag,
                         HANDLE *out)
 {
@@ -203,12 +205,13 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
     int64_t size = 0, size_before;
     int error = mf_get_size(file, &size);
 
-    /* A section does not tell its size, and others may be changing the file's. Nobody cuts it short
-     * once it has a section, so when its size is what it was before, it is the section's. */
+    /* The size of a section cannot be read, and others may be changing the file's size. A file with
+     * a section cannot be truncated. So if the file has the same size before and after, that is the
+     * size of the section. */
     while (error == 0 && size > 0) {
         size_before = size;
         error = make_section(file, protection_of(access), 0, NULL, &section);
-        if (error == ERROR_FILE_INVALID) /* it has been emptied */
+        if (error == ERROR_FILE_INVALID) /* the file has become empty */
             error = 0;
         if (error == 0)
             error = mf_get_size(file, &size);
@@ -244,9 +247,9 @@ int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char 
     return error;
 }
 
-/* What a map wrote behind the end of the file, in its last page, would show once the file is
- * longer. Through a map too: a write would move the file pointer, and a duplicated handle shares
- * that with its caller's. */
+/* A map may have written behind the end of the file, in its last page. These bytes would appear
+ * when the file grows, so they are set to zero. This uses a map, since WriteFile moves the file
+ * pointer, which a duplicated handle shares with the caller's. */
 static int clear_tail(const mf_file *file, int64_t size)
 {
     size_t length = (size_t)(size % (int64_t)get_granularity()); /* of the last view */
@@ -268,7 +271,7 @@ static int clear_tail(const mf_file *file, int64_t size)
     return CloseHandle(section) || error != 0 ? error : last_error();
 }
 
-/* A file that is not sparse gets its clusters with its size. */
+/* A file that is not sparse gets its clusters when its size is set. */
 static int make_sparse(const mf_file *file)
 {
     DWORD written;
@@ -282,7 +285,8 @@ static int make_sparse(const mf_file *file)
 int mf_grow(const mf_file *file, mf_growth *growth, mf_section *out)
 {
     HANDLE section = NULL;
-    int error = clear_tail(file, growth->size); /* first: later may be too late for an error */
+    int error = clear_tail(file,
+                           growth->size); /* first, since an error later could not be undone */
 
     if (error == 0 && !growth->allocate)
         error = make_sparse(file);
@@ -311,19 +315,19 @@ int64_t mf_milliseconds(void)
     return (int64_t)GetTickCount64();
 }
 
-/* Fills in out from a handle of ours, after cutting the file to no bytes if the disposition says
- * so; or closes it. */
+/* Fills in out from a new handle, and truncates the file to 0 bytes for MF_EMPTIED; or closes the
+ * handle and returns the error. */
 static int init_file(HANDLE handle, int disposition, mf_file *out)
 {
     mf_file file = {.handle = (intptr_t)handle};
     int error = GetFileType(handle) == FILE_TYPE_DISK ? 0 : ERROR_NOT_SUPPORTED;
 
-    /* CREATE_ALWAYS would do it, but refuses hidden files and drops their attributes. */
+    /* Not CREATE_ALWAYS: that refuses hidden files, and drops attributes. */
     if (error == 0 && disposition == MF_EMPTIED)
         error = mf_set_size(&file, 0);
     if (error == 0) {
         error = mf_get_size(&file, &file.size);
-        /* A disk says so, as \\.\PhysicalDrive0. No section can be made of one. */
+        /* A disk such as \\.\PhysicalDrive0 gives these errors. It cannot have a section. */
         if (error == ERROR_INVALID_FUNCTION || error == ERROR_INVALID_PARAMETER)
             error = ERROR_NOT_SUPPORTED;
     }
@@ -391,7 +395,7 @@ int mf_duplicate(intptr_t handle, int access, int disposition, mf_file *out)
     HANDLE process = GetCurrentProcess();
     HANDLE copy;
 
-    /* Asked for rights that the original lacks, DuplicateHandle refuses: its Remarks. */
+    /* DuplicateHandle refuses rights that the original handle lacks: DuplicateHandle, Remarks. */
     if (!DuplicateHandle(process, handle_of(handle), process, &copy, access_rights(access), FALSE,
                          0))
         return last_error();
@@ -439,14 +443,14 @@ static int map_reserving(const mf_section *section, int access, int64_t offset, 
     if (error == 0)
         *out = base;
     else if (release_range(base, base + room) != 0)
-        return error; /* of two errors, the first is the one to tell */
+        return error; /* of two errors, the first is returned */
     return error;
 }
 
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length,
            mf_mapping *out)
 {
-    static const DWORD accesses[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
+    static const DWORD rights[] = {FILE_MAP_READ, FILE_MAP_READ | FILE_MAP_WRITE, FILE_MAP_COPY};
     char *base = NULL;
     int error;
 
@@ -455,7 +459,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     if (out->reserved != 0)
         error = map_reserving(section, access, offset, length, out->reserved, &base);
     else
-        error = map_view(handle_of(section->handle), accesses[access], offset, length, &base);
+        error = map_view(handle_of(section->handle), rights[access], offset, length, &base);
     if (error == 0)
         mf_fill_mapping(out, file, base, length, access, mf_copy);
     return error;
@@ -473,7 +477,7 @@ int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t
     size_t there = round_up(map->length), room = round_up(map->reserved);
     int error = 0;
 
-    if (grown > there) /* its last page is mapped whole */
+    if (grown > there) /* the last page is already mapped as a whole */
         error = replace_placeholder(section, map->access, offset + (int64_t)there,
                                     map->base + there, grown - there, room - there);
     if (error == 0)
@@ -495,9 +499,9 @@ int mf_unmap(mf_mapping *map)
     return map->error;
 }
 
-/* Policy: how long the system is asked again while it writes the same pages. It says
- * ERROR_LOCK_VIOLATION then. Each pause is twice the one before: 511 milliseconds in all, then the
- * error stands. */
+/* Policy: retries of FlushViewOfFile. While the system writes the same pages, it fails with
+ * ERROR_LOCK_VIOLATION. Each pause is twice as long as the one before: 511 milliseconds in all.
+ * Then the error is returned. */
 enum { FIRST_PAUSE = 1, LAST_PAUSE = 256 }; /* milliseconds */
 
 static int flush_view(char *base, size_t length)
@@ -513,7 +517,8 @@ static int flush_view(char *base, size_t length)
     return 0;
 }
 
-/* A map that was extended is several views, and the system looks at one. */
+/* Calls a function for each view. A map that was extended has several views, and system calls take
+ * only one. */
 static int for_each_view(char *base, size_t length, int (*call)(char *, size_t))
 {
     char *stop = base + length;
@@ -543,12 +548,12 @@ int mf_flush(const mf_file *file, char *base, size_t length, int64_t offset, int
 
 int mf_sync(const mf_file *file, int wait)
 {
-    /* Nothing only starts it: what FlushViewOfFile handed over is on its way already. */
+    /* Without wait there is nothing to do: FlushViewOfFile has already started write-back. */
     return !wait || FlushFileBuffers(handle_of(file->handle)) ? 0 : last_error();
 }
 
-/* PrefetchVirtualMemory came with Windows 8: a program that imports it does not start on an older
- * one. */
+/* PrefetchVirtualMemory is new in Windows 8. A program that imports it does not start on older
+ * systems, so it is looked up. */
 static int prefetch(char *base, size_t length)
 {
     typedef BOOL(WINAPI * prefetcher)(HANDLE, ULONG_PTR, WIN32_MEMORY_RANGE_ENTRY *, ULONG);
@@ -580,7 +585,8 @@ int mf_advise(char *base, size_t length, int kind)
     case MF_WILLNEED:
         return length == 0 ? prefetch(base, 0) : for_each_view(base, length, prefetch);
     case MF_DONTNEED:
-        /* Pages that are not locked leave the working set: VirtualUnlock, Remarks. */
+        /* VirtualUnlock removes pages that are not locked from the working set: VirtualUnlock,
+         * Remarks. */
         return mf_unlock(base, length);
     default: return ERROR_NOT_SUPPORTED;
     }

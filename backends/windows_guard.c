@@ -1,18 +1,19 @@
-/* The Windows fault guard. A page that cannot be read in is EXCEPTION_IN_PAGE_ERROR; on Wine, which
- * gets a SIGBUS, an access violation. Nothing can be put in the place of a page of a view. So the
- * guard works for our own copies alone: they are given up.
+/* The Windows fault guard. A page that cannot be read raises EXCEPTION_IN_PAGE_ERROR; on Wine,
+ * which gets a SIGBUS, an access violation. A page of a view cannot be replaced. So the guard
+ * protects the library's own copies only: it aborts them.
  *
- * Each attempt is in a slot of its thread. The handler sends the thread back to where the attempt
- * began. */
+ * Each attempt is stored in a TLS slot of its thread. The handler sends the thread back to where
+ * the attempt began. */
 #include "windows_private.h"
 
 typedef struct {
     mf_mapping *map;
     CONTEXT back;
-    volatile uintptr_t fault; /* the address that could not be reached */
+    volatile uintptr_t fault; /* the address that faulted */
 } attempt;
 
-static volatile LONG slot = (LONG)TLS_OUT_OF_INDEXES; /* that, while the guard is not in place */
+static volatile LONG slot =
+    (LONG)TLS_OUT_OF_INDEXES; /* this value while the guard is not installed */
 
 static LONG CALLBACK on_exception(EXCEPTION_POINTERS *exception)
 {
@@ -27,7 +28,7 @@ static LONG CALLBACK on_exception(EXCEPTION_POINTERS *exception)
         record->ExceptionCode != EXCEPTION_ACCESS_VIOLATION)
         return EXCEPTION_CONTINUE_SEARCH;
     now = TlsGetValue((DWORD)slot);
-    SetLastError(error); /* TlsGetValue clears it */
+    SetLastError(error); /* TlsGetValue clears the last error */
     address = record->ExceptionInformation[1];
     if (now == NULL || now->fault != 0)
         return EXCEPTION_CONTINUE_SEARCH;
@@ -55,19 +56,19 @@ int mf_guard(void)
         return 0;
     handler = AddVectoredExceptionHandler(1, on_exception);
     if (handler == NULL)
-        return ERROR_NOT_ENOUGH_MEMORY; /* it sets no error */
+        return ERROR_NOT_ENOUGH_MEMORY; /* it sets no error code */
     fresh = TlsAlloc();
     if (fresh == TLS_OUT_OF_INDEXES)
         error = last_error();
     else if (InterlockedCompareExchange(&slot, (LONG)fresh, none) == none)
         return 0;
     else
-        TlsFree(fresh); /* another thread was quicker */
+        TlsFree(fresh); /* another thread has installed it */
     RemoveVectoredExceptionHandler(handler);
     return error;
 }
 
-/* What an attempt comes to: 0, or what the system calls a failure to read a page in. */
+/* Ends an attempt. Returns 0, or the system's code for a page that cannot be read. */
 static int finish(attempt *now)
 {
     size_t page;

@@ -1,5 +1,5 @@
-/* What windows.c and windows_guard.c share. No other file includes this one, and it comes first
- * there: the system's headers go by the macros below. */
+/* Shared by windows.c and windows_guard.c, which include it first: its macros affect the system's
+ * headers. No other file includes it. */
 #ifndef MAPPEDFILE_WINDOWS_PRIVATE_H
 #define MAPPEDFILE_WINDOWS_PRIVATE_H
 
@@ -28,13 +28,13 @@ static inline SYSTEM_INFO get_system_info(void)
     return info;
 }
 
-/* In bytes, as all sizes here. */
+/* The page size in bytes. */
 static inline size_t get_page_size(void)
 {
     return get_system_info().dwPageSize;
 }
 
-/* The offset of a map is a multiple of it. */
+/* The granularity in bytes: the offset of a map is a multiple of it. */
 static inline size_t get_granularity(void)
 {
     return get_system_info().dwAllocationGranularity;

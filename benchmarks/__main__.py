@@ -27,20 +27,35 @@ PACKAGE = Path(mappedfile.__file__).resolve().parent
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
-    parser.add_argument("--rows", default="*", metavar="NAMES", help="names or patterns, with commas: open,view,find-*")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog=EPILOG
+    )
+    parser.add_argument(
+        "--rows",
+        default="*",
+        metavar="NAMES",
+        help="names or patterns, with commas: open,view,find-*",
+    )
     parser.add_argument("--list", action="store_true", help="list the rows and stop")
-    parser.add_argument("--quick", action="store_true", help="fewer turns and smaller files: a tenth of the time")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer turns and smaller files: a tenth of the time"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON document instead of the table"
+    )
     parser.add_argument("--profile", action="store_true", help="show where the time goes instead")
-    parser.add_argument("--dir", type=Path, help="where the files are made (default: a temporary folder)")
+    parser.add_argument(
+        "--dir", type=Path, help="where the files are made (default: a temporary folder)"
+    )
     parser.add_argument(
         "--clock",
         choices=CLOCKS,
         default="wall",
         help="cpu, for a busy machine: leaves out waiting (not in the rows import, many*, append*, step, which are wall alone)",
     )
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # in the process of one row
+    parser.add_argument(
+        "--inside", action="store_true", help=argparse.SUPPRESS
+    )  # in the process of one row
     options = parser.parse_args()
     patterns = options.rows.split(",")
     order = [file.__name__ for file in FILES]
@@ -62,7 +77,11 @@ def main() -> int:
         print(
             f"Python {platform.python_version()}, {platform.platform()}, files in {options.dir or tempfile.gettempdir()}"
         )
-        load = f", load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors" if hasattr(os, "getloadavg") else ""
+        load = (
+            f", load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+            if hasattr(os, "getloadavg")
+            else ""
+        )
         print(f"{PACKAGE}, {before}{load}")
         if not options.profile:
             print(HEAD)
@@ -72,7 +91,10 @@ def main() -> int:
         if not options.json:
             print(steps_of(found) if options.profile else line(found), flush=True)
     if state() != before:
-        print(f"The library changed meanwhile: it is {state()} now. The rows are of different code.", file=sys.stderr)
+        print(
+            f"The library changed meanwhile: it is {state()} now. The rows are of different code.",
+            file=sys.stderr,
+        )
     if options.json:
         print(json.dumps(results, indent=1))
     return int(any("error" in found for found in results))
@@ -101,7 +123,16 @@ def inside(name: str, at: Setting, profile: bool) -> None:
 
 
 def in_a_process(name: str, options: argparse.Namespace) -> dict[str, object]:
-    command = [sys.executable, "-m", "benchmarks", "--inside", "--rows", name, "--clock", options.clock]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "--inside",
+        "--rows",
+        name,
+        "--clock",
+        options.clock,
+    ]
     command += ["--quick"] * options.quick + ["--profile"] * options.profile
     if options.dir:
         command += ["--dir", str(options.dir.resolve())]
@@ -127,13 +158,17 @@ def line(found: dict[str, object]) -> str:
         f"{result.row:15} {result.what:52} {duration(result.peer):>9} {duration(result.ours):>9} {result.ratio:6.2f}"
         f"  {result.low:.2f}-{result.high:<6.2f} {bar:>5} {verdict}"
     )
-    notes = [result.note] if result.note else []
+    remarks = [result.remark] if result.remark else []
     if result.loop:
-        notes.append(f"empty loop {duration(result.loop)}, taken off in the ratio; with it {result.raw_ratio:.2f}")
+        remarks.append(
+            f"empty loop {duration(result.loop)}, taken off in the ratio; with it {result.unadjusted_ratio:.2f}"
+        )
     if result.unsteady:
-        notes.append(f"UNSTEADY: the medians give {result.ours / result.peer:.2f}; run it again on a quiet machine")
-    notes += [f"{label}: {ratio:.2f}" for label, ratio in result.further.items()]
-    return f"{text}\n{'':15} {'; '.join(notes)}" if notes else text
+        remarks.append(
+            f"UNSTEADY: the medians give {result.ours / result.peer:.2f}; run it again on a quiet machine"
+        )
+    remarks += [f"{label}: {ratio:.2f}" for label, ratio in result.further.items()]
+    return f"{text}\n{'':15} {'; '.join(remarks)}" if remarks else text
 
 
 def steps_of(found: dict[str, object]) -> str:

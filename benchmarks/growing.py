@@ -58,7 +58,7 @@ def _appending(at: Setting, peer: Callable[..., None], ours: Callable[..., None]
 
     once(peer), once(ours)
     samples = at.alternate(lambda: once(peer), lambda: once(ours), at.pick(9, 5))
-    samples.note = f"per MiB; {total // MIB} MiB in all"
+    samples.remark = f"per MiB; {total // MIB} MiB in all"
     return samples
 
 
@@ -66,7 +66,12 @@ def _sparse(path: Path, total: int) -> None:
     _append(path, total, sparse=True)
 
 
-@row("append", "append 1 GiB in 1 MiB steps, blocks allocated", "mmap.resize, which leaves holes", 1.0)
+@row(
+    "append",
+    "append 1 GiB in 1 MiB steps, blocks allocated",
+    "mmap.resize, which leaves holes",
+    1.0,
+)
 def append(at: Setting) -> Samples:
     return _appending(at, _append_mmap, _append)
 
@@ -110,7 +115,9 @@ def _(at: Setting) -> Steps:
         del alive
     with open(path, "w+b") as f:
         names = {"f": f, "chunk": CHUNK}
-        yield from steps(at, names, ("write() of 1 MiB over itself", "f.seek(0); f.write(chunk); f.flush()"))
+        yield from steps(
+            at, names, ("write() of 1 MiB over itself", "f.seek(0); f.write(chunk); f.flush()")
+        )
 
 
 def _steps_of(label: str, total: int, resize: Callable[[int], None], target: Any) -> Steps:
@@ -155,7 +162,12 @@ def _resizes(at: Setting, ours: Callable[[Path], MappedFile]) -> Samples:
     return at.alternate(peer, our_own, at.pick(25, 5))
 
 
-@row("resize", "resize() by a page, of a mapped file, blocks allocated", "mmap.resize, which leaves holes", None)
+@row(
+    "resize",
+    "resize() by a page, of a mapped file, blocks allocated",
+    "mmap.resize, which leaves holes",
+    None,
+)
 def resize(at: Setting) -> Samples:
     return _resizes(at, lambda path: MappedFile(path, "w+", size=4096))
 
@@ -181,7 +193,8 @@ def _grow(w: MappedFile, size: int) -> None:
 
 
 def _step_costs(at: Setting) -> list[list[float]]:
-    """Return the cost of a step (grow by 1 MiB, write a byte at the new end), for each size, turn by turn."""
+    """Return the cost of a step (grow by 1 MiB, write a byte at the new end), for each size, turn
+    by turn."""
     costs: list[list[float]] = [[] for _ in SIZES]
     for turn in range(-1, at.pick(40, 8)):
         for which in range(len(SIZES)) if turn % 2 else reversed(range(len(SIZES))):
@@ -189,7 +202,9 @@ def _step_costs(at: Setting) -> list[list[float]]:
             path = at.folder / "stepped"
             with MappedFile(path, "w+", size=size, sparse=True) as w:
                 w[size - 1] = 1
-                times = [stopwatch(_grow, w, end) for end in range(size + MIB, size + 21 * MIB, MIB)]
+                times = [
+                    stopwatch(_grow, w, end) for end in range(size + MIB, size + 21 * MIB, MIB)
+                ]
             path.unlink()
             if turn >= 0:  # the first one warms up
                 costs[which].append(statistics.median(times))
@@ -199,14 +214,17 @@ def _step_costs(at: Setting) -> list[list[float]]:
 @row("step", "one growth step at 1 MiB, 1 GiB, 64 GiB: the dearest", "the cheapest", 1.5)
 def step(at: Setting) -> Samples:
     costs = _step_costs(at)
-    # Which is dearest is decided turn by turn too: medians would compare the machine's slow turns with its quick ones.
+    # Which is dearest is decided turn by turn too: medians would compare the machine's slow turns
+    # with its quick ones.
     shares = [
-        statistics.median(one / sum(turn) for one, turn in zip(cost, zip(*costs, strict=True), strict=True))
+        statistics.median(
+            one / sum(turn) for one, turn in zip(cost, zip(*costs, strict=True), strict=True)
+        )
         for cost in costs
     ]
     cheapest, dearest = shares.index(min(shares)), shares.index(max(shares))
     samples = Samples(costs[cheapest], costs[dearest])
-    samples.note = ", ".join(
+    samples.remark = ", ".join(
         f"{size // MIB} MiB: {statistics.median(cost) / 1000:.1f} us ({share / min(shares):.2f})"
         for size, cost, share in zip(SIZES, costs, shares, strict=True)
     )

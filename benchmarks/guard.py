@@ -1,8 +1,9 @@
 """What the fault guard costs: the library against itself, built without it.
 
-Both sides are built here, from the sources that are there, into a temporary folder: one as it is, one without what the guard needs in
-the C parts (MAPPEDFILE_WITHOUT_GUARD). They run in processes of their own, by turns; and as where a process has its memory
-matters as much as the guard, many processes are made. Where there is valgrind it also counts the instructions, which are the same each
+Both sides are built here, from the sources that are there, into a temporary folder: one as it is,
+one without what the guard needs in the C parts (MAPPEDFILE_WITHOUT_GUARD). They run in processes of
+their own, by turns; and as where a process has its memory matters as much as the guard, many
+processes are made. Where there is valgrind it also counts the instructions, which are the same each
 time; it sees nothing of the system's.
 """
 
@@ -69,7 +70,12 @@ def build(folder: Path, side: str) -> Path:
         flags += " -DMAPPEDFILE_WITHOUT_GUARD"
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(
-        command, cwd=place, env={**os.environ, "CFLAGS": flags}, capture_output=True, text=True, check=False
+        command,
+        cwd=place,
+        env={**os.environ, "CFLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise NotHere(f"cannot build the library: {done.stderr.strip()[-300:]}")
@@ -94,7 +100,12 @@ class Worker:
 
 
 def environment(source: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(source), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": ""}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(source),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
 
 
 @contextmanager
@@ -119,7 +130,9 @@ def instructions(source: Path, side: str, path: Path, code: str, number: int) ->
         ONCE,
     ]
     command += [str(source), str(path), code, side, str(number)]
-    done = subprocess.run(command, env=environment(source), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=environment(source), capture_output=True, text=True, check=True
+    )
     found = re.search(r"I +refs: +([\d,]+)", done.stderr)
     assert found, done.stderr
     return int(found[1].replace(",", ""))
@@ -141,18 +154,25 @@ def compare(at: Setting, code: str, *, loop: bool = False) -> Samples:
                     taken[SIDES[place]].append(pair[place].measure(number))
             if loop:
                 loops.append(pair[0].measure(int(4e6 / once), loop=True))
-    samples = Samples(taken["without"], taken["with"], sorted(loops)[len(loops) // 2] if loop else 0.0)
+    samples = Samples(
+        taken["without"], taken["with"], sorted(loops)[len(loops) // 2] if loop else 0.0
+    )
     if shutil.which("valgrind") and not at.quick:
         counts = []
         for side in SIDES:
-            few, many = (instructions(sources[side], side, path, code, number) for number in (500, 2500))
+            few, many = (
+                instructions(sources[side], side, path, code, number) for number in (500, 2500)
+            )
             counts.append((many - few) / 2000)
         empty = 0.0
         if loop:
-            few, many = (instructions(sources["with"], "with", path, "pass", number) for number in (500, 2500))
+            few, many = (
+                instructions(sources["with"], "with", path, "pass", number)
+                for number in (500, 2500)
+            )
             empty = (many - few) / 2000
         samples.further["instructions"] = (counts[1] - empty) / (counts[0] - empty)
-        samples.note = f"{counts[0]:.0f} instructions without, {counts[1]:.0f} with"
+        samples.remark = f"{counts[0]:.0f} instructions without, {counts[1]:.0f} with"
     return samples
 
 

@@ -1,7 +1,8 @@
 """Measure two ways to do one thing side by side, and say where the time goes.
 
-The two sides take turns (A B, B A, A B, ...), each turn a few milliseconds long, and what counts is the median of the
-ratios of all turns: a machine that is busy with something else slows both. Every row runs in a process of its own.
+The two sides take turns (A B, B A, A B, ...), each turn a few milliseconds long, and what counts is
+the median of the ratios of all turns: a machine that is busy with something else slows both. Every
+row runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ class Samples:
     peer: list[float]
     ours: list[float]
     loop: float = 0.0  # nanoseconds for the loop around the operation, to be taken off
-    note: str = ""
+    remark: str = ""
     further: dict[str, float] = field(default_factory=dict)  # other ratios worth knowing
 
     def ratios(self, loop: float = 0.0) -> list[float]:
-        return [(ours - loop) / (peer - loop) for peer, ours in zip(self.peer, self.ours, strict=True)]
+        return [
+            (ours - loop) / (peer - loop) for peer, ours in zip(self.peer, self.ours, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,15 @@ class Result:
     ratio: float  # with the loop taken off
     low: float  # quartiles of the ratio
     high: float
-    raw_ratio: float  # with the loop
+    unadjusted_ratio: float  # with the loop
     turns: int
     bar: float | None
     ok: bool | None
     unsure: bool  # the quartiles lie on both sides of the bar
-    unsteady: bool  # the ratio of the medians is another: the machine changed its pace between turns
-    note: str
+    unsteady: (
+        bool  # the ratio of the medians is another: the machine changed its pace between turns
+    )
+    remark: str
     further: dict[str, float]
 
 
@@ -108,7 +113,9 @@ class Setting:
         turns = turns or self.pick(60, 12)
         return statistics.median(timer.timeit(number) / number for _ in range(turns)) * 1e9
 
-    def compare(self, peer: str, ours: str, names: dict[str, Any], *, loop: bool = False, turns: int = 0) -> Samples:
+    def compare(
+        self, peer: str, ours: str, names: dict[str, Any], *, loop: bool = False, turns: int = 0
+    ) -> Samples:
         """Run two pieces of code in turns; with *loop*, say what an empty loop costs too."""
         codes = [peer, ours, *(["pass"] if loop else [])]
         timers = [self.timer(code, names) for code in codes]
@@ -121,7 +128,9 @@ class Setting:
                 taken[side].append(timers[side].timeit(numbers[side]) / numbers[side] * 1e9)
         return Samples(taken[0], taken[1], statistics.median(taken[2]) if loop else 0.0)
 
-    def alternate(self, peer: Callable[[], float], ours: Callable[[], float], turns: int) -> Samples:
+    def alternate(
+        self, peer: Callable[[], float], ours: Callable[[], float], turns: int
+    ) -> Samples:
         """The same for functions that measure by themselves and return nanoseconds."""
         sides: list[list[float]] = [[], []]
         for turn in range(turns):
@@ -169,7 +178,7 @@ class Row:
         ratios = samples.ratios(samples.loop)
         low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         peer, ours = statistics.median(samples.peer), statistics.median(samples.ours)
-        raw_ratio = statistics.median(samples.ratios())
+        unadjusted_ratio = statistics.median(samples.ratios())
         return Result(
             row=self.name,
             what=self.what,
@@ -180,13 +189,13 @@ class Row:
             ratio=ratio,
             low=low,
             high=high,
-            raw_ratio=raw_ratio,
+            unadjusted_ratio=raw_ratio,
             turns=len(ratios),
             bar=self.bar,
             ok=None if self.bar is None else ratio <= self.bar,
             unsure=self.bar is not None and low <= self.bar < high,
-            unsteady=not 0.85 <= ours / peer / raw_ratio <= 1.15,
-            note=samples.note,
+            unsteady=not 0.85 <= ours / peer / unadjusted_ratio <= 1.15,
+            remark=samples.remark,
             further=samples.further,
         )
 
@@ -199,7 +208,9 @@ class Row:
 ROWS: dict[str, Row] = {}
 
 
-def row(name: str, what: str, against: str, bar: float | None) -> Callable[[Callable[[Setting], Samples]], Row]:
+def row(
+    name: str, what: str, against: str, bar: float | None
+) -> Callable[[Callable[[Setting], Samples]], Row]:
     """Make a row of the table of a function that measures it."""
 
     def make(measure: Callable[[Setting], Samples]) -> Row:
@@ -226,14 +237,14 @@ def frames(operation: Callable[[], object]) -> Steps:
     """Count the calls that one operation makes: Python functions and, marked C, builtin ones."""
     calls: Counter[str] = Counter()
 
-    def note(frame: Any, event: str, argument: Any) -> None:
+    def record(frame: Any, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code is not getattr(operation, "__code__", None):
             calls[f"{Path(frame.f_code.co_filename).name}: {frame.f_code.co_qualname}"] += 1
         elif event == "c_call" and argument is not sys.setprofile:
             calls[f"C {getattr(argument, '__qualname__', argument)}"] += 1
 
     operation()
-    sys.setprofile(note)
+    sys.setprofile(record)
     try:
         operation()
     finally:

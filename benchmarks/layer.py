@@ -29,7 +29,9 @@ def _pair(at: Setting, size: int = 4 * MIB, content: bytes = b"") -> dict[str, A
 
 def _same(at: Setting, code: str, names: dict[str, Any], *, loop: bool = True) -> Samples:
     """Measure a piece of code that has ``m`` for the map."""
-    return at.compare(code, code.replace("m.", "w.").replace("m[", "w[").replace("(m", "(w"), names, loop=loop)
+    return at.compare(
+        code, code.replace("m.", "w.").replace("m[", "w[").replace("(m", "(w"), names, loop=loop
+    )
 
 
 def _row(name: str, code: str, bar: float = BAR, content: bytes = b"", **more: Any) -> None:

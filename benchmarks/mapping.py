@@ -45,18 +45,31 @@ def _module(name: str) -> Any:
         raise NotHere(f"{name} is not installed") from error
 
 
-@row("open-arrow", "MappedFile(path), first byte, close", "pyarrow.memory_map(path), read_buffer(1), close", 1.0)
+@row(
+    "open-arrow",
+    "MappedFile(path), first byte, close",
+    "pyarrow.memory_map(path), read_buffer(1), close",
+    1.0,
+)
 def opening_arrow(at: Setting) -> Samples:
-    names = {"path": str(at.file(MIB)), "MappedFile": MappedFile, "memory_map": _module("pyarrow").memory_map}
+    names = {
+        "path": str(at.file(MIB)),
+        "MappedFile": MappedFile,
+        "memory_map": _module("pyarrow").memory_map,
+    }
     return at.compare(
-        "m = memory_map(path); m.read_buffer(1); m.close()", "w = MappedFile(path); w[0]; w.close()", names
+        "m = memory_map(path); m.read_buffer(1); m.close()",
+        "w = MappedFile(path); w[0]; w.close()",
+        names,
     )
 
 
 @row("open-memmap", "MappedFile(path), first byte, close", "np.memmap(path), first byte, gone", 0.4)
 def opening_memmap(at: Setting) -> Samples:
     names = {"path": str(at.file(MIB)), "MappedFile": MappedFile, "memmap": _module("numpy").memmap}
-    return at.compare("m = memmap(path, mode='r'); m[0]; del m", "w = MappedFile(path); w[0]; w.close()", names)
+    return at.compare(
+        "m = memmap(path, mode='r'); m[0]; del m", "w = MappedFile(path); w[0]; w.close()", names
+    )
 
 
 @opening.profile
@@ -105,7 +118,13 @@ def viewing(at: Setting) -> Samples:
 def _(at: Setting) -> Steps:
     path = at.file(MIB)
     whole = MappedFile(path, "r+")
-    names = {"fd": os.open(path, os.O_RDWR), "whole": whole, "off": 17 * PAGE, "odd": 17 * PAGE + 3, "mmap": mmap.mmap}
+    names = {
+        "fd": os.open(path, os.O_RDWR),
+        "whole": whole,
+        "off": 17 * PAGE,
+        "odd": 17 * PAGE + 3,
+        "mmap": mmap.mmap,
+    }
     yield from steps(
         at,
         names,
@@ -158,7 +177,9 @@ def data(at: Setting) -> Samples:
 
 @row("unpack", "struct.unpack_from('<I', w, 8)", "struct.unpack_from('<I', mmap, 8)", 1.15)
 def unpack(at: Setting) -> Samples:
-    return at.compare("u('<I', m, 8)", "u('<I', w, 8)", _pair(at) | {"u": struct.unpack_from}, loop=True)
+    return at.compare(
+        "u('<I', m, 8)", "u('<I', w, 8)", _pair(at) | {"u": struct.unpack_from}, loop=True
+    )
 
 
 @row("slice-step", "w[a:b:2] of 4 KiB", "mmap[a:b:2]", 1.1)
@@ -254,8 +275,10 @@ def _search(at: Setting, fill: str, needle: bytes) -> Samples:
         m = mmap.mmap(f.fileno(), 0)
     w = MappedFile(path, "r+")
     assert m.find(needle) == w.find(needle) == -1
-    samples = at.compare("m.find(needle)", "w.find(needle)", {"m": m, "w": w, "needle": needle}, turns=at.pick(15, 5))
-    samples.note = f"{size / statistics.median(samples.ours):.2f} GB/s"
+    samples = at.compare(
+        "m.find(needle)", "w.find(needle)", {"m": m, "w": w, "needle": needle}, turns=at.pick(15, 5)
+    )
+    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s"
     w.close()
     path.unlink()
     return samples
@@ -292,7 +315,12 @@ def find_prefix(at: Setting) -> Samples:
 @find_prefix.profile
 def _(at: Setting) -> Steps:
     size = 64 * MIB
-    for fill, needle in (("random", ABSENT), ("text", ABSENT_TEXT), ("zeros", ABSENT), ("zeros", ALMOST_ZEROS)):
+    for fill, needle in (
+        ("random", ABSENT),
+        ("text", ABSENT_TEXT),
+        ("zeros", ABSENT),
+        ("zeros", ALMOST_ZEROS),
+    ):
         w = MappedFile(haystack(at, fill, size))
         names = {"w": w, "needle": needle, "whole": w[:]}
         yield f"-- 64 MiB of {fill}, needle {needle!r}", 0.0
@@ -319,7 +347,7 @@ def importing(at: Setting) -> Samples:
     compileall.compile_dir(Path(mappedfile.__file__).parent, quiet=1)  # as whoever installs does
     side(peer), side(ours)
     samples = at.alternate(lambda: side(peer), lambda: side(ours), at.pick(61, 15))
-    samples.note = "in a fresh interpreter, its start not counted"
+    samples.remark = "in a fresh interpreter, its start not counted"
     return samples
 
 
@@ -371,7 +399,8 @@ VIEWS = 50_000
 
 
 def _many(at: Setting, collect: bool) -> list[list[float]]:
-    """Return, by batches of 1,000, what a view() costs, what a close() costs, and how many full collections there were."""
+    """Return, by batches of 1,000, what a view() costs, what a close() costs, and how many full
+    collections there were."""
     path = at.sparse(VIEWS * PAGE)
     text = child(_MANY, path, VIEWS, "gc" if collect else "no gc")
     return [[float(number) / 1000 for number in line.split()] for line in text.splitlines()]
@@ -384,7 +413,9 @@ def _first_and_last(at: Setting, which: int) -> Samples:
     samples = Samples([run[0] for run in runs], [run[-1] for run in runs])
     if which == 0:
         full = sorted({batch + 1 for run in found for batch, passes in enumerate(run[2]) if passes})
-        samples.note = f"full garbage collections in these thousands: {', '.join(map(str, full)) or 'none'}"
+        samples.remark = (
+            f"full garbage collections in these thousands: {', '.join(map(str, full)) or 'none'}"
+        )
     samples.further["gc off"] = statistics.median(run[-1] / run[0] for run in calm)
     samples.further["last ten batches to first ten"] = statistics.median(
         statistics.median(run[-10:]) / statistics.median(run[:10]) for run in runs
@@ -426,7 +457,10 @@ def _(at: Setting) -> Steps:
     for collect in (True, False):
         for label, batches in zip(("view()", "close()"), _many(at, collect)[:2], strict=True):
             for batch in (0, 1, 10, 25, 48, 49):
-                yield f"{label}, from number {batch * 1000} on, gc {'on' if collect else 'off'}", batches[batch]
+                yield (
+                    f"{label}, from number {batch * 1000} on, gc {'on' if collect else 'off'}",
+                    batches[batch],
+                )
 
 
 if (

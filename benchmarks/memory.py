@@ -32,7 +32,9 @@ def _tool(name: str) -> str:
 
 def _run(*command: object) -> float:
     """Return what a program takes, from its start to its end."""
-    return stopwatch(lambda: subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, check=True))
+    return stopwatch(
+        lambda: subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, check=True)
+    )
 
 
 # Which pages are in memory
@@ -48,11 +50,13 @@ def _look(path: Path) -> None:
 def _residency(at: Setting, peer: str) -> Samples:
     program, path = _tool(peer), at.sparse(16 * GIB)
     _look(path), _run(program, path)
-    samples = at.alternate(lambda: _run(program, path), lambda: stopwatch(_look, path), at.pick(41, 9))
-    whole = [_run(*MAPPEDFILE, "residency", path) for _ in range(at.pick(21, 5))]
-    samples.further["mappedfile residency, Python's start and all"] = statistics.median(whole) / statistics.median(
-        samples.peer
+    samples = at.alternate(
+        lambda: _run(program, path), lambda: stopwatch(_look, path), at.pick(41, 9)
     )
+    whole = [_run(*MAPPEDFILE, "residency", path) for _ in range(at.pick(21, 5))]
+    samples.further["mappedfile residency, Python's start and all"] = statistics.median(
+        whole
+    ) / statistics.median(samples.peer)
     path.unlink()
     return samples
 
@@ -72,7 +76,9 @@ def residency_warm(at: Setting) -> Samples:
     program, path = _tool("vmtouch"), at.file(at.pick(GIB, 256 * MIB))
     path.read_bytes()
     _look(path), _run(program, path)
-    samples = at.alternate(lambda: _run(program, path), lambda: stopwatch(_look, path), at.pick(41, 9))
+    samples = at.alternate(
+        lambda: _run(program, path), lambda: stopwatch(_look, path), at.pick(41, 9)
+    )
     path.unlink()
     return samples
 
@@ -81,13 +87,19 @@ def residency_warm(at: Setting) -> Samples:
 @residency_vmtouch.profile
 @residency_warm.profile
 def _(at: Setting) -> Steps:
-    for label, path in (("16 GiB of hole", at.sparse(16 * GIB, "hole")), ("256 MiB in memory", at.file(256 * MIB))):
+    for label, path in (
+        ("16 GiB of hole", at.sparse(16 * GIB, "hole")),
+        ("256 MiB in memory", at.file(256 * MIB)),
+    ):
         path.open("rb").close()
         with MappedFile(path) as file:
             file.residency()
             yield f"-- {label}", 0.0
             yield from steps(
-                at, {"file": file}, ("residency()", "file.residency()"), ("of a GiB", "file.residency(0, 1 << 28)")
+                at,
+                {"file": file},
+                ("residency()", "file.residency()"),
+                ("of a GiB", "file.residency(0, 1 << 28)"),
             )
 
 
@@ -116,8 +128,10 @@ def warm(at: Setting) -> Samples:
         return _run(*command, path)
 
     once(program, "-q", "-t"), once(*MAPPEDFILE, "warm")
-    samples = at.alternate(lambda: once(program, "-q", "-t"), lambda: once(*MAPPEDFILE, "warm"), at.pick(31, 5))
-    samples.note = f"{size / statistics.median(samples.ours):.2f} GB/s, Python's start and all"
+    samples = at.alternate(
+        lambda: once(program, "-q", "-t"), lambda: once(*MAPPEDFILE, "warm"), at.pick(31, 5)
+    )
+    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s, Python's start and all"
     path.unlink()
     return samples
 
@@ -147,9 +161,13 @@ def _scan(at: Setting, **options: Any) -> Samples:
     path = at.file(size)
     assert _by_reading(path) == _by_mapping(path, **options) == 0x5A  # and all of it is in memory
     samples = at.alternate(
-        lambda: stopwatch(_by_reading, path), lambda: stopwatch(lambda: _by_mapping(path, **options)), at.pick(31, 7)
+        lambda: stopwatch(_by_reading, path),
+        lambda: stopwatch(lambda: _by_mapping(path, **options)),
+        at.pick(31, 7),
     )
-    samples.note = f"{size / statistics.median(samples.ours):.2f} GB/s; the file in memory, its map made anew"
+    samples.remark = (
+        f"{size / statistics.median(samples.ours):.2f} GB/s; the file in memory, its map made anew"
+    )
     samples.further["without either"] = statistics.median(
         stopwatch(_by_mapping, path) for _ in range(at.pick(11, 5))
     ) / statistics.median(samples.peer)
@@ -157,7 +175,12 @@ def _scan(at: Setting, **options: Any) -> Samples:
     return samples
 
 
-@row("scan-sequential", "open, advise('sequential'), largest byte of 1 GiB", "readinto() of 1 MiB", 0.8)
+@row(
+    "scan-sequential",
+    "open, advise('sequential'), largest byte of 1 GiB",
+    "readinto() of 1 MiB",
+    0.8,
+)
 def scan_sequential(at: Setting) -> Samples:
     return _scan(at, advice="sequential")
 

@@ -13,7 +13,8 @@ from .mapping import ABSENT_TEXT, ALMOST_ZEROS, MIB, haystack
 if TYPE_CHECKING:
     from .harness import Samples, Setting
 
-#: A byte that the haystack of random bytes has nowhere; and a longer needle that text has nowhere, of its words alone.
+#: A byte that the haystack of random bytes has nowhere; and a longer needle that text has nowhere,
+#: of its words alone.
 NOWHERE = 0xFF
 LONG_TEXT = b"have from with the and to in that of his on be at by had not are but from or"
 
@@ -34,7 +35,7 @@ def measure(fill: str, method: str, needle: bytes, at: Setting) -> Samples:
     assert getattr(s, method)(needle) == getattr(w, method)(needle)
     names = {"s": s, "w": w, "needle": needle}
     samples = at.compare(f"s.{method}(needle)", f"w.{method}(needle)", names, turns=at.pick(31, 9))
-    samples.note = f"{size / statistics.median(samples.ours):.2f} GB/s"
+    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s"
     w.close()
     path.unlink()
     return samples
@@ -49,12 +50,30 @@ def add(name: str, what: str, fill: str, method: str, needle: bytes) -> None:
 
 
 for method in ("find", "rfind"):
-    add(f"sz-{method}-text", f"{method} of absent words, 256 MiB of text", "text", method, ABSENT_TEXT)
+    add(
+        f"sz-{method}-text",
+        f"{method} of absent words, 256 MiB of text",
+        "text",
+        method,
+        ABSENT_TEXT,
+    )
     add(f"sz-{method}-words", "the same, 76 bytes of words", "text", method, LONG_TEXT)
-    add(f"sz-{method}-prefix", "the same in zeros, 15 zeros and a one", "zeros", method, ALMOST_ZEROS)
+    add(
+        f"sz-{method}-prefix",
+        "the same in zeros, 15 zeros and a one",
+        "zeros",
+        method,
+        ALMOST_ZEROS,
+    )
     for length in (1, 2, 3, 16):
         needle = bytes([*range(200, 199 + length), NOWHERE])
-        add(f"sz-{method}-{length}", f"the same at random, {length} absent bytes", "random", method, needle)
+        add(
+            f"sz-{method}-{length}",
+            f"the same at random, {length} absent bytes",
+            "random",
+            method,
+            needle,
+        )
 for length in (1, 2, 3, 16):
     add(
         f"sz-count-{length}",

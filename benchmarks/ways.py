@@ -31,7 +31,11 @@ def numpy() -> Any:
 def lines(at: Setting, peer: str) -> Samples:
     number = at.pick(200_000, 20_000)
     path = at.file(number * len(LINE), LINE)
-    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as m, MappedFile(path) as w:
+    with (
+        open(path, "rb") as f,
+        mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as m,
+        MappedFile(path) as w,
+    ):
 
         def through(each: Any) -> float:
             start = time.perf_counter_ns()
@@ -49,12 +53,19 @@ def lines(at: Setting, peer: str) -> Samples:
         return at.alternate(of_peer, lambda: through(w.stream()), at.pick(40, 10))
 
 
-@row("lines-mmap", "for line in w.stream(), 200,000 lines of 45 bytes", "iter(m.readline, b'')", 1.0)
+@row(
+    "lines-mmap", "for line in w.stream(), 200,000 lines of 45 bytes", "iter(m.readline, b'')", 1.0
+)
 def lines_mmap(at: Setting) -> Samples:
     return lines(at, "mmap")
 
 
-@row("lines-file", "for line in w.stream(), 200,000 lines of 45 bytes", "for line in open(path, 'rb')", 1.0)
+@row(
+    "lines-file",
+    "for line in w.stream(), 200,000 lines of 45 bytes",
+    "for line in open(path, 'rb')",
+    1.0,
+)
 def lines_file(at: Setting) -> Samples:
     return lines(at, "file")
 
@@ -62,7 +73,11 @@ def lines_file(at: Setting) -> Samples:
 @row("stream-read", "s.read(64)", "m.read(64)", 1.1)
 def reading(at: Setting) -> Samples:
     path = at.file(MIB)
-    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as m, MappedFile(path) as w:
+    with (
+        open(path, "rb") as f,
+        mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as m,
+        MappedFile(path) as w,
+    ):
         names = {"m": m, "s": w.stream()}
         each = "for _ in range(1000): {}.read(64)\n{}.seek(0)"
         return at.compare(each.format("m", "m"), each.format("s", "s"), names)
@@ -120,18 +135,37 @@ def reading_members(at: Setting) -> Samples:
     return at.alternate(of_peer, ours, at.pick(40, 10))
 
 
-@row("append-stream", "append 45 bytes: stream(grow=True).write", "open(path, 'ab', buffering=0).write", None)
+@row(
+    "append-stream",
+    "append 45 bytes: stream(grow=True).write",
+    "open(path, 'ab', buffering=0).write",
+    None,
+)
 def appending(at: Setting) -> Samples:
     other = open(at.folder / "other", "ab", buffering=0)  # noqa: SIM115
     with other, MappedFile(at.folder / "file", "w+", size=0) as w, w.stream(grow=True) as s:
-        return at.compare("f.write(line)", "s.write(line)", {"f": other, "s": s, "line": LINE}, turns=at.pick(60, 12))
+        return at.compare(
+            "f.write(line)",
+            "s.write(line)",
+            {"f": other, "s": s, "line": LINE},
+            turns=at.pick(60, 12),
+        )
 
 
 @row("append-buffered", "the same with an io.BufferedWriter on it", "open(path, 'ab').write", None)
 def appending_buffered(at: Setting) -> Samples:
     other = open(at.folder / "other", "ab")  # noqa: SIM115
-    with other, MappedFile(at.folder / "file", "w+", size=0) as w, io.BufferedWriter(w.stream(grow=True)) as s:
-        return at.compare("f.write(line)", "s.write(line)", {"f": other, "s": s, "line": LINE}, turns=at.pick(60, 12))
+    with (
+        other,
+        MappedFile(at.folder / "file", "w+", size=0) as w,
+        io.BufferedWriter(w.stream(grow=True)) as s,
+    ):
+        return at.compare(
+            "f.write(line)",
+            "s.write(line)",
+            {"f": other, "s": s, "line": LINE},
+            turns=at.pick(60, 12),
+        )
 
 
 def arrays(at: Setting, peer: str) -> Samples:

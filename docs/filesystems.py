@@ -1,10 +1,11 @@
 """Run ``mappedfile check`` on many file systems, and keep the results for the table in the README.
 
-    python docs/filesystems.py [NAME ...]             as root, on Linux; installs the tools it needs (Debian)
+    python docs/filesystems.py [NAME ...] as root, on Linux; installs the tools it needs (Debian)
     mappedfile check --json | python docs/filesystems.py --store NAME
 
-Each file system is made in a file, mounted, checked and taken away again; "wine" is drive C: of Wine's, for the Windows build. One
-that this system cannot mount is named, and its old result stays. Then run docs/tables.py.
+Each file system is made in a file, mounted, checked and taken away again; "wine" is drive C: of
+Wine's, for the Windows build. One that this system cannot mount is named, and its old result stays.
+Then run docs/tables.py.
 """
 
 import argparse
@@ -33,7 +34,9 @@ def run(*command):
     with tempfile.TemporaryFile(
         "w+"
     ) as said:  # no pipe: ntfs-3g goes on in the background with it in hand, and it would not end
-        done = subprocess.run([str(part) for part in command], check=False, stdout=subprocess.DEVNULL, stderr=said)
+        done = subprocess.run(
+            [str(part) for part in command], check=False, stdout=subprocess.DEVNULL, stderr=said
+        )
         said.seek(0)
         if done.returncode:
             raise RuntimeError(f"{command[0]}: {said.read().strip() or done.returncode}")
@@ -124,9 +127,15 @@ def check(name):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(KINDS))
-    parser.add_argument("--store", metavar="NAME", help="store the report on the standard input, from another system")
+    parser.add_argument(
+        "--store",
+        metavar="NAME",
+        help="store the report on the standard input, from another system",
+    )
     given = parser.parse_args()
     if given.store:
         print(given.store, store(given.store, sys.stdin.read()))
@@ -135,7 +144,9 @@ def main():
     if missing:
         run("apt-get", "install", "-y", "--no-install-recommends", *missing)
     refused = 0
-    for name in given.names or [name for name in KINDS if name != "bindfs-direct"]:  # it maps nothing: README, Limits
+    for name in given.names or [
+        name for name in KINDS if name != "bindfs-direct"
+    ]:  # it maps nothing: README, Limits
         try:
             print(name, check(name), flush=True)
         except (OSError, RuntimeError) as error:

@@ -28,7 +28,9 @@ SYSTEMS = {
 
 
 #: What a file system breaks in a case that the clause's check does not make.
-BEYOND = {"overlay": "C1 to C3, where a file of the lower layer is changed after it was mapped: see Limits"}
+BEYOND = {
+    "overlay": "C1 to C3, where a file of the lower layer is changed after it was mapped: see Limits"
+}
 
 
 def cell(text):
@@ -72,7 +74,9 @@ def file_systems_table():
                 ", ".join(found["not_here"]) or "none",
             ]
         )
-    return table(["file system", "system", "clauses that hold", "that fail", "that cannot be shown"], rows)
+    return table(
+        ["file system", "system", "clauses that hold", "that fail", "that cannot be shown"], rows
+    )
 
 
 TABLES = {"mmap": mmap_table, "file systems": file_systems_table}

@@ -294,10 +294,10 @@ for command in ("warm", "residency", "evict"):
     assert re.match(r".*: 80.0 KiB in [\d.]+ s, [\d,.]+ KiB/s$", lines[0])
     assert ["0", "1"] == lines[1:3]
     assert [
-        f"{path}: evicted; the system tells what stays only to the owner of the file, and to those who may write it",
+        f"{path}: evicted; Linux tells which pages stay only to the owner of the file, and to processes that may write to it",
         "0",
     ] == lines[3:]
-    told = "the system tells what of a file is in memory only to its owner, and to those who may write it"
+    told = "Linux tells the residency of a file only to its owner, and to processes that may write to it"
     assert f"mappedfile residency: {path}: {told}\n" == done.stderr
     if LINUX:
         assert 0 == by_vmtouch(path)[0]

@@ -12,6 +12,11 @@ from mappedfile import Advice, MappedFile, Residency, View
 
 ROOT = Path(__file__).parent.parent
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
+TEXTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "backends/*.md", "backends/*.[ch]")
+    for path in ROOT.glob(pattern)
+)
 
 
 def blocks(page, language):
@@ -75,6 +80,14 @@ def test_tests_that_are_named_exist():
     assert named
     for name in named:
         assert name in tests or (name.endswith("*") and any(test.startswith(name[:-1]) for test in tests)), name
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_lines_end_at_100_columns(path):
+    """No line of C or Markdown is longer than 100 columns, but for the rows of tables."""
+    lines = enumerate(path.read_text("utf-8").splitlines(), 1)
+
+    assert [] == [n for n, line in lines if len(line) > 100 and not line.startswith("| ")]
 
 
 def test_the_architecture_names_what_is_there():

@@ -32,7 +32,8 @@ __all__ = [
     "open_npy",
 ]
 
-#: Where the names are that few programs ask for: importing mappedfile is to cost next to nothing.
+#: The modules of names that few programs use. They are imported on first use, so that importing
+#: mappedfile stays fast.
 _LATER = {
     "Advice": "_advice",
     "Capabilities": "_capabilities",

@@ -1,4 +1,4 @@
-"""Memory seen and steered: what ``advise`` can tell the system, and what ``residency`` learns from it."""
+"""``advise()``, ``residency()``, and the eviction of a file's pages."""
 
 from __future__ import annotations
 
@@ -33,35 +33,45 @@ if TYPE_CHECKING:
         "populate_write",
     ]
 
-#: Whether residency() tells what the system has in memory, not the process alone; and whether that can be evicted.
+#: Whether residency() is about the page cache, not about this process alone; and whether pages can
+#: be evicted.
 FILE_RESIDENCY = EVICT = sys.platform != "win32"
 
-#: Bytes for one call that takes a time in proportion: between calls Ctrl-C is heard.
+#: Bytes for one call whose time grows with the length: Ctrl-C works between two calls.
 _STEP = 1 << 30
 
 
 class Advice(Enum):
-    """How memory will be used, or what is to become of it: what ``advise`` takes, also by name.
+    """How memory will be used: the argument of ``advise``, which also takes the name.
 
-    ==============  ===================================================================================================
-    normal          Nothing special.
-    sequential      From beginning to end: more is read ahead, and what was used may go soon.
-    random          Here and there: nothing is read ahead.
-    willneed        Soon: the system begins to read it now. Windows: ``PrefetchVirtualMemory``, from Windows 8 on.
-    dontneed        Not soon: the pages leave the map, and come back when they are touched. Private maps refuse it:
-                    there, what was written would be lost. Windows: they leave the working set, locked or not
-                    (``VirtualUnlock``, Remarks).
-    cold            Of all memory, take this first when some is wanted.
-    pageout         The pages leave memory now.
-    hugepage        Huge pages are worth it here, where the file system has them.
-    nohugepage      They are not.
-    populate_read   Now: the pages are in memory and in the map when ``advise`` returns. Where the system has no call
-                    for it every page is touched.
-    populate_write  The same for writing, with disk blocks and, in private maps, copies. Read-only maps refuse it. Where
-                    the system has no call for it the pages are read alone, and ``advise`` returns False.
-    ==============  ===================================================================================================
+    normal
+        No special use: the system's default.
+    sequential
+        From beginning to end. The system reads more ahead, and may evict pages after their use.
+    random
+        In random order. The system reads nothing ahead.
+    willneed
+        Soon. The system begins to read the pages. Windows: ``PrefetchVirtualMemory``, from
+        Windows 8 on.
+    dontneed
+        Not soon. The pages leave the map, and come back when they are used. Private windows
+        refuse it, since it would discard what was written. Windows: the pages leave the working
+        set, whether they are locked or not (``VirtualUnlock``, Remarks).
+    cold
+        Evict these pages first, when memory is short.
+    pageout
+        Evict these pages now.
+    hugepage, nohugepage
+        Use huge pages here if the file system has them; do not use them.
+    populate_read
+        Read all pages into memory and into the map before ``advise`` returns. On systems without
+        such a call, the library reads one byte of each page.
+    populate_write
+        The same for writing: with disk blocks and, in private windows, copies. Read-only windows
+        refuse it. On systems without such a call the pages are only read, and ``advise`` returns
+        False.
 
-    Where not said otherwise these are POSIX's and Linux' ``madvise``: madvise(2).
+    POSIX and Linux: ``madvise`` (madvise(2)).
     """
 
     NORMAL = "normal"
@@ -78,49 +88,50 @@ class Advice(Enum):
 
     @property
     def known(self) -> bool:
-        """Whether this system knows it."""
+        """Whether this system knows this advice."""
         return bool(_mf_advise(0, 0, self) == 0)
 
 
 Advice.__module__ = "mappedfile"
 
-#: These do away with pages, and so only with those that are in the range as a whole.
+#: These evict pages, so they only apply to pages that lie in the range as a whole.
 DROPS = frozenset({Advice.DONTNEED, Advice.COLD, Advice.PAGEOUT})
 
-#: These are carried out before ``advise`` returns, and take their time.
+#: These are done when ``advise`` returns, and may take long.
 POPULATES = frozenset({Advice.POPULATE_READ, Advice.POPULATE_WRITE})
 
-_LOCKED = {errno.EINVAL: "its pages are locked: unlock() it first"}
+_LOCKED = {errno.EINVAL: "its pages are locked: call unlock() first"}
 
-#: What madvise has and this does not, and why.
+#: The advice of madvise that is refused, and the reason.
 REFUSED = {
     "remove": "would make a hole in the file: write zeros instead",
     "free": "would lose what was written: use 'cold' or 'pageout'",
-    "dontfork": "would have a forked child crash when it uses the object",
-    "wipeonfork": "would have a forked child read zeros",
+    "dontfork": "would make a forked child crash when it uses the object",
+    "wipeonfork": "would make a forked child read zeros",
     "hwpoison": "would destroy the pages",
 }
 
 
 class Residency(bytes):
-    """Which pages are in memory: one byte a page, 1 for a page that is in memory and 0 for one that is not.
+    """Which pages are in memory: a byte for each page, 1 if the page is in memory and 0 if not.
 
-    It does what ``bytes`` do: ``r[7]``, ``r.find(0)`` for the first page that is missing, ``np.frombuffer(r, bool)``.
+    It is a ``bytes`` object: ``r[7]`` is the eighth page, ``r.find(0)`` the first page that is not
+    in memory, ``np.frombuffer(r, bool)`` a mask.
     """
 
     @property
     def pages(self) -> int:
-        """How many pages the range has, those included that it has a part of."""
+        """The number of pages, including those that are only partly in the range."""
         return len(self)
 
     @property
     def resident(self) -> int:
-        """How many of them are in memory."""
+        """The number of pages in memory."""
         return self.count(1)
 
     @property
     def fraction(self) -> float:
-        """What part of them is in memory, from 0.0 to 1.0; 1.0 when there is none."""
+        """The share of the pages that is in memory, from 0.0 to 1.0; 1.0 if there are no pages."""
         return self.resident / len(self) if self else 1.0
 
     def __repr__(self) -> str:
@@ -138,11 +149,13 @@ def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsInd
     with window._use(offset, length, advice in DROPS) as pages:
         if advice is Advice.DONTNEED and window._access == MF_COPY:
             raise io.UnsupportedOperation(
-                f"advise('dontneed') of a private {window._kind} would lose what was written to it: use 'cold' or"
-                " 'pageout'"
+                f"advise('dontneed') of a private {window._kind} would lose what was written to it:"
+                " use 'cold' or 'pageout'"
             )
         if advice is Advice.POPULATE_WRITE and window.readonly:
-            raise io.UnsupportedOperation(f"the {window._kind} on {window.name!r} is read-only: use 'populate_read'")
+            raise io.UnsupportedOperation(
+                f"the {window._kind} on {window.name!r} is read-only: use 'populate_read'"
+            )
         if advice in POPULATES and pages.size:
             code = _populate(pages, advice)
         else:
@@ -150,7 +163,7 @@ def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsInd
         if code == 0 and advice in POPULATES:
             pages.check()
     if code == NOT_SUPPORTED:
-        return advice is Advice.POPULATE_READ  # the pages were touched
+        return advice is Advice.POPULATE_READ  # every page was read instead
     if code == errno.EFAULT and advice in POPULATES:
         raise mapping_fault(window.name)
     if code:
@@ -170,7 +183,9 @@ def advice_of(kind: Advice | str) -> Advice:
     try:
         return Advice(name)
     except ValueError:
-        raise ValueError(f"kind must be one of {', '.join(each.value for each in Advice)}, not {kind!r}") from None
+        raise ValueError(
+            f"kind must be one of {', '.join(each.value for each in Advice)}, not {kind!r}"
+        ) from None
 
 
 def _mf_advise(address: int, size: int, advice: Advice) -> int:
@@ -178,7 +193,7 @@ def _mf_advise(address: int, size: int, advice: Advice) -> int:
 
 
 def call(function: Callable[..., int], *arguments: Any) -> int:
-    """Call the backend, again after a signal: Python's handlers run meanwhile (PEP 475). Return its code."""
+    """Call a function of the backend, again after each signal (PEP 475). Return its code."""
     code = function(*arguments)
     while code == INTERRUPTED:
         code = function(*arguments)
@@ -186,13 +201,13 @@ def call(function: Callable[..., int], *arguments: Any) -> int:
 
 
 def _populate(pages: Use, advice: Advice) -> int:
-    """Have pages in the map, whatever the system can do for that; return its code."""
+    """Populate pages, in the best way that the system has. Return its code."""
     code = 0
     for place, size in _steps(pages.size):
         address = pages.address + place
         code = _mf_advise(address, size, advice)
         if code == NOT_SUPPORTED:
-            _mf_advise(address, size, Advice.WILLNEED)  # to read larger pieces, where it is known
+            _mf_advise(address, size, Advice.WILLNEED)  # to read ahead, where the system can
             pages.touch(place, size)
         elif code:
             break
@@ -209,13 +224,16 @@ def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | Non
     told = ffi.new("int *", 1)
     code = 0
     with window._use(offset, length, False) as pages:
-        found = Residency(-(-pages.size // PAGE_SIZE))  # zeros: filled in below, before anybody else has them
+        # Zeros, which are filled in below: no other code has the object yet.
+        found = Residency(-(-pages.size // PAGE_SIZE))
         out, file = ffi.from_buffer(found), ffi.cast("mf_file *", pages.handle)
-        shared = pages.handle and window._access != MF_COPY  # private maps have pages of their own
+        shared = pages.handle and window._access != MF_COPY  # private maps have their own pages
         for place, size in _steps(pages.size):
             if shared and not _cached(file, pages.offset + place, size):
                 continue
-            code = lib.mf_residency(ffi.cast("char *", pages.address + place), size, out + place // PAGE_SIZE)
+            code = lib.mf_residency(
+                ffi.cast("char *", pages.address + place), size, out + place // PAGE_SIZE
+            )
             if code:
                 break
         else:
@@ -228,17 +246,19 @@ def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | Non
     return found
 
 
-_NOT_TOLD = "the system tells what of a file is in memory only to its owner, and to those who may write it"
+_NOT_TOLD = (
+    "Linux tells the residency of a file only to its owner, and to processes that may write to it"
+)
 
 
 def _cached(file: Any, offset: int, size: int) -> bool:
-    """Whether a page of a range of the file may be in memory. Where none is, this is quick to tell."""
+    """Whether any page of a range may be in memory. It is fast if no page is."""
     number = ffi.new("int64_t *")
     return lib.mf_count_cached(file, offset, size, number) != 0 or number[0] != 0
 
 
 def evict(file: Window) -> None:
-    """Write a file back, and have the system forget what it has of it in memory, but for pages that are mapped."""
+    """Write a file back, and evict its pages from memory, except pages that are mapped."""
     with file._use(0, None, False) as pages:
         handle = ffi.cast("mf_file *", pages.handle)
         code = call(lib.mf_sync, handle, True)

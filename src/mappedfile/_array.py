@@ -1,4 +1,4 @@
-"""NumPy's arrays on mapped memory. NumPy is imported with the first one: without it all else works."""
+"""NumPy arrays on mapped memory. NumPy is imported on first use, so it is optional."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def import_numpy() -> ModuleType:
         import numpy
     except ImportError as error:
         raise ImportError(
-            "arrays need NumPy, which cannot be imported: pip install 'mappedfile[numpy]'", name="numpy"
+            "arrays need NumPy, which cannot be imported: pip install 'mappedfile[numpy]'",
+            name="numpy",
         ) from error
     _numpy = numpy
     return numpy
@@ -42,7 +43,7 @@ def array(
         try:
             return numpy.frombuffer(window, dtype, -1, offset)  # type: ignore[no-any-return]
         except (ValueError, TypeError, OverflowError):
-            pass  # it is said below what is wrong, or an empty array is made
+            pass  # the code below raises a better error, or makes an empty array
     data = window.data
     kind = numpy.dtype(dtype)
     size, room = kind.itemsize, data.nbytes
@@ -52,32 +53,40 @@ def array(
     if place > room:
         raise ValueError(f"offset {place} is past the end of the window, which has {room} bytes")
     if size == 0:
-        raise ValueError(f"an array of {kind!r} has no bytes: say how many each has, as in 'S8'")
+        raise ValueError(f"an item of {kind!r} has no bytes: give its length, as in 'S8'")
     if kind.hasobject:
-        raise TypeError(f"{kind!r} has Python objects, which are in no file")
+        raise TypeError(f"{kind!r} has Python objects, which cannot be in a file")
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
     room -= place
     if shape is not None:
         whole = _whole(shape, kind, room)
     elif room % size:
-        raise ValueError(f"{room} bytes from offset {place} on are no whole number of {kind!r}, {size} bytes each")
+        raise ValueError(
+            f"{room} bytes from offset {place} on are not a whole number of items of {kind!r},"
+            f" {size} bytes each"
+        )
     else:
         whole = (room // size,)
     return numpy.ndarray(whole, kind, data, place, order=order)  # type: ignore[no-any-return]
 
 
 def _whole(shape: Any, kind: np.dtype[Any], room: int) -> tuple[int, ...]:
-    """Return the shape with its numbers, one of which may be -1, checked against *room* bytes."""
+    """Return the shape as a tuple, with -1 resolved, after a check against *room* bytes."""
     numbers = tuple(map(index, shape)) if hasattr(shape, "__iter__") else (index(shape),)
     known = [number for number in numbers if number != -1]
     if min(known, default=0) < 0 or len(known) < len(numbers) - 1:
-        raise ValueError(f"a shape has numbers from 0 on, and -1 at most once, not {shape!r}")
+        raise ValueError(
+            f"the numbers of a shape must be 0 or more, with at most one -1, not {shape!r}"
+        )
     size = math.prod(known) * kind.itemsize
     if len(known) < len(numbers):
         if size == 0 or room % size:
             raise ValueError(f"{room} bytes cannot be an array of {kind!r} of shape {shape!r}")
         return tuple(room // size if number == -1 else number for number in numbers)
     if size > room:
-        raise ValueError(f"an array of {kind!r} of shape {shape!r} needs {size} bytes, and the window has {room} there")
+        raise ValueError(
+            f"an array of {kind!r} of shape {shape!r} needs {size} bytes, and the window has {room}"
+            " there"
+        )
     return numbers

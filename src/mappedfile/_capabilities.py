@@ -13,14 +13,18 @@ def _says(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What one system can do and another cannot. Every field is a bool; ``says`` in its metadata tells the meaning."""
+    """What this system can do. Each field is a bool; ``says`` in its metadata is its meaning."""
 
-    truncate_mapped: bool = _says("others can cut a mapped file short")
-    replace_mapped: bool = _says("others can replace a mapped file by renaming another one over it")
+    truncate_mapped: bool = _says("others can truncate a mapped file")
+    replace_mapped: bool = _says(
+        "others can replace a mapped file by renaming another file over it"
+    )
     delete_mapped: bool = _says("others can delete a mapped file, and its name is gone at once")
     allocate: bool = _says("disk blocks can be reserved when a file is created or grown")
-    reserve: bool = _says("address space can be reserved, for growth that leaves the map where it is")
-    fork: bool = _says("a process can be forked, maps and all")
+    reserve: bool = _says(
+        "address space can be reserved, for growth that leaves the map where it is"
+    )
+    fork: bool = _says("a process can be forked together with its maps")
     guard_buffers: bool = _says(
         "the fault guard covers buffers and arrays: they read zeros where bytes of a map are gone"
     )
@@ -30,9 +34,12 @@ class Capabilities:
     advise_reclaim: bool = _says("advise() takes 'cold' and 'pageout'")
     advise_hugepage: bool = _says("advise() takes 'hugepage' and 'nohugepage'")
     advise_populate: bool = _says(
-        "the system populates maps itself; elsewhere pages are read one by one, and not for writing"
+        "the system populates maps itself; elsewhere the library reads each page, and cannot"
+        " populate for writing"
     )
-    file_residency: bool = _says("residency() tells what the system has in memory, not the process alone")
+    file_residency: bool = _says(
+        "residency() is about the memory of the system, not about this process alone"
+    )
     evict: bool = _says("the pages of a file can be evicted from memory")
 
 
@@ -59,5 +66,5 @@ _CAPABILITIES = Capabilities(
 
 
 def capabilities() -> Capabilities:
-    """Tell what this system can do, for what only some systems can."""
+    """Return which of the things that only some systems can do this system can do."""
     return _CAPABILITIES

@@ -1,4 +1,4 @@
-"""``MappedFile``: a file, open, and the window on the whole of it."""
+"""``MappedFile``: an open file, and the window on all of its bytes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ if sys.platform == "win32":
     from msvcrt import get_osfhandle, open_osfhandle
 
     def handle_of(descriptor: int) -> int:
-        """Return the handle behind a descriptor; 0, which is no handle, when the descriptor is not open."""
+        """Return the handle of a descriptor; 0, an invalid handle, if the descriptor is closed."""
         try:
             return get_osfhandle(descriptor)
         except OSError:
             return 0
 
     def open_descriptor(handle: int, readonly: bool) -> int:
-        """Return a new descriptor on a handle, duplicated. It is not inherited by child programs."""
+        """Return a new descriptor on a duplicate of a handle. Child programs do not inherit it."""
         process = _winapi.GetCurrentProcess()
-        same = _winapi.DuplicateHandle(process, handle, process, 0, False, _winapi.DUPLICATE_SAME_ACCESS)
+        same = _winapi.DuplicateHandle(
+            process, handle, process, 0, False, _winapi.DUPLICATE_SAME_ACCESS
+        )
         try:
-            return open_osfhandle(same, os.O_BINARY | os.O_NOINHERIT | (os.O_RDONLY if readonly else os.O_RDWR))
+            return open_osfhandle(
+                same, os.O_BINARY | os.O_NOINHERIT | (os.O_RDONLY if readonly else os.O_RDWR)
+            )
         except BaseException:
             _winapi.CloseHandle(same)
             raise
@@ -40,7 +44,7 @@ if sys.platform == "win32":
 else:
 
     def handle_of(descriptor: int) -> int:
-        """Return what the backend knows a descriptor by."""
+        """Return the handle of a descriptor: on POSIX the descriptor itself."""
         return descriptor
 
 
@@ -55,7 +59,7 @@ _MODES = {
 }
 
 
-#: What to write instead of another's modes, their letters sorted.
+#: What to write instead of a mode of open(), by its sorted letters.
 _OPENS = {
     "r": "'r'",
     "+r": "'r+'",
@@ -72,11 +76,11 @@ _OPENS = {
 
 
 class MappedFile(Window):
-    """A file mapped into memory: a window on all its bytes, and the maker of views on parts of it.
+    """A file mapped into memory, with all of its bytes. ``view()`` maps parts of it.
 
-    *file* is a path (str, bytes, ``PathLike``), a descriptor, or an object with ``fileno()``, which is duplicated,
-    never used later and never closed. What is still in the buffers of a file object is not in the file yet: flush it
-    first.
+    *file* is a path (str, bytes, ``PathLike``), a descriptor, or an object with ``fileno()``. A
+    descriptor is duplicated: the original is never used later and never closed. Flush a file object
+    first: bytes in its buffer are not in the file yet.
 
     ======  ==========================  =========================  ========
     mode    file                        memory                     *size*
@@ -88,19 +92,22 @@ class MappedFile(Window):
     "c"     must exist                  copy-on-write, private     -
     ======  ==========================  =========================  ========
 
-    *size*, in bytes, from 0 to 2**63 - 1, is what a created file gets. Disk blocks are reserved for it, so that a full
-    disk is an error here and not a fault later; *sparse* leaves holes instead, also when the file is resized.
+    *size* is the size of a created file, in bytes, from 0 to 2**63 - 1. Its disk blocks are
+    allocated, so a full disk is an error here and not a fault later. *sparse* leaves holes instead,
+    also when the file grows.
 
-    *reserve*, in bytes, sets address space aside with the map of the whole file: until the file is longer than that,
-    growing leaves that map where it is. It costs no memory. Raises ``io.UnsupportedOperation`` where the system cannot
-    (``capabilities().reserve``: Windows before 10 version 1803, VirtualAlloc2, Requirements).
+    *reserve* bytes of address space are reserved for the map of the whole file. Until the file is
+    longer than that, growth leaves the map at its address. The reservation uses no memory. Raises
+    ``io.UnsupportedOperation`` if the system cannot reserve: Windows before 10 version 1803
+    (VirtualAlloc2, Requirements). ``capabilities().reserve`` tells.
 
-    The map of the whole file is made on first use: to open a large file and look at one view costs one view. With
-    *populate* it is made at once, and every page of it is in memory when the object is there.
+    The first use of the bytes maps the whole file. So a program that only makes one view of a large
+    file maps only that view. *populate* maps the file at once, and reads every page into memory.
 
-    Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for arguments that cannot be, and the ``OSError`` subclass
-    that fits what the system refused. Once closed, an object raises ``ValueError`` for all but ``close()``, ``closed``
-    and the like; access to bytes that are gone raises ``MappingFault``.
+    Raises ``TypeError``, ``ValueError`` or ``OverflowError`` for invalid arguments, and the
+    ``OSError`` subclass for an error of the system. A closed object raises ``ValueError`` for
+    everything except ``close()`` and the properties of its state. Reading or writing bytes that are
+    gone raises ``MappingFault``.
     """
 
     __slots__ = ()
@@ -141,12 +148,14 @@ class MappedFile(Window):
         populate: bool = False,
     ) -> None:
         try:
-            access, found = _MODES[mode]
+            access, disposition = _MODES[mode]
         except (KeyError, TypeError):
             raise _bad_mode(mode) from None
-        if found == _memory.MF_EXISTING:
+        if disposition == _memory.MF_EXISTING:
             if size is not None:
-                raise ValueError(f"size is for the modes 'w+' and 'x+', which create a file, not for {mode!r}")
+                raise ValueError(
+                    f"size is for the modes 'w+' and 'x+', which create a file, not for {mode!r}"
+                )
         elif size is None:
             raise ValueError(f"mode {mode!r} creates a file and needs size=, in bytes")
         if file.__class__ is str and "\0" not in file:  # the common case
@@ -155,75 +164,87 @@ class MappedFile(Window):
             descriptor = -1
         else:
             path, descriptor, name = _resolve(file)
-            if path is None and found == _memory.MF_NEW:
+            if path is None and disposition == _memory.MF_NEW:
                 raise ValueError(f"mode 'x+' creates a file and needs a path, not {file!r}")
-        self._open(path, descriptor, name, mode, access, found, size, sparse, reserve)
+        self._open(path, descriptor, name, mode, access, disposition, size, sparse, reserve)
         if populate:
             try:
                 self.advise("populate_read")
             except BaseException:
-                self._abandon(found == _memory.MF_NEW)
+                self._abandon(disposition == _memory.MF_NEW)
                 raise
 
-    def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, populate: bool = False) -> View:
-        """Map a range of the file by itself: *length* bytes from *offset* on, or all up to the end.
+    def view(
+        self,
+        offset: SupportsIndex = 0,
+        length: SupportsIndex | None = None,
+        *,
+        populate: bool = False,
+    ) -> View:
+        """Map *length* bytes of the file from *offset* on, or all up to the end, as a view.
 
-        Any offset and length inside the file will do. The view has a lifetime of its own and outlives the file. With
-        *populate* its pages are in memory, and in its map, when it returns.
+        *offset* and *length* are bytes; any range inside the file is allowed. The view stays valid
+        when the file is closed. *populate* reads every page of the view into memory.
 
-        Raises ``ValueError`` for a range outside the file, and the ``OSError`` that fits what the system refused.
+        Raises ``ValueError`` for a range outside the file and for a closed file; ``OSError`` if the
+        system refuses.
         """
         return self._make_view(View, offset, length, populate)
 
     def resize(self, size: SupportsIndex) -> None:
         """Set the size of the file, in bytes, from 0 to 2**63 - 1.
 
-        Growing works while views and buffers are alive: they keep their addresses and content, and see what is written
-        through the grown map. New bytes are zero, and have their disk blocks unless the file was opened ``sparse``.
+        Growing works while views and buffers are alive. They keep their addresses and content, and
+        stay coherent with the grown map. New bytes are zero. Their disk blocks are allocated,
+        unless the file was opened with *sparse*.
 
-        Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive, or a call in another
-        thread uses the memory. A resize that fails leaves all as it was; but a locked file that cannot be locked again
-        once it is shorter stays shorter, and raises that ``OSError`` until ``unlock()``.
+        Shrinking raises ``BufferError``, and changes nothing, while a view or a buffer is alive or
+        a call in another thread uses the memory. A resize that fails changes nothing, with one
+        exception: a locked file may shrink and then fail to lock its new map. It stays shorter, and
+        raises that ``OSError`` until ``unlock()``.
 
-        Raises ``io.UnsupportedOperation`` in the modes ``"r"`` and ``"c"``, ``ValueError`` on a closed file,
-        ``MappingFault`` after one, until ``refresh()``, and ``OSError`` when the system refuses: ``ENOSPC`` for a full
-        disk.
+        Raises ``io.UnsupportedOperation`` in the modes ``"r"`` and ``"c"``; ``ValueError`` on a
+        closed file; ``MappingFault`` after a fault, until ``refresh()``; ``OSError`` if the system
+        refuses, with ``ENOSPC`` for a full disk.
         """
         self._resize(size)
 
     def refresh(self) -> bool:
-        """Take note of the size that the file has now, after others changed it. Views and buffers stay as they are.
+        """Update the size of the file, after others changed it. Return whether anything changed.
 
-        Returns whether anything has changed.
+        Views and buffers are unchanged. After a ``MappingFault`` the file is mapped again, so that
+        its present bytes can be read and written. Bytes that were written where the file was gone
+        are lost. In mode ``"c"`` earlier changes to these pages are lost too.
 
-        After a ``MappingFault`` the file is mapped anew: what it has can be read and written again. What was written to
-        bytes that were gone is lost; in mode ``"c"`` so is what had been written there before.
-
-        Raises ``ValueError`` on a closed file; ``OSError`` when the system fails.
+        Raises ``ValueError`` on a closed file; ``OSError`` if the system fails.
         """
         return self._refresh()
 
     @property
     def mode(self) -> Mode:
-        """The mode it was opened in."""
+        """The mode in which the file was opened."""
         return self._mode
 
     @property
     def replaced(self) -> bool:
-        """Whether the name leads to another file now, or to none: it was renamed, deleted, or replaced by another.
+        """Whether the file's name no longer leads to this file: renamed, deleted or replaced.
 
-        It compares what identifies a file: device and inode, on Windows volume and file index. A relative name is
-        looked up from the folder that is current now.
+        It compares device and inode, or on Windows volume and file index. A relative name is looked
+        up in the current directory of this moment.
 
-        Raises ``ValueError`` on a closed file, and for one that was not opened by a path; ``OSError`` when the system
-        does not tell.
+        Raises ``ValueError`` on a closed file, and for a file that was not opened by a path;
+        ``OSError`` if the name cannot be looked up.
         """
         if isinstance(self.name, int):
-            raise ValueError(f"the mapped file on descriptor {self.name} has no name that could lead elsewhere")
+            raise ValueError(
+                f"the mapped file on descriptor {self.name} has no name that could be replaced:"
+                " open it by a path"
+            )
         ours = os.fstat(self.fileno())
         try:
             there = os.stat(self.name)
-            if sys.platform == "win32" and not there.st_ino:  # Wine 8, from Python 3.12 on: it tells who opens the file
+            # Wine 8, with Python 3.12 or later: os.stat() gives no file index, os.fstat() does.
+            if sys.platform == "win32" and not there.st_ino:
                 descriptor = os.open(self.name, os.O_RDONLY | os.O_NOINHERIT)
                 try:
                     there = os.fstat(descriptor)
@@ -231,19 +252,17 @@ class MappedFile(Window):
                     os.close(descriptor)
         except FileNotFoundError:
             return True
-        if 0 in (
-            there.st_dev,
-            ours.st_dev,
-        ):  # Wine does not tell the volume of a file that was renamed while it is open
+        # Wine gives no volume for a file that was renamed while it is open.
+        if 0 in (there.st_dev, ours.st_dev):
             return there.st_ino != ours.st_ino
         return not os.path.samestat(there, ours)
 
     def fileno(self) -> int:
-        """Return the descriptor of the mapped file. It stays the mapped file's, which closes it.
+        """Return the descriptor of the mapped file. The mapped file owns and closes it.
 
-        On Windows it is made when it is first asked for; what Win32 takes is ``handle``.
+        On Windows the first call makes the descriptor. Win32 functions take ``handle`` instead.
 
-        Raises ``ValueError`` on a closed file; ``OSError`` when there can be no more descriptors.
+        Raises ``ValueError`` on a closed file; ``OSError`` if there are too many descriptors.
         """
         if sys.platform == "win32":
             return self._descriptor(open_descriptor)
@@ -251,14 +270,15 @@ class MappedFile(Window):
 
     @property
     def handle(self) -> int:
-        """What the system knows the open file by: on Windows the ``HANDLE``, elsewhere the descriptor."""
+        """The system's handle of the open file: a ``HANDLE`` on Windows, otherwise a descriptor."""
         return self._handle
 
     def close(self, *, strict: bool = False) -> None:
-        """Give back the file: descriptor, handles and, unless buffers keep it, the map of the whole file.
+        """Close the file: its handles, and the map of the whole file unless a buffer keeps it.
 
-        Views and buffers go on working. With ``strict=True`` raises ``BufferError``, and changes nothing, while one is
-        alive. Closing twice is silent. Raises ``OSError`` when the system fails to unmap or close.
+        Views and buffers stay valid. With ``strict=True`` it raises ``BufferError`` while one is
+        alive, and changes nothing. Closing twice is silent. Raises ``OSError`` if the system fails
+        to unmap or close.
         """
         self._close(strict)
 
@@ -273,14 +293,14 @@ MappedFile.__module__ = "mappedfile"
 def _bad_mode(mode: object) -> Exception:
     if not isinstance(mode, str):
         return TypeError(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}")
-    # What open() calls it, without its "b" and "t": every file is bytes here.
+    # The mode as open() has it, without "b" and "t": a mapped file is always binary.
     instead = _OPENS.get("".join(sorted(set(mode.lower()) - set("btu"))))
     hint = f": write {instead}" if instead else ""
     return ValueError(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}{hint}")
 
 
 def _resolve(file: Any) -> tuple[str | bytes | None, int, Name]:
-    """Return the path that *file* is, or None and the handle that it is or has; and its name."""
+    """Return the path, or None and the handle, of the argument *file*; and its name in errors."""
     if isinstance(file, (str, bytes)) or hasattr(file, "__fspath__"):
         path = os.fspath(file)
         if (b"\0" if isinstance(path, bytes) else "\0") in path:
@@ -293,7 +313,10 @@ def _resolve(file: Any) -> tuple[str | bytes | None, int, Name]:
 def _descriptor(file: Any) -> tuple[int, Name]:
     """Return the descriptor that *file* is or has, and its name."""
     if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
-        raise TypeError(f"file must be a path, a descriptor or an object with fileno(), not {type(file).__name__}")
+        raise TypeError(
+            "file must be a path, a descriptor or an object with fileno(), not"
+            f" {type(file).__name__}"
+        )
     descriptor = file if isinstance(file, int) else file.fileno()
     if not isinstance(descriptor, int):
         raise TypeError(f"fileno() must return an int, not {descriptor!r}")

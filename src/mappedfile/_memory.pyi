@@ -38,12 +38,12 @@ def connect(
 def guard_policy(policy: int = ..., /) -> int: ...
 
 class Buffer:
-    """What keeps the memory that a buffer is on: the ``obj`` of a memoryview."""
+    """The exporter of a buffer, which keeps its memory mapped: ``obj`` of a memoryview."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Use:
-    """A call under way on a range of a map. Addresses are good until the ``with`` statement is left."""
+    """A call in progress on a range of a map. Addresses are valid until the ``with`` block ends."""
 
     @property
     def address(self) -> int: ...
@@ -59,7 +59,7 @@ class Use:
     def check(self) -> None: ...
 
 class Stream(io.BufferedIOBase, BinaryIO):
-    """Bytes of a window as a binary file."""
+    """The bytes of a window as a binary stream."""
 
     @property
     def closed(self) -> bool: ...
@@ -100,19 +100,39 @@ class Window:
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
     def find(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def rfind(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def count(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def index(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def rindex(
-        self, sub: SupportsIndex | BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+        self,
+        sub: SupportsIndex | BytesLike,
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
     ) -> int: ...
     def startswith(
         self,
@@ -129,7 +149,11 @@ class Window:
         /,
     ) -> bool: ...
     def flush(
-        self, offset: SupportsIndex = ..., length: SupportsIndex | None = ..., *, durable: bool = ...
+        self,
+        offset: SupportsIndex = ...,
+        length: SupportsIndex | None = ...,
+        *,
+        durable: bool = ...,
     ) -> None: ...
     @property
     def data(self) -> memoryview: ...
@@ -163,15 +187,21 @@ class Window:
         name: Name,
         mode: Mode,
         access: int,
-        found: int,
+        disposition: int,
         size: SupportsIndex | None,
         sparse: bool,
         reserve: SupportsIndex,
         /,
     ) -> None: ...
-    def _view(self, kind: type[_V], offset: SupportsIndex, length: SupportsIndex | None, /) -> _V: ...
-    def _stream(self, offset: SupportsIndex, length: SupportsIndex | None, grow: bool, /) -> Stream: ...
-    def _use(self, offset: SupportsIndex, length: SupportsIndex | None, inwards: bool, /) -> Use: ...
+    def _view(
+        self, kind: type[_V], offset: SupportsIndex, length: SupportsIndex | None, /
+    ) -> _V: ...
+    def _stream(
+        self, offset: SupportsIndex, length: SupportsIndex | None, grow: bool, /
+    ) -> Stream: ...
+    def _use(
+        self, offset: SupportsIndex, length: SupportsIndex | None, inwards: bool, /
+    ) -> Use: ...
     def _close(self, strict: bool, /) -> None: ...
     def _abandon(self, created: bool, /) -> None: ...
     def _resize(self, size: SupportsIndex, /) -> None: ...
@@ -180,7 +210,7 @@ class Window:
     def _unlock(self) -> None: ...
 
 class mmap(Window):  # noqa: N801 (the standard library's name)
-    """Map *length* bytes of a file from *offset* on; 0: all there are. A *fileno* of -1 maps memory without a file."""
+    """Map *length* bytes of a file from *offset* on, or memory without a file."""
 
     @overload
     def __new__(
@@ -207,10 +237,18 @@ class mmap(Window):  # noqa: N801 (the standard library's name)
         trackfd: bool = ...,
     ) -> Self: ...
     def __iter__(self) -> Iterator[bytes]: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def find(self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def rfind(self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def flush(self, offset: SupportsIndex = ..., size: SupportsIndex = ..., *, flags: SupportsIndex = ...) -> None: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def madvise(self, option: SupportsIndex, start: SupportsIndex = ..., length: SupportsIndex = ..., /) -> None: ...
+    def find(
+        self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+    ) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+    def rfind(
+        self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
+    ) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+    def flush(
+        self, offset: SupportsIndex = ..., size: SupportsIndex = ..., *, flags: SupportsIndex = ...
+    ) -> None: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+    def madvise(
+        self, option: SupportsIndex, start: SupportsIndex = ..., length: SupportsIndex = ..., /
+    ) -> None: ...
     def move(self, dest: SupportsIndex, src: SupportsIndex, count: SupportsIndex, /) -> None: ...
     def read(self, n: SupportsIndex | None = ..., /) -> bytes: ...
     def read_byte(self) -> int: ...

@@ -1,4 +1,4 @@
-"""What cffi makes of backends/backend.h and backends/search.h, as far as Python calls it."""
+"""The functions of backends/backend.h and backends/search.h that Python calls through cffi."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Files of one array: NumPy's ``.npy``."""
+"""``open_npy()``: NumPy's ``.npy`` files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MADE_BY = ("w+", "x+")
 
 
 class NpyFile(MappedFile):
-    """The file of an array. Nobody is told when it goes with that: the array was all that had it."""
+    """The file of an array. It is closed with the array, without a ``ResourceWarning``."""
 
     __slots__ = ()
 
@@ -26,21 +26,24 @@ class NpyFile(MappedFile):
 
 
 class MappedArray(np.ndarray[Any, Any]):
-    """The array of a ``.npy`` file: made by ``open_npy``.
+    """The array of a ``.npy`` file, from ``open_npy()``.
 
-    So is what shares its memory: a slice, a transpose. What is computed from it is an ``ndarray``.
+    Arrays that share its memory, such as slices, have this type too. The result of a computation is
+    a plain ``ndarray``.
     """
 
-    #: The file, for as long as it is open. None: this array is not on its memory.
+    #: The file. None if the array is not on its memory.
     file: MappedFile | None = None
 
     def flush(self, *, durable: bool = True) -> None:
-        """Write what was changed back to the file: ``MappedFile.flush``. It is on stable storage when this returns.
+        """Write the file back to stable storage: ``MappedFile.flush``.
 
-        Raises ``ValueError`` when ``file`` is closed; ``OSError`` when the system could not write.
+        Raises ``ValueError`` if ``file`` is closed or None; ``OSError`` if the system cannot write.
         """
         if self.file is None:
-            raise ValueError("this array is not on the memory of a file: flush the one that it was made from")
+            raise ValueError(
+                "this array is not on the memory of a file: flush the array that it was made from"
+            )
         self.file.flush(durable=durable)
 
     def __array_finalize__(self, origin: Any) -> None:
@@ -48,7 +51,7 @@ class MappedArray(np.ndarray[Any, Any]):
             self.file = getattr(origin, "file", None)
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        if self is array:  # what was computed in place
+        if self is array:  # the result of an operation in place
             return array
         return array[()] if return_scalar or array.shape == () else np.asarray(array)
 
@@ -60,19 +63,23 @@ MappedArray.__module__ = "mappedfile"
 
 
 class Header(NamedTuple):
-    """What the head of a file says."""
+    """The header of a file."""
 
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype[Any]
 
 
-def open_npy(file: File, mode: Mode, dtype: Any, shape: Any, order: Literal["C", "F"]) -> MappedArray:
-    """Open or make a file, and return its array: ``mappedfile.open_npy``."""
+def open_npy(
+    file: File, mode: Mode, dtype: Any, shape: Any, order: Literal["C", "F"]
+) -> MappedArray:
+    """Open or create a file, and return its array: ``mappedfile.open_npy``."""
     if mode in _MADE_BY:
         return _make(file, mode, dtype, shape, order)
     if dtype is not None or shape is not None:
-        raise ValueError(f"dtype and shape are for the modes 'w+' and 'x+', which make a file, not for {mode!r}")
+        raise ValueError(
+            f"dtype and shape are for the modes 'w+' and 'x+', which make a file, not for {mode!r}"
+        )
     mapped = NpyFile(file, cast("Literal['r']", mode))
     try:
         with mapped.stream() as stream:
@@ -89,7 +96,7 @@ def _make(file: File, mode: Mode, dtype: Any, shape: Any, order: str) -> MappedA
         raise ValueError(f"mode {mode!r} makes a file and needs shape=")
     numbers = tuple(map(index, shape)) if hasattr(shape, "__iter__") else (index(shape),)
     if min(numbers, default=0) < 0:
-        raise ValueError(f"the shape of a new file has numbers from 0 on, not {shape!r}")
+        raise ValueError(f"the numbers of the shape of a new file must be 0 or more, not {shape!r}")
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
     header = Header(numbers, order == "F", kind)
@@ -108,7 +115,10 @@ def _array_of(mapped: MappedFile, header: Header, offset: int) -> MappedArray:
     _refuse_objects(header, mapped.name)
     size, there = _size(header), len(mapped) - offset
     if size > there:
-        raise ValueError(f"{mapped.name!r} ends before its array does: that has {size} bytes, and {there} are there")
+        raise ValueError(
+            f"{mapped.name!r} ends before its array does: the array has {size} bytes, and the file"
+            f" has {there} of them"
+        )
     order: Literal["C", "F"] = "F" if header.fortran_order else "C"
     array: Any = MappedArray(header.shape, header.dtype, mapped.data, offset, order=order)
     array.file = mapped
@@ -124,7 +134,10 @@ def _size(header: Header) -> int:
 
 def _refuse_objects(header: Header, name: object) -> None:
     if header.dtype.hasobject:
-        raise TypeError(f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: use numpy.load()")
+        raise TypeError(
+            f"{name!r}: {header.dtype!r} has Python objects, which cannot be mapped: use"
+            " numpy.load()"
+        )
 
 
 def _read_header(stream: BinaryIO, name: object) -> Header:
@@ -134,28 +147,31 @@ def _read_header(stream: BinaryIO, name: object) -> Header:
         header = None if read is None else Header(*read(stream))
     except OSError:
         raise
-    except Exception as error:  # what parsers raise of what is no header is of many kinds
+    except Exception as error:  # the parsers raise errors of many kinds
         raise ValueError(f"{name!r} is no .npy file: {error}") from error
     if header is None:
-        raise ValueError(f"{name!r} is a .npy file of version {version[0]}.{version[1]}: 1.0 to 3.0 are known")
+        raise ValueError(
+            f"{name!r} is a .npy file of version {version[0]}.{version[1]}: 1.0 to 3.0 are known"
+        )
     if min(header.shape, default=0) < 0:
         raise ValueError(f"{name!r} is no .npy file: its shape is {header.shape}")
     return header
 
 
-# numpy.lib.format has no public functions for version 3.0, which is 2.0 with its names in UTF-8.
+# numpy.lib.format has no public functions for version 3.0, which is version 2.0 with names in
+# UTF-8.
 
 
 def _read_header_3_0(stream: BinaryIO) -> Header:
     length = int.from_bytes(stream.read(4), "little")
     text = stream.read(length)
     if len(text) < length:
-        raise ValueError("it ends in its header")
-    if length > 10_000:  # NumPy's own limit: Python's parser is not made for strangers' input
-        raise ValueError(f"its header has {length} bytes, and more than 10000 are not read")
+        raise ValueError("its header is cut off")
+    if length > 10_000:  # the limit of NumPy: Python's parser is not safe for untrusted input
+        raise ValueError(f"its header has {length} bytes, and at most 10000 are allowed")
     fields = ast.literal_eval(text.decode("utf-8").strip())
     if not isinstance(fields, dict) or fields.keys() != {"descr", "fortran_order", "shape"}:
-        raise ValueError("its header does not say what it must")
+        raise ValueError("its header does not have the keys descr, fortran_order and shape")
     shape, fortran_order = fields["shape"], fields["fortran_order"]
     if not (isinstance(shape, tuple) and all(isinstance(number, int) for number in shape)):
         raise ValueError(f"its shape is {shape!r}")
@@ -181,7 +197,7 @@ def _header_bytes(header: Header) -> bytes:
         out = io.BytesIO()
         try:
             write(out, fields)
-        except ValueError:  # too long for the version, or not in Latin-1
+        except ValueError:  # too long for this version, or not in Latin-1
             continue
         return out.getvalue()
     text = repr(fields).encode("utf-8")

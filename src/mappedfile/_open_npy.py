@@ -23,16 +23,18 @@ def open_npy(
     shape: Shape = None,
     order: Literal["C", "F"] = "C",
 ) -> MappedArray:
-    """Open a ``.npy`` file, or make one, and return its array, on the memory of the file.
+    """Open or create a ``.npy`` file, and return its array, on the memory of the file.
 
-    The modes are ``MappedFile``'s. *dtype*, *shape* and *order* are for ``"w+"`` and ``"x+"``, which make a file of
-    zeros: of ``float64`` without *dtype*, as everywhere in NumPy; *shape* is required.
+    The modes are those of ``MappedFile``. ``"w+"`` and ``"x+"`` create a file of zeros. They
+    require *shape*, and take *dtype* (``float64`` without it) and *order* (``"C"`` or ``"F"``).
 
-    The array has a ``flush()``, which puts it on stable storage, and ``file``, the ``MappedFile``. That is open as long
-    as the array, or a slice of it, is there; ``array.file.close()`` closes it before, and the array stays.
+    The array has two more attributes: ``flush()``, which puts it on stable storage, and ``file``,
+    the ``MappedFile``. The file is closed with the last array on its memory. ``array.file.close()``
+    closes it earlier, and the array stays valid.
 
-    Raises ``ValueError`` for what is no ``.npy`` file, or ends before its array does; ``TypeError`` for an array of
-    Python objects; what ``MappedFile`` raises; ``ImportError`` without NumPy.
+    Raises ``ValueError`` for a file that is not a ``.npy`` file or is shorter than its array;
+    ``TypeError`` for Python objects; ``ImportError`` without NumPy; and the errors of
+    ``MappedFile``.
     """
     import_numpy()
     from mappedfile import _npy

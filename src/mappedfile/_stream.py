@@ -1,4 +1,4 @@
-"""``Stream``: a C type, which everybody is told here is a binary file."""
+"""``Stream``: a C type, registered as an ``io.BufferedIOBase``."""
 
 import io
 

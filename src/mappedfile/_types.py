@@ -1,11 +1,11 @@
-"""Types for annotations: nothing here is needed while a program runs."""
+"""Types for annotations. A running program does not need them."""
 
 from __future__ import annotations
 
 import os
 from typing import Literal, Protocol, TypeAlias, Union
 
-#: How a file is opened: see ``MappedFile``.
+#: The mode of a ``MappedFile``.
 Mode: TypeAlias = Literal["r", "r+", "w+", "x+", "c"]
 
 
@@ -13,8 +13,8 @@ class HasFileno(Protocol):
     """A file object."""
 
     def fileno(self) -> int:
-        """Return its descriptor."""
+        """Return the descriptor of the file."""
 
 
-#: What a file is opened by.
+#: The argument *file* of ``MappedFile``.
 File: TypeAlias = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]", int, HasFileno]

@@ -1,4 +1,4 @@
-"""``View``: a window on a part of a mapped file, with a lifetime of its own."""
+"""``View``: a window on a part of a mapped file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class View(Window):
-    """A range of a mapped file in memory; made by ``MappedFile.view``. It outlives its mapped file."""
+    """A part of a file in memory: ``MappedFile.view()``. It stays valid when the file is closed."""
 
     __slots__ = ()
 
@@ -19,19 +19,26 @@ class View(Window):
         """Where in the file the view begins, in bytes."""
         return self._offset
 
-    def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None, *, populate: bool = False) -> View:
-        """Map a part of the view by itself: *length* bytes from *offset* in the view on, or all up to its end.
+    def view(
+        self,
+        offset: SupportsIndex = 0,
+        length: SupportsIndex | None = None,
+        *,
+        populate: bool = False,
+    ) -> View:
+        """Map *length* bytes of the view from *offset* on, or all up to its end, as another view.
 
-        It has a lifetime of its own, as every view. It is mapped from the file, which must be open: ``ValueError``
-        otherwise, as for a range outside the view. A slice of ``data`` needs no file.
+        *offset* and *length* are bytes in this view. Each view is closed separately. Raises
+        ``ValueError`` for a range outside the view, and if the file is closed: a new view is mapped
+        from the file. A slice of ``data`` needs no open file.
         """
         return self._make_view(View, offset, length, populate)
 
     def close(self, *, strict: bool = False) -> None:
-        """Unmap the view. Buffers taken from it keep their memory until the last of them goes.
+        """Unmap the view; or, if buffers are alive, unmap it when the last of them is gone.
 
-        With ``strict=True`` raises ``BufferError``, and changes nothing, while such a buffer is alive. Closing twice is
-        silent. Raises ``OSError`` when the system fails to unmap.
+        With ``strict=True`` it raises ``BufferError`` while a buffer is alive, and changes nothing.
+        Closing twice is silent. Raises ``OSError`` if the system fails to unmap.
         """
         self._close(strict)
 

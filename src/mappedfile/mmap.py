@@ -1,7 +1,7 @@
-"""The standard library's ``mmap``, on this library: ``from mappedfile import mmap`` replaces ``import mmap``.
+"""The standard library's ``mmap``, on this library: ``from mappedfile import mmap``.
 
-The names and their signatures are the same on every system. Docs: ``docs/mmap.md`` says what differs from the standard
-library, and why.
+The names and signatures are the same on every system. ``docs/mmap.md`` says what differs from the
+standard library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    # Everywhere. Of the others there are those that the system has.
+    # These exist on every system. The system decides about the others.
     MADV_DODUMP: int
     MADV_DONTDUMP: int
     MADV_DONTNEED: int
@@ -53,7 +53,7 @@ PAGESIZE = _system.PAGE_SIZE
 
 error = OSError
 
-#: Where a system has no number for them: hints are not given, and flags that change no byte are no flags.
+#: Constants that a system may lack. There, such hints do nothing, and such flags are 0.
 _HINTS = (
     "MADV_NORMAL",
     "MADV_RANDOM",

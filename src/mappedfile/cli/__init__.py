@@ -1,6 +1,6 @@
-"""The command line: one file a command, ``_terminal`` for what is shown.
+"""The command line: one module for each command, and ``_terminal`` for the output.
 
-Files that few commands need are imported when such a command runs: it is to start quickly.
+Modules that few commands need are imported when such a command runs, so that the start is fast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 import mappedfile
 from mappedfile.cli import _check, _evict, _info, _residency, _warm
-from mappedfile.cli._terminal import DONE, INTERRUPTED, UNREAD, UNUSABLE, CannotWriteError, Terminal
+from mappedfile.cli._terminal import DONE, STOPPED, UNREAD, UNUSABLE, CannotWriteError, Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ COMMANDS = (
 
 EPILOG = """\
 exit status:
-  0    all went well
-  1    a clause fails, or something went wrong with a file
-  2    it cannot be done: a wrong argument, a folder or an output that cannot be used
+  0    success
+  1    a clause fails, or a file had an error
+  2    an invalid argument, or a folder or an output that cannot be used
   130  interrupted
-  141  nobody reads the output any more, as in: mappedfile check | head
+  141  the reader of the output has ended, as in: mappedfile check | head
 
-`mappedfile COMMAND --help` tells more of a command.
+`mappedfile COMMAND --help` explains a command.
 """
 
 
@@ -42,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             status = run(arguments, terminal)
-        except SystemExit as end:  # argparse's: the help, or a wrong argument
+        except SystemExit as end:  # from argparse: the help, or an invalid argument
             status = end.code if isinstance(end.code, int) else UNUSABLE
         except KeyboardInterrupt:
-            status = INTERRUPTED
+            status = STOPPED
             terminal.complain("\nmappedfile: interrupted")
-        terminal.flush()  # nobody may read what is still in a buffer
+        terminal.flush()  # the reader may have ended before the buffer is written
     except CannotWriteError as error:
         if error.unread:
             status = UNREAD
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str] | None, terminal: Terminal) -> int:
-    """Do what the arguments say."""
+    """Parse the arguments and run the command."""
     parser = argparse.ArgumentParser(
         prog="mappedfile",
         description="Memory-mapped files, the same on every system.",
@@ -68,13 +68,13 @@ def run(arguments: Sequence[str] | None, terminal: Terminal) -> int:
     parser.add_argument(
         "-V", "--version", action="version", version=f"mappedfile {mappedfile.__version__}"
     )
-    # argparse finds out the same prog, with imports that take a while.
+    # Without prog, argparse would compute the same value, with slow imports.
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="mappedfile")
     for command in COMMANDS:
         command(terminal).add(commands)
     try:
         given = parser.parse_args(joined(arguments))
-    except OSError as error:  # Python 3.10: nobody reads the help
+    except OSError as error:  # the reader of the help has ended
         raise CannotWriteError(error) from None
     if not hasattr(given, "run"):
         terminal.say(parser.format_help().rstrip())
@@ -83,7 +83,7 @@ def run(arguments: Sequence[str] | None, terminal: Terminal) -> int:
 
 
 def joined(arguments: Sequence[str] | None) -> list[str]:
-    """Join ``--range -1G`` to ``--range=-1G``: to argparse, ``-1G`` is an option."""
+    """Join ``--range -1G`` to ``--range=-1G``, since argparse takes ``-1G`` for an option."""
     every = list(sys.argv[1:] if arguments is None else arguments)
     last = every.index("--") if "--" in every else len(every)
     for place in range(last - 2, -1, -1):

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def parts(found: Residency, cells: int) -> list[float]:
-    """Divide pages, one or more, among cells; return which part of each cell is in memory.
+    """Divide one or more pages among cells. Return the share of each cell that is in memory.
 
-    Where there are more cells than pages, a page has several.
+    With more cells than pages, a page has several cells.
     """
     first = [len(found) * cell // cells for cell in range(cells)]
     last = [max(-(-len(found) * (cell + 1) // cells), 1) for cell in range(cells)]
@@ -21,7 +21,7 @@ def parts(found: Residency, cells: int) -> list[float]:
 
 
 def runs(found: Residency, offset: int = 0) -> list[tuple[int, int]]:
-    """Return the runs of pages in memory: the first page's number in the file, and how many."""
+    """Return the runs of pages in memory: number of the first page in the file, number of pages."""
     all_runs = []
     begin = offset // PAGE_SIZE
     start = found.find(1)
@@ -34,5 +34,5 @@ def runs(found: Residency, offset: int = 0) -> list[tuple[int, int]]:
 
 
 def level(part: float) -> int:
-    """Return the number of the block for a cell. 0 stands for no page in memory, 3 for all."""
+    """Return the level of a cell, from 0 (no page is in memory) to 3 (all pages are)."""
     return 0 if not part else 3 if part == 1 else 1 if part < 0.5 else 2

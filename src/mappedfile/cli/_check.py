@@ -17,63 +17,64 @@ if TYPE_CHECKING:
 
     from mappedfile.contract._run import Plan, Row
 
-    #: What there is to tell of a place.
+    #: The facts about a folder.
     Facts: TypeAlias = dict[str, Any]
 
 WORDS = {"holds": "holds", "fails": "FAILS", "not_here": "not here"}
 STYLES = {"holds": "green", "fails": "bold red", "not_here": "yellow"}
-#: What a clause says begins at this column, and lines end before the other.
+#: The column where the text of a clause begins, and the maximum width of lines.
 INDENT, WIDEST = 16, 100
 FIRST_SENTENCE = re.compile(r"(?<=[.])\s(?=[A-Z])")
 
 DESCRIPTION = """\
-Run every clause of the contract in a folder, whatever file system it is on. The check makes a
-fresh folder in it, and removes that. The clauses that fail come last again, with the verdict.
+Run every clause of the contract in a folder, to see what holds on its file system. The check
+creates a new folder in it and removes that at the end. Clauses that fail are shown again at
+the end, with the verdict.
 """
 
 EPILOG = """\
 exit status:
   0    no clause fails
   1    a clause fails
-  2    it cannot be tried: a wrong argument, or a folder that cannot be used
+  2    an invalid argument, or a folder that cannot be used
   130  interrupted
-  141  nobody reads the output any more: not every clause was tried
+  141  the reader of the output has ended, and not every clause was tried
 """
 
 
 class CheckCommand:
-    """Runs the contract in a folder, and tells what of it holds there."""
+    """Runs the contract in a folder, and shows which clauses hold there."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
 
     def add(self, commands: Any) -> None:
-        """Say what the command takes."""
+        """Add the command and its arguments to the parser."""
         parser = commands.add_parser(
             "check",
-            help="tell what of the contract holds in a folder",
+            help="show which clauses of the contract hold in a folder",
             description=DESCRIPTION,
             epilog=EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument(
-            "folder", metavar="DIR", nargs="?", help="where (default: a temporary folder)"
+            "folder", metavar="DIR", nargs="?", help="the folder (default: that of temporary files)"
         )
         parser.add_argument(
-            "--json", action="store_true", help="print a JSON document instead of lines, at the end"
+            "--json", action="store_true", help="print a JSON document at the end, instead of lines"
         )
         parser.add_argument(
             "-v",
             "--verbose",
             action="store_true",
-            help="tell what this system can do, and every clause in full",
+            help="show the capabilities of this system, and every clause in full",
         )
         parser.add_argument(
             "--clause",
             metavar="ID",
             action="append",
             default=[],
-            help="only this clause (L7), or all of this letter (L); can be repeated",
+            help="only this clause (L7), or all clauses of a letter (L); can be repeated",
         )
         parser.add_argument(
             "--mode",
@@ -87,12 +88,12 @@ class CheckCommand:
             metavar="SECONDS",
             type=seconds,
             default=60,
-            help="what one clause may take in one mode (default: %(default)s)",
+            help="the time limit for one clause in one mode (default: %(default)s)",
         )
         parser.set_defaults(run=self.run, parser=parser)
 
     def run(self, given: argparse.Namespace) -> int:
-        """Run it."""
+        """Run the command; return its exit status."""
         import tempfile
         from pathlib import Path
 
@@ -120,7 +121,7 @@ class CheckCommand:
         started = time.perf_counter()
         rows: list[Row] = []
         with ExitStack() as stack:
-            # A pipe gets a line for every clause at once, and needs no bar besides.
+            # A pipe gets each line as soon as a clause is known, so it needs no progress bar.
             wanted = given.json or self.terminal.interactive
             progress = stack.enter_context(
                 self.terminal.progress(len(plan), how_far, wanted=wanted)
@@ -146,7 +147,7 @@ class CheckCommand:
         return FAILED if counts["fails"] else DONE
 
     def show_place(self, told: Facts, *, verbose: bool) -> None:
-        """Show where this is and, if wanted, what can be done here."""
+        """Show the folder and the system and, if *verbose*, its capabilities."""
         kind = told["file_system"] or "file system not known"
         facts = [
             ("folder", f"{printable(told['folder'])} ({kind})"),
@@ -169,7 +170,7 @@ class CheckCommand:
                 self.terminal.say(line)
 
     def show_row(self, row: Row, before: Row | None, *, full: bool) -> None:
-        """Show a clause: what it says, whether it holds and, if not, why."""
+        """Show a clause: its text, its result and, if it does not hold, the reason."""
         if before is None or heading(before) != heading(row):
             self.terminal.say(f"\n{heading(row)}\n", style="bold")
         says = row.clause.says.replace("``", "")
@@ -189,7 +190,7 @@ class CheckCommand:
                 self.terminal.say(line, style=style)
 
     def show_verdict(self, rows: list[Row], counts: dict[str, int], took: float) -> None:
-        """Show the clauses that fail, all together, and what it comes to."""
+        """Show the clauses that fail, and the verdict."""
         failing = [row for row in rows if row.result == "fails"]
         if failing:
             self.terminal.say("\nWhat fails\n", style="bold")
@@ -205,12 +206,12 @@ class CheckCommand:
 
     @property
     def room(self) -> int:
-        """How long lines are: some room is left for words where the terminal has little."""
+        """The width of lines. It leaves some room for words on a narrow terminal."""
         return max(min(self.terminal.width, WIDEST), INDENT + 24)
 
 
 def seconds(text: str) -> float:
-    """Return a time that a user gave."""
+    """Convert the argument of --timeout."""
     try:
         number = float(text)
     except ValueError:
@@ -223,18 +224,18 @@ def seconds(text: str) -> float:
 
 
 def how_far(progress: Progress) -> str:
-    """Say how far it is."""
+    """Describe the progress."""
     return f"{progress.done}/{progress.total} {progress.name:6}"
 
 
 def heading(row: Row) -> str:
-    """Return the contract's heading of a clause: the docstring of the module that it is in."""
+    """Return the heading of a clause: the first line of its module's docstring."""
     text = sys.modules[row.clause.check.__module__].__doc__ or ""
     return text.partition("\n")[0].rstrip(".")
 
 
 def wrapped(text: str, width: int, *, first: str = "", hang: int = 0) -> list[str]:
-    """Break a text into lines, all as far to the right as what is *first* on the first of them."""
+    """Break a text into lines, indented by the length of *first*, which begins the first line."""
     import textwrap
 
     lines = textwrap.wrap(text, width, subsequent_indent=" " * hang) or [""]

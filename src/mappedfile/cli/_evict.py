@@ -1,4 +1,4 @@
-"""``mappedfile evict``: have the system forget what it has of files in memory."""
+"""``mappedfile evict``: evict the pages of files from memory."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from mappedfile.cli._terminal import Progress
 
 
-#: Where the system takes advice on ranges of files: not on macOS, nor on Windows.
+#: The advice for ranges of files. macOS and Windows do not have it.
 FADVISE: Any = getattr(os, "posix_fadvise", None)
 DONTNEED: Any = getattr(os, "POSIX_FADV_DONTNEED", None)
 
 
 class EvictCommand(SummedCommand):
-    """Has the system forget what it has of files in memory."""
+    """Evicts the pages of files from memory."""
 
     name = "evict"
     summed = ("size", "length", "resident", "evicted")
-    help = "have the system forget what it has of files in memory"
+    help = "evict the pages of files from memory"
     description = (
-        "Write files back to their disks, and have the system forget what it has of them in\n"
-        "memory. Pages that somebody has mapped stay. Nothing is lost."
+        "Write files back to their disks, and evict their pages from memory. Pages that a process\n"
+        "has mapped stay. No data is lost."
     )
 
     def impossible(self, given: argparse.Namespace) -> str:
@@ -40,7 +40,7 @@ class EvictCommand(SummedCommand):
         if not capabilities().evict:
             return "this system cannot evict the pages of a file (capabilities().evict is false)"
         if given.range != (0, None) and FADVISE is None:
-            return "this system evicts whole files only: leave --range out"
+            return "this system can only evict whole files: omit --range"
         return ""
 
     def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
@@ -68,7 +68,7 @@ class EvictCommand(SummedCommand):
 
 
 def evict_range(mapped: MappedFile, offset: int, length: int) -> None:
-    """Evict the pages of a range. The system keeps a page that the range does not have all of."""
+    """Evict the pages of a range, rounded outwards: the system evicts whole pages only."""
     offset, stop = offset - offset % PAGE_SIZE, offset + length
     stop += -stop % PAGE_SIZE
     os.fsync(mapped.fileno())
@@ -76,19 +76,19 @@ def evict_range(mapped: MappedFile, offset: int, length: int) -> None:
 
 
 def part_of(result: Facts) -> bool:
-    """Whether it is about a part of a file."""
+    """Whether the result is about a part of a file."""
     return bool(result["length"] < result["size"])
 
 
 def told(result: Facts) -> str:
-    """Say what has gone, and what stays."""
+    """Describe which pages were evicted, and which stay."""
     evicted, stays = result["evicted"], result["resident"]
     if evicted is None:
-        who = "the owner of the file, and to those who may write it"
-        return f"evicted; the system tells what stays only to {who}"
+        who = "the owner of the file, and to processes that may write to it"
+        return f"evicted; Linux tells which pages stay only to {who}"
     said = f"{count(evicted)} of {count(evicted + stays)} pages evicted"
     if stays:
-        # Linux has pages in larger pieces, and forgets a piece as a whole.
+        # Linux caches files in larger pieces (folios), and evicts a piece only as a whole.
         piece = ", in one piece with pages outside the range" if part_of(result) else ""
         said += (
             f"; {count(stays)} stay: they are mapped{piece}, or the file system is memory itself"

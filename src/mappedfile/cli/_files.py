@@ -1,4 +1,4 @@
-"""What the commands have in common that do the same with each of their files."""
+"""The base of the commands that process each of several files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, TypeAlias
 
-    #: What there is to tell of one file, ready for JSON.
+    #: The facts about one file, ready for JSON.
     Facts: TypeAlias = dict[str, Any]
 
-#: Of the JSON documents. It changes when a field goes away or changes its meaning.
+#: The version of the JSON documents. It changes when a field is removed or gets another meaning.
 SCHEMA = 1
 
 EPILOG = """\
 exit status:
-  0    all went well
-  1    something went wrong with a file; the others were done
-  2    it cannot be done
+  0    success
+  1    a file had an error; the other files were processed
+  2    an invalid argument, or an output that cannot be used
   130  interrupted
-  141  nobody reads the output any more
+  141  the reader of the output has ended
 """
 
 DIRECTORIES = """
@@ -38,7 +38,7 @@ and a file with several names counts once.
 
 
 class Found:
-    """A file to do something with, or why there is none."""
+    """A file to process, or the error of looking it up."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Found:
         self.name = name
         self.status = status
         self.error = error
-        #: It was named, and is a file that was found before.
+        #: The user named this file, but it was already found under another name.
         self.again = again
 
     def expected(self, wanted: tuple[int, int | None]) -> int:
-        """Return about how many bytes of a range are to be read: holes have no blocks."""
+        """Estimate how many bytes of a range must be read: holes have no blocks."""
         if self.status is None or self.again:
             return 0
         length = part(wanted, self.status.st_size)[1]
@@ -64,19 +64,19 @@ class Found:
 
 
 class FilesCommand:
-    """A command that does the same with each of its files."""
+    """A command that processes each of its files."""
 
     name: str
     help: str
     description: str
-    #: Whether directories stand for the files in them, and ranges of files can be chosen.
+    #: Whether the command takes directories, and ranges of files.
     takes_directories = True
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
 
     def add(self, commands: Any) -> None:
-        """Say what the command takes."""
+        """Add the command and its arguments to the parser."""
         parser = commands.add_parser(
             self.name,
             help=self.help,
@@ -91,11 +91,11 @@ class FilesCommand:
                 metavar="START-END",
                 type=range_argument,
                 default=(0, None),
-                help="only this part of each file, in bytes: 0-1G, 1G- or -1G; K, M, G and T are"
-                " powers of 1024, and END is the first byte that is not wanted",
+                help="only this range of each file, in bytes: 0-1G, 1G- or -1G; K, M, G and T are"
+                " powers of 1024, and END is the first byte after the range",
             )
             parser.add_argument(
-                "-s", "--summary", action="store_true", help="only the sums, not every file"
+                "-s", "--summary", action="store_true", help="show only the totals, not each file"
             )
         else:
             parser.add_argument("files", metavar="FILE", nargs="+")
@@ -106,14 +106,14 @@ class FilesCommand:
         parser.set_defaults(run=self.run)
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Say what else it takes."""
+        """Add further arguments to the parser."""
 
     def impossible(self, given: argparse.Namespace) -> str:
-        """Return why it cannot be done at all, if so."""
+        """Return the reason why the command cannot run here; or an empty string."""
         return ""
 
     def run(self, given: argparse.Namespace) -> int:
-        """Do it with every file. When something goes wrong with one, say so and go on."""
+        """Process every file, and report errors of single files; return the exit status."""
         why = self.impossible(given)
         if why:
             return self.refuse(why)
@@ -150,23 +150,23 @@ class FilesCommand:
     def begun(
         self, every: Iterator[Found], given: argparse.Namespace
     ) -> Iterator[tuple[Iterator[Found], Progress]]:
-        """Be ready to look at files."""
+        """Prepare for the files: a context manager that gives the files and the progress."""
         yield every, Progress(0)
 
     def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
-        """Do it with one file; return what there is to tell."""
+        """Process one file; return the facts about it."""
         raise NotImplementedError
 
     def show(self, result: Facts) -> None:
-        """Show it."""
+        """Show the facts about a file."""
         raise NotImplementedError
 
     def finish(self, seen: list[Facts], given: argparse.Namespace) -> int:
-        """Do what is to be done with all files together; return an exit status."""
+        """Do what concerns all files together; return an exit status."""
         return DONE
 
     def show_sum(self, seen: list[Facts]) -> None:
-        """Show what the files come to together."""
+        """Show the totals."""
 
     @staticmethod
     def wants_sum(given: argparse.Namespace) -> bool:
@@ -184,19 +184,19 @@ class FilesCommand:
         self.terminal.complain(f"mappedfile {self.name}: {what}")
 
     def refuse(self, what: str) -> int:
-        """Say why it cannot be done at all."""
+        """Report why the command cannot run; return the exit status."""
         self.complain(what)
         return UNUSABLE
 
 
 class SummedCommand(FilesCommand):
-    """Tells of each file in a line, and of all of them together in one more."""
+    """A command that shows one line for each file, and one for the totals."""
 
-    #: The figures that are added up for that.
+    #: The facts that are added up for the totals.
     summed: tuple[str, ...] = ()
 
     def told(self, result: Facts) -> str:
-        """Say what was done, with one file or with all."""
+        """Describe what was done, with one file or with all of them."""
         raise NotImplementedError
 
     def show(self, result: Facts) -> None:
@@ -211,7 +211,7 @@ class SummedCommand(FilesCommand):
 
 
 def found(names: Sequence[str]) -> Iterator[Found]:
-    """List the files of these names, and those in directories of these names; each file once."""
+    """List the named files, and the files in the named directories; each file once."""
     seen: set[tuple[int, int]] = set()
     for name in names:
         try:
@@ -227,7 +227,7 @@ def found(names: Sequence[str]) -> Iterator[Found]:
 
 
 def inside(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
-    """List the regular files in a directory, in the order of their names."""
+    """List the regular files in a directory, at any depth, sorted by name."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -247,7 +247,7 @@ def inside(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
 
 
 def is_new(status: os.stat_result, seen: set[tuple[int, int]]) -> bool:
-    """Whether a file was not seen before, under another name."""
+    """Whether a file is new: it was not seen before, not even under another name."""
     key = (status.st_dev, status.st_ino)
     if key in seen:
         return False
@@ -256,7 +256,7 @@ def is_new(status: os.stat_result, seen: set[tuple[int, int]]) -> bool:
 
 
 def files(seen: Sequence[object]) -> str:
-    """Say how many files there are."""
+    """Describe the number of files."""
     return "1 file" if len(seen) == 1 else f"{count(len(seen))} files"
 
 
@@ -264,7 +264,7 @@ def files(seen: Sequence[object]) -> str:
 
 
 def range_argument(text: str) -> tuple[int, int | None]:
-    """Return the range that a user gave."""
+    """Convert the argument of --range."""
     try:
         return range_of(text)
     except ValueError as why:
@@ -275,19 +275,19 @@ def range_argument(text: str) -> tuple[int, int | None]:
 
 
 def part(wanted: tuple[int, int | None], size: int) -> tuple[int, int]:
-    """Return the offset and length of what a file of *size* bytes has of a range."""
+    """Return the offset and length of the part of a range that lies in a file of *size* bytes."""
     start, stop = wanted
     offset = min(start, size)
     return offset, (size if stop is None else min(stop, size)) - offset
 
 
 def pages_of(offset: int, length: int) -> int:
-    """Return how many pages have bytes of a range."""
+    """Return the number of pages that have bytes of a range."""
     return -(-(offset + length) // PAGE_SIZE) - offset // PAGE_SIZE if length else 0
 
 
 def place(result: Facts) -> str:
-    """Say what of a file was looked at: all of it, or a range."""
+    """Describe the part of a file that a result is about: all of it, or a range."""
     offset, length, size = result["offset"], result["length"], result["size"]
     if length == size:
         return amount(size)
@@ -295,7 +295,7 @@ def place(result: Facts) -> str:
 
 
 def resident(file: MappedFile, offset: int = 0, length: int | None = None) -> int | None:
-    """Count the pages of a range that are in memory; None where that is not told."""
+    """Count the pages of a range that are in memory; None if the system does not tell."""
     from mappedfile import capabilities
 
     if not capabilities().file_residency:

@@ -1,4 +1,4 @@
-"""``mappedfile info``: what there is to know about mapping a file."""
+"""``mappedfile info``: facts about a file and its maps."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ HUGE = "/sys/kernel/mm/transparent_hugepage"
 
 
 class InfoCommand(FilesCommand):
-    """Tells what there is to know about mapping a file."""
+    """Shows facts about a file and its maps."""
 
     name = "info"
-    help = "tell what there is to know about mapping a file"
+    help = "show facts about a file and its maps"
     description = (
-        "Tell size, modes, maps, granularity and huge pages of a file, and what of it is in memory."
+        "Show size, modes, maps, granularity and huge pages of a file, and its pages in memory."
     )
     takes_directories = False
 
@@ -46,7 +46,7 @@ class InfoCommand(FilesCommand):
 
 
 def facts(name: str) -> Facts:
-    """Look at a file from all sides. What the system does not tell is None."""
+    """Collect the facts about a file. A fact that the system does not tell is None."""
     with MappedFile(name) as file:
         status = os.stat(name)
         blocks = getattr(status, "st_blocks", None)
@@ -66,7 +66,7 @@ def facts(name: str) -> Facts:
 
 
 def lines(told: Facts) -> list[str]:
-    """Put the facts into words."""
+    """Describe the facts, one line each."""
     allocated, maps, huge = told["allocated"], told["maps"], told["huge_pages"]
     said = {
         "size": f"{count(told['size'])} bytes",
@@ -108,12 +108,12 @@ def maps_of(file: MappedFile) -> list[dict[str, Any]] | None:
         return None
     if not len(file):
         return []
-    # Device and inode as maps have them: stat tells others on btrfs and overlay.
+    # Device and inode as /proc/PID/maps has them: on btrfs and overlayfs stat differs.
     address, ours = address_of(file), os.getpid()
     (place,) = (line.split()[3:5] for line in maps(ours) if address in span(line))
     found = []
     for process in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdecimal()):
-        with suppress(OSError):  # it has ended, or is somebody else's
+        with suppress(OSError):  # the process has ended, or belongs to another user
             number = sum(line.split()[3:5] == place for line in maps(process))
             if number and process != ours:
                 command = text_of(f"/proc/{process}/comm").strip()
@@ -122,29 +122,29 @@ def maps_of(file: MappedFile) -> list[dict[str, Any]] | None:
 
 
 def maps(process: int) -> list[str]:
-    """Return the lines of a process's maps."""
+    """Return the lines of /proc/PID/maps."""
     return text_of(f"/proc/{process}/maps").splitlines()
 
 
 def text_of(path: str) -> str:
-    """Return what the system has to tell."""
+    """Return the text of a file of the system."""
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
 
 
 def span(line: str) -> range:
-    """Return the addresses of a map."""
+    """Return the address range of a line of /proc/PID/maps."""
     start, stop = line.split()[0].split("-")
     return range(int(start, 16), int(stop, 16))
 
 
 def address_of(window: View | MappedFile) -> int:
-    """Return where in memory a window is."""
+    """Return the address of a window."""
     return int(ffi.cast("uintptr_t", ffi.from_buffer(window.data)))
 
 
 def huge_pages(file: MappedFile) -> dict[str, Any] | None:
-    """Tell the size of huge pages, the policy, and whether maps of the file can have them."""
+    """Return the size of huge pages, the policy, and whether maps of the file can have them."""
     if sys.platform != "linux":
         return None
     try:
@@ -156,7 +156,7 @@ def huge_pages(file: MappedFile) -> dict[str, Any] | None:
 
 
 def eligible(file: MappedFile, size: int) -> bool | None:
-    """Whether a map of the file that wants huge pages can have them: Linux' proc_pid_smaps(5)."""
+    """Whether a map of the file can have huge pages, if advised: proc_pid_smaps(5)."""
     if len(file) < size:
         return False
     with file.view(0, size) as view, suppress(OSError):

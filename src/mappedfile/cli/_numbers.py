@@ -1,4 +1,4 @@
-"""Numbers as people read and write them."""
+"""Numbers, sizes and times in readable form."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
 
 
 def count(number: int) -> str:
-    """Write a number with separators: 1,024."""
+    """Format a number with separators: 1,024."""
     return f"{number:,}"
 
 
 def unit_for(size: float) -> str:
-    """Return the largest unit that *size* bytes have at least one of."""
+    """Return the largest unit that is not larger than *size* bytes."""
     number = 0
     while size >= 1024 and number < len(UNITS) - 1:
         size /= 1024
@@ -24,20 +24,20 @@ def unit_for(size: float) -> str:
 
 
 def amount(size: float, unit: str = "") -> str:
-    """Write bytes so that they can be read: 1.5 GiB; in this unit, if there is one."""
+    """Format a number of bytes: 1.5 GiB; in *unit*, if it is given."""
     unit = unit or unit_for(size)
     written = figure(size, unit)
     return "1 byte" if (written, unit) == ("1", "bytes") else f"{written} {unit}"
 
 
 def figure(size: float, unit: str) -> str:
-    """Write how many of a unit there are: the 1.5 of 1.5 GiB."""
+    """Format a number of bytes in a unit, without the unit: 1.5."""
     scaled = size / 1024 ** UNITS.index(unit)
     return f"{scaled:,.0f}" if unit == "bytes" else f"{scaled:,.1f}"
 
 
 def share(some: int, of: int) -> str:
-    """Say how many of the pages are in memory, and what part that is: 0 % is none, 100 % is all."""
+    """Describe how many pages are in memory. 0 % and 100 % are exact, never rounded."""
     part = 100 * some / of if of else 0
     if 0 < some < of:
         part = min(max(part, 0.1), 99.9)
@@ -45,14 +45,14 @@ def share(some: int, of: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """Write a time as 0:05, or 1:00:05."""
+    """Format a time as 0:05 or 1:00:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def size_of(text: str) -> int:
-    """Return the bytes that a user means by 4096, 64K or 1.5G. Raises ``ValueError``."""
+    """Convert a size such as 4096, 64K or 1.5G to bytes. Raises ``ValueError``."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise ValueError(f"{text!r} is not a size")
@@ -73,9 +73,9 @@ def range_of(text: str) -> tuple[int, int | None]:
     if not dash:
         start, stop = "", start
     if not (start.strip() or stop.strip()):
-        raise ValueError("there is no size in it")
+        raise ValueError("it has no size")
     first = size_of(start) if start.strip() else 0
     last = size_of(stop) if stop.strip() else None
     if last is not None and last <= first:
-        raise ValueError("it ends where it begins, or before")
+        raise ValueError("its end is not behind its start")
     return first, last

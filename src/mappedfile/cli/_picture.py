@@ -1,4 +1,4 @@
-"""The picture of ``mappedfile residency --png``: for each file a strip of what is in memory."""
+"""The picture of ``mappedfile residency --png``: a strip for each file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INK = "#2b2f33"
 
 
 def draw(files: list[Facts], strips: list[list[float]], out: str) -> None:
-    """Draw a strip for each file into a file; its name says the format.
+    """Draw a strip for each file, and save the picture; the name of *out* decides the format.
 
     Raises ``ValueError`` for a format that there is not.
     """
@@ -68,12 +68,12 @@ def draw(files: list[Facts], strips: list[list[float]], out: str) -> None:
     bar.ax.tick_params(labelsize=7, colors=INK, length=0)
     bar.outline.set_edgecolor("#9aa3ab")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # names may have characters that the font lacks
+        warnings.filterwarnings("ignore", "Glyph")  # a name may have characters that the font lacks
         figure.savefig(out)
 
 
 def ticks(first: int, last: int) -> tuple[list[float], list[str]]:
-    """Return where an axis from one byte to another has its ticks, and what they say.
+    """Return the ticks of an axis from one byte to another, and their labels.
 
     Its begin and its end have one; the end's has the unit.
     """
@@ -83,7 +83,7 @@ def ticks(first: int, last: int) -> tuple[list[float], list[str]]:
     scale = 1024 ** UNITS.index(unit)
     begin, end = first / scale, last / scale
     between = MaxNLocator(8, steps=[1, 2, 4, 5, 8, 10]).tick_values(begin, end)
-    margin = (end - begin) / 12  # the end's label needs its room
+    margin = (end - begin) / 12  # room for the label of the end
     places = [begin, *(each for each in between if begin + margin <= each <= end - margin), end]
     labels = [f"{round(each, 1 if each == end else 3):,.10g}" for each in places]
     labels[-1] += f" {unit}"
@@ -91,6 +91,6 @@ def ticks(first: int, last: int) -> tuple[list[float], list[str]]:
 
 
 def shown(name: str) -> str:
-    """Return a name that a title has room for, and the font can draw."""
+    """Return a name that fits in a title, and that the font can draw."""
     text = os.fsencode(name).decode("utf-8", "replace")
     return text if len(text) <= 70 else "\N{HORIZONTAL ELLIPSIS}" + text[-69:]

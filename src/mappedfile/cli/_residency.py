@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: The colours of the blocks.
 STYLES = ("bright_black", "yellow", "yellow", "green")
-#: A picture has nearly so many dots across.
+#: About the width of a picture, in pixels.
 PICTURE_CELLS = 1200
 
 
@@ -28,16 +28,18 @@ class ResidencyCommand(FilesCommand):
 
     name = "residency"
     help = "show which pages of files are in memory"
-    description = "Show which pages of files are in memory: a bar from beginning to end for each."
+    description = (
+        "Show which pages of files are in memory: a bar for each file, from beginning to end."
+    )
 
-    #: The parts of the picture's cells that are in memory, a list for each file.
+    #: The shares of the picture's cells that are in memory, a list for each file.
     strips: list[list[float]]
-    #: The blocks of the bar of the file that was looked at last.
+    #: The levels of the bar of the last file.
     levels: list[int]
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--png", metavar="OUT", help="draw a picture into this file too; needs matplotlib"
+            "--png", metavar="OUT", help="also draw a picture into this file; needs matplotlib"
         )
 
     def impossible(self, given: argparse.Namespace) -> str:
@@ -46,7 +48,8 @@ class ResidencyCommand(FilesCommand):
         self.strips = []
         if not capabilities().file_residency:
             return (
-                "this system tells what a process has mapped, not what of a file is in memory"
+                "this system only tells which pages a process has mapped, not which pages of a file"
+                " are in memory"
                 " (capabilities().file_residency is false)"
             )
         if given.png is not None:
@@ -97,6 +100,6 @@ class ResidencyCommand(FilesCommand):
 
         try:
             draw(seen, self.strips, given.png)
-        except (OSError, ValueError) as error:  # ValueError: matplotlib knows no such format
+        except (OSError, ValueError) as error:  # ValueError: matplotlib does not know the format
             return self.refuse(f"{given.png}: {getattr(error, 'strerror', None) or error}")
         return DONE

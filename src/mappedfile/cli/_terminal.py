@@ -1,4 +1,4 @@
-"""Whom a command talks to: lines, colours and progress, on a terminal or in a pipe.
+"""The output of a command: lines, colours and progress, on a terminal or to a pipe.
 
 A terminal gets colours and a bar from ``rich``, if that is installed. Everything else gets plain
 lines, each as soon as it is known.
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, TypeAlias
 
-    #: A piece of a line, alone or with its style.
+    #: A piece of a line, with or without a style.
     Piece: TypeAlias = str | tuple[str, str]
 
-# Exit statuses. 141 is what a shell tells of a program that SIGPIPE ended, as `cat` and `head` do.
-DONE, FAILED, UNUSABLE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+# Exit statuses. 141 is the status that a shell gives to a program that SIGPIPE ended, such as cat.
+DONE, FAILED, UNUSABLE, STOPPED, UNREAD = 0, 1, 2, 130, 141
 
-#: Nobody reads a pipe any more: EPIPE. Windows' C runtime says EINVAL.
+#: The errors for a pipe without a reader: EPIPE; EINVAL in the C runtime of Windows.
 UNREAD_ERRORS = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
 
-#: A cell of a bar, from none of its pages in memory to all of them.
+#: The cells of a bar, from no page in memory to all pages.
 BLOCKS = "\N{LIGHT SHADE}\N{MEDIUM SHADE}\N{DARK SHADE}\N{FULL BLOCK}"
-#: What stands for a character where the stream does not know it.
+#: Replacements for characters that the encoding of the stream lacks.
 PLAIN = str.maketrans(BLOCKS + "\N{MIDDLE DOT}\N{HORIZONTAL ELLIPSIS}", ".-+#" + "-~")
 
 
 class CannotWriteError(Exception):
-    """The standard output takes no more."""
+    """The standard output cannot be written."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error.strerror or str(error))
-        #: Whether nobody reads it, which is nothing to tell anybody.
+        #: Whether its reader has ended, which needs no message.
         self.unread = error.errno in UNREAD_ERRORS
 
 
@@ -60,7 +60,7 @@ class Terminal:
 
     @property
     def console(self) -> Any:
-        """The ``rich`` console of the standard output. None without a terminal, or without rich."""
+        """The ``rich`` console of the standard output; None without a terminal or without rich."""
         if not self._looked:
             self._looked = True
             self._console = rich_console(sys.stdout)
@@ -68,7 +68,7 @@ class Terminal:
 
     @property
     def width(self) -> int:
-        """How many columns a line has room for."""
+        """The width of a line, in columns."""
         if self.console is not None:
             return int(self.console.width)
         from shutil import get_terminal_size
@@ -76,7 +76,7 @@ class Terminal:
         return get_terminal_size().columns
 
     def say(self, *pieces: Piece, style: str = "") -> None:
-        """Print a line. It is written at once: somebody may wait for it behind a pipe."""
+        """Print a line, and flush it: a program behind a pipe may wait for it."""
         pairs = [(piece, style) if isinstance(piece, str) else piece for piece in pieces]
         pairs = [(plain(text, sys.stdout), style) for text, style in pairs]
         self._clear()
@@ -93,11 +93,11 @@ class Terminal:
     def complain(self, text: str) -> None:
         """Print a line on the standard error stream."""
         self._clear()
-        with suppress(OSError):  # there is nobody left to tell
+        with suppress(OSError):  # no stream is left for a message
             print(plain(text, sys.stderr), file=sys.stderr, flush=True)
 
     def flush(self) -> None:
-        """Write what is still in a buffer."""
+        """Flush the standard output."""
         try:
             sys.stdout.flush()
         except OSError as error:
@@ -107,14 +107,14 @@ class Terminal:
     def progress(
         self, total: int, says: Callable[[Progress], str], *, wanted: bool = True
     ) -> Iterator[Progress]:
-        """Show how far the block is, on a terminal: a bar, and what *says* makes of it."""
+        """Show the progress of a block on a terminal: a bar, and the text that *says* returns."""
         progress = Progress(total)
         console = (self.console or rich_console(sys.stderr)) if wanted else None
         if console is not None:
             from rich import progress as bars
 
             columns = bars.BarColumn(), bars.TextColumn("{task.description}", markup=False)
-            # What is written elsewhere must not end up on the console.
+            # rich must not redirect the standard streams to the console.
             streams: Any = {"redirect_stdout": False, "redirect_stderr": sys.stderr.isatty()}
             with bars.Progress(*columns, console=console, transient=True, **streams) as bar:
                 task = bar.add_task("")
@@ -135,7 +135,7 @@ class Terminal:
             yield progress
 
     def _draw(self, text: str) -> None:
-        """Show a line that goes away."""
+        """Show a temporary line."""
         self._clear()
         room = max(self.width - 1, 1)
         with suppress(OSError):
@@ -149,30 +149,30 @@ class Terminal:
                 print("\r" + " " * (self.width - 1) + "\r", end="", file=sys.stderr, flush=True)
 
     def _give_up(self, error: OSError) -> None:
-        """Have what is written from now on go nowhere, at the end of the interpreter too."""
+        """Discard all further output, also at interpreter shutdown."""
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CannotWriteError(error) from None
 
 
 class Progress:
-    """How much is done, of how much."""
+    """The progress of a command: done and total."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.done = 0
-        #: What is being done.
+        #: The name of the present step.
         self.name = ""
         self.show: Callable[[], None] = lambda: None
         self._started = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """How long it has taken."""
+        """The time so far, in seconds."""
         return time.perf_counter() - self._started
 
     def update(self, name: str | None = None, *, done: int = 0, skipped: int = 0) -> None:
-        """Take note of what is being done, what was done and what need not be done."""
+        """Update the name of the step, add to what is done, and take off what is skipped."""
         self.name = self.name if name is None else name
         self.done += done
         self.total -= skipped
@@ -180,7 +180,7 @@ class Progress:
 
 
 def rich_console(stream: Any) -> Any:
-    """Return a ``rich`` console on a terminal; None if it is none, or rich is not installed."""
+    """Return a ``rich`` console for a stream; None if it is no terminal or rich is missing."""
     if not stream.isatty():
         return None
     try:
@@ -191,7 +191,7 @@ def rich_console(stream: Any) -> Any:
 
 
 def plain(text: str, stream: Any) -> str:
-    """Return a text with ASCII for characters that the stream does not know."""
+    """Return a text with ASCII replacements for characters that the stream cannot encode."""
     try:
         text.encode(stream.encoding or "ascii")
     except UnicodeEncodeError:
@@ -200,5 +200,5 @@ def plain(text: str, stream: Any) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a file's name that disturbs no terminal: what cannot be printed is escaped."""
+    """Return a file name that is safe for a terminal: unprintable characters are escaped."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)

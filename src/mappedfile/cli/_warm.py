@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from mappedfile import View
     from mappedfile.cli._files import Facts, Found
 
-#: Where the system tells holes from data: not on Windows.
+#: The positions of holes in a file. Windows does not have them.
 SEEK_DATA, SEEK_HOLE = getattr(os, "SEEK_DATA", None), getattr(os, "SEEK_HOLE", None)
-#: So many bytes are read between two looks at the clock.
+#: Bytes to read between two updates of the progress.
 STEP = 1 << 25
-#: So many bytes the system reads ahead at once, if it is told to: Linux' default window.
+#: The default read-ahead window of Linux, in bytes.
 AHEAD = 1 << 17
-#: The name of a file has so much room on the line that tells how far it is.
+#: The maximum length of a file's name in the progress line.
 NAME = 24
 
 
@@ -37,8 +37,8 @@ class WarmCommand(SummedCommand):
     summed = ("length", "data", "missing", "seconds")
     help = "read files into memory"
     description = (
-        "Read files into memory, so that their next user need not wait for the disk. Holes are\n"
-        "left out: there is nothing to read."
+        "Read files into memory, so that the next program that reads them need not wait for the\n"
+        "disk. Holes are left out."
     )
 
     @contextmanager
@@ -63,7 +63,7 @@ class WarmCommand(SummedCommand):
                 progress.update(skipped=left - read)
                 left = read
                 for start, step in steps(data, STEP):
-                    # A view at a time: the map has tables for so many pages alone.
+                    # One view at a time, so that page tables are small.
                     with mapped.view(start, step) as view:
                         bring_in(view, exactly=read < size)
                     progress.update(done=step)
@@ -92,7 +92,7 @@ class WarmCommand(SummedCommand):
 
 
 def told(result: Facts) -> str:
-    """Say what was read, and how quickly."""
+    """Describe how much was read, and how fast."""
     length, data, seconds = result["length"], result["data"], result["seconds"]
     unit = unit_of(data)
     said = f"{amount(data, unit)} in {seconds:,.2f} s"
@@ -106,12 +106,12 @@ def told(result: Facts) -> str:
 
 
 def unit_of(size: int) -> str:
-    """Return the unit for a size and a rate. One of GiB a second would have too few digits."""
+    """Return the unit for a size and a rate. A rate in GiB/s would have too few digits."""
     return unit_for(min(size, 1 << 20))
 
 
 def how_far(progress: Progress) -> str:
-    """Say how far it is: in one unit, with the time that is left."""
+    """Describe the progress in one unit, with the remaining time."""
     unit = unit_of(progress.total)
     said = f"{figure(progress.done, unit)} of {amount(progress.total, unit)}"
     if progress.done and progress.seconds:
@@ -122,14 +122,14 @@ def how_far(progress: Progress) -> str:
 
 
 def shortened(name: str) -> str:
-    """Return a name that leaves room for numbers on a line."""
+    """Return a name that leaves room for the numbers of a progress line."""
     return name if len(name) <= NAME else f"{name[: NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def bring_in(view: View, *, exactly: bool) -> None:
-    """Have all pages of a view in memory and, if wanted, no page beyond."""
+    """Read all pages of a view into memory; if *exactly*, without read-ahead behind it."""
     if exactly:
-        # What the system reads ahead by itself goes on into holes, and past the end of a range.
+        # The read-ahead of the system would go on into holes, and past the end of the range.
         view.advise("random")
         for start, length in steps([(0, len(view))], AHEAD):
             view.advise("willneed", start, length)
@@ -139,7 +139,7 @@ def bring_in(view: View, *, exactly: bool) -> None:
 
 
 def steps(data: list[tuple[int, int]], step: int) -> Iterator[tuple[int, int]]:
-    """Divide ranges into pieces."""
+    """Divide ranges into pieces of at most *step* bytes."""
     for start, length in data:
         for at in range(start, start + length, step):
             yield at, min(step, start + length - at)
@@ -151,7 +151,7 @@ def absent(mapped: MappedFile, offset: int, length: int) -> int:
 
 
 def data_in(mapped: MappedFile, offset: int, length: int) -> list[tuple[int, int]]:
-    """Return the parts of a range that are no holes, in whole pages: lseek(2)."""
+    """Return the parts of a range that are not holes, in whole pages: lseek(2)."""
     if not length:
         return []
     if SEEK_DATA is None or SEEK_HOLE is None:
@@ -167,7 +167,7 @@ def data_in(mapped: MappedFile, offset: int, length: int) -> list[tuple[int, int
         except OSError as error:
             if error.errno == errno.ENXIO:  # there is no more data
                 break
-            return [(offset, length)]  # this file system does not tell
+            return [(offset, length)]  # the file system does not know its holes
         start = max(start - start % PAGE_SIZE, offset)
         stop = min(place + -place % PAGE_SIZE, end)
         if found and found[-1][0] + found[-1][1] >= start:

@@ -1,7 +1,9 @@
-"""The contract as code: what ``mappedfile`` promises, clause by clause, as checks that anybody can run.
+"""The contract as code: what ``mappedfile`` promises, clause by clause, as checks that anybody can
+run.
 
-A check takes a *subject*, which is a way to open files in one mode, and a folder it may use as it likes. It returns when the clause
-holds, raises ``Broken`` when it does not, and ``NotHere`` when this system, file system or subject cannot show it, with the reason.
+A check takes a *subject*, which is a way to open files in one mode, and a folder it may use as it
+likes. It returns when the clause holds, raises ``Broken`` when it does not, and ``NotHere`` when
+this system, file system or subject cannot show it, with the reason.
 """
 
 from mappedfile.contract._clauses import CLAUSES, Broken, Clause, NotHere

@@ -35,7 +35,8 @@ main()
 
 
 class Child:
-    """A Python of its own that runs ``function(subject, folder)``, a function of a module, as a part of a check."""
+    """A Python of its own that runs ``function(subject, folder)``, a function of a module, as a
+    part of a check."""
 
     def __init__(self, function: Part, subject: Subject, folder: Path) -> None:
         # Every warning is shown, and a crash says where.
@@ -44,10 +45,15 @@ class Child:
         command += [str(subject), os.fspath(folder)]
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+        )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._errors: list[bytes] = []
-        self._readers = [threading.Thread(target=run, daemon=True) for run in (self._read_lines, self._read_errors)]
+        self._readers = [
+            threading.Thread(target=run, daemon=True)
+            for run in (self._read_lines, self._read_errors)
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -71,11 +77,14 @@ class Child:
             raise
 
     def hear(self) -> str:
-        """Return the next line that the child said; raise what became of it, if that was its end."""
+        """Return the next line that the child said; raise what became of it, if that was its
+        end."""
         try:
             line = self._lines.get(timeout=SECONDS)
         except queue.Empty:
-            raise Broken(f"a child process said nothing for {SECONDS} seconds: {self.errors}") from None
+            raise Broken(
+                f"a child process said nothing for {SECONDS} seconds: {self.errors}"
+            ) from None
         if line is None or line.startswith("{"):
             self._judge(line)
             raise Broken(f"a child process ended before its time: {self.errors}")
@@ -95,7 +104,9 @@ class Child:
         try:
             status = self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            raise Broken(f"a child process did not end within {SECONDS} seconds: {self.errors}") from None
+            raise Broken(
+                f"a child process did not end within {SECONDS} seconds: {self.errors}"
+            ) from None
         for reader in self._readers:
             reader.join(5)
         while last is None and not self._lines.empty():
@@ -129,7 +140,8 @@ class Child:
 
 
 def in_child(function: Part, subject: Subject, folder: Path) -> str:
-    """Run a part of a check in a process of its own; raise what it raises; return what it wrote to standard error."""
+    """Run a part of a check in a process of its own; raise what it raises; return what it wrote to
+    standard error."""
     with Child(function, subject, folder) as child:
         return child.end()
 

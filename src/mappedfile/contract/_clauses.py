@@ -44,7 +44,9 @@ class Clause(NamedTuple):
 CLAUSES: dict[str, Clause] = {}
 
 
-def clause(id: str, *, modes: tuple[str, ...] = ALL, alone: bool = False) -> Callable[[Check], Check]:
+def clause(
+    id: str, *, modes: tuple[str, ...] = ALL, alone: bool = False
+) -> Callable[[Check], Check]:
     """Make a function the check of clause *id*; its docstring is the clause's text.
 
     A check that is *alone* has the folder's file system to itself.
@@ -53,7 +55,8 @@ def clause(id: str, *, modes: tuple[str, ...] = ALL, alone: bool = False) -> Cal
     def register(check: Check) -> Check:
         @wraps(check)
         def tidy(subject: Subject, folder: Path) -> None:
-            gc.collect()  # what earlier checks left behind does not go, and is not counted, during this one
+            # What earlier checks left behind does not go, and is not counted, during this one.
+            gc.collect()
             check(subject, folder)
 
         CLAUSES[id] = Clause(id, " ".join((check.__doc__ or "").split()), modes, tidy, alone)
@@ -78,8 +81,11 @@ def true(condition: object, what: str) -> None:
 
 
 @contextmanager
-def raises(kinds: type[BaseException] | tuple[type[BaseException], ...], what: str, *, says: str = "") -> Iterator[Any]:
-    """Break the clause unless the block raises one of *kinds*, with *says* in its message. Gives ``.error`` afterwards."""
+def raises(
+    kinds: type[BaseException] | tuple[type[BaseException], ...], what: str, *, says: str = ""
+) -> Iterator[Any]:
+    """Break the clause unless the block raises one of *kinds*, with *says* in its message. Gives
+    ``.error`` afterwards."""
     caught = Caught()
     try:
         yield caught

@@ -29,19 +29,30 @@ SIZE = GRANULARITY + 3 * PAGE_SIZE + 100
 
 @clause("C1", modes=SHARED)
 def C1(subject: Subject, folder: Path) -> None:
-    """Shared views, of one mapped file or of several on the same file, see one another's writes at once."""
+    """Shared views, of one mapped file or of several on the same file, see one another's writes at
+    once."""
     model = bytearray(pattern(SIZE))
     path = folder / "file"
     with ExitStack() as stack:
         first = stack.enter_context(subject.create(path, bytes(model)))
         second = stack.enter_context(subject.open(path, "r+"))
         reader = stack.enter_context(subject.open(path, "r"))
-        files = {"the file": (first, 0), "another mapped file": (second, 0), "a read-only mapped file": (reader, 0)}
+        files = {
+            "the file": (first, 0),
+            "another mapped file": (second, 0),
+            "a read-only mapped file": (reader, 0),
+        }
         windows = dict(files)
         for name, (file, _) in files.items():
             windows[f"a view of {name}"] = stack.enter_context(file.view(GRANULARITY)), GRANULARITY
-            windows[f"a view of a part of {name}"] = stack.enter_context(file.view(0, GRANULARITY + 5)), 0
-        buffers = {name: (stack.enter_context(window.data), start) for name, (window, start) in windows.items()}
+            windows[f"a view of a part of {name}"] = (
+                stack.enter_context(file.view(0, GRANULARITY + 5)),
+                0,
+            )
+        buffers = {
+            name: (stack.enter_context(window.data), start)
+            for name, (window, start) in windows.items()
+        }
         everybody = {**windows, **{f"a buffer of {name}": pair for name, pair in buffers.items()}}
         writers = {name: pair for name, pair in everybody.items() if not is_readonly(pair[0])}
         true(len(writers) >= 6, "there is somebody to write")
@@ -50,7 +61,12 @@ def C1(subject: Subject, folder: Path) -> None:
         for number in range(3 * len(writers)):
             name, (writer, start) = list(writers.items())[number % len(writers)]
             at = chance.choice(
-                [start, start + len(writer) - 9, GRANULARITY - 4, chance.randrange(start, start + len(writer) - 9)]
+                [
+                    start,
+                    start + len(writer) - 9,
+                    GRANULARITY - 4,
+                    chance.randrange(start, start + len(writer) - 9),
+                ]
             )
             at = max(at, start)
             new = chance.randbytes(9)[: start + len(writer) - at]
@@ -64,7 +80,11 @@ def C1(subject: Subject, folder: Path) -> None:
                         f"what {seer} sees of {name}'s write",
                     )
         for seer, (window, begin) in everybody.items():
-            equal(bytes(model[begin : begin + len(window)]), bytes(window[:]), f"everything that {seer} sees")
+            equal(
+                bytes(model[begin : begin + len(window)]),
+                bytes(window[:]),
+                f"everything that {seer} sees",
+            )
         del buffers, everybody, writers, writer, window
     equal(bytes(model), path.read_bytes(), "the bytes of the file")
 
@@ -74,7 +94,8 @@ def is_readonly(window: Any) -> bool:
     return bool(window.readonly)
 
 
-# C2: turn by turn, through nothing but the map. Byte 0 says which turn the parent has written, byte 1 which the child.
+# C2: turn by turn, through nothing but the map. Byte 0 says which turn the parent has written, byte
+# 1 which the child.
 
 _TURNS = 40
 
@@ -96,9 +117,19 @@ def C2(subject: Subject, folder: Path) -> None:
             until = time.monotonic() + SECONDS
             while mine[1] != turn:  # no sleep: what is there is there at once
                 if time.monotonic() > until:
-                    raise Broken(f"the write of another process was not seen within {SECONDS} seconds (turn {turn})")
-            equal(b"child %2d" % turn, view[20:28], f"what a view sees of another process in turn {turn}")
-            equal(b"child %2d" % turn, mine[GRANULARITY + 20 : GRANULARITY + 28], f"what the file sees in turn {turn}")
+                    raise Broken(
+                        f"the write of another process was not seen within {SECONDS} seconds (turn {turn})"
+                    )
+            equal(
+                b"child %2d" % turn,
+                view[20:28],
+                f"what a view sees of another process in turn {turn}",
+            )
+            equal(
+                b"child %2d" % turn,
+                mine[GRANULARITY + 20 : GRANULARITY + 28],
+                f"what the file sees in turn {turn}",
+            )
         child.end()
 
 
@@ -110,7 +141,9 @@ def take_turns(subject: Subject, folder: Path) -> None:
             until = time.monotonic() + SECONDS
             while mine[0] != turn:
                 if time.monotonic() > until:
-                    raise Broken(f"the parent's write was not seen within {SECONDS} seconds (turn {turn})")
+                    raise Broken(
+                        f"the parent's write was not seen within {SECONDS} seconds (turn {turn})"
+                    )
             equal(b"parent%2d" % turn, view[10:18], f"what a child's view sees in turn {turn}")
             view[20:28] = b"child %2d" % turn
             mine[1] = turn
@@ -129,7 +162,9 @@ def C3(subject: Subject, folder: Path) -> None:
     ):
         mapped[0], view[0]
         for number in range(40):
-            at = chance.choice([0, GRANULARITY - 4, GRANULARITY, SIZE - 8, chance.randrange(SIZE - 8)])
+            at = chance.choice(
+                [0, GRANULARITY - 4, GRANULARITY, SIZE - 8, chance.randrange(SIZE - 8)]
+            )
             new = b"%8d" % number
             if number % 2 or not subject.writable:
                 file.seek(at)
@@ -141,7 +176,11 @@ def C3(subject: Subject, folder: Path) -> None:
             model[at : at + 8] = new
             equal(new, mapped[at : at + 8], "what the mapped file sees of a write")
             if at >= GRANULARITY:
-                equal(new, view[at - GRANULARITY : at - GRANULARITY + 8], "what a view sees of a write")
+                equal(
+                    new,
+                    view[at - GRANULARITY : at - GRANULARITY + 8],
+                    "what a view sees of a write",
+                )
             file.seek(at)
             equal(new, file.read(8), "what read() sees of a write")
         file.seek(0)
@@ -152,13 +191,17 @@ def C3(subject: Subject, folder: Path) -> None:
 
 @clause("C4", modes=("c",))
 def C4(subject: Subject, folder: Path) -> None:
-    """Mode `"c"` is private: what is written reaches neither the file nor any other view, flushed or not."""
+    """Mode `"c"` is private: what is written reaches neither the file nor any other view, flushed
+    or not."""
     content = pattern(SIZE)
     for writer in ("file", "view"):
         path = folder / writer
         with ExitStack() as stack:
             file = stack.enter_context(subject.create(path, content))
-            windows = {"file": (file, 0), "view": (stack.enter_context(file.view(GRANULARITY)), GRANULARITY)}
+            windows = {
+                "file": (file, 0),
+                "view": (stack.enter_context(file.view(GRANULARITY)), GRANULARITY),
+            }
             window, start = windows.pop(writer)
             others = {
                 **windows,
@@ -172,8 +215,12 @@ def C4(subject: Subject, folder: Path) -> None:
             own = window[:]
             for when in ("before flush()", "after flush(durable=False)", "after flush()"):
                 if when != "before flush()":
-                    equal(None, window.flush(durable=when == "after flush()"), "what flush() returns")
-                equal((content[start] ^ 0xFF, b"my own ten"), (own[0], own[10:20]), "what was written")
+                    equal(
+                        None, window.flush(durable=when == "after flush()"), "what flush() returns"
+                    )
+                equal(
+                    (content[start] ^ 0xFF, b"my own ten"), (own[0], own[10:20]), "what was written"
+                )
                 equal(b"mine", own[PAGE_SIZE : PAGE_SIZE + 4], "what was written through a buffer")
                 equal(own, window[:], f"what the writer reads {when}")
                 equal(content, path.read_bytes(), f"the file {when}")
@@ -186,8 +233,8 @@ def C4(subject: Subject, folder: Path) -> None:
 
 @clause("C5", modes=("r",))
 def C5(subject: Subject, folder: Path) -> None:
-    """Mode `"r"` cannot be written, through no door: item and slice assignment raise `TypeError`, buffers are
-    read-only, NumPy arrays on them are not writeable."""
+    """Mode `"r"` cannot be written, through no door: item and slice assignment raise `TypeError`,
+    buffers are read-only, NumPy arrays on them are not writeable."""
     content = pattern(SIZE)
     path = folder / "file"
     source = folder / "source"
@@ -196,10 +243,17 @@ def C5(subject: Subject, folder: Path) -> None:
         for window in (file, view):
             equal(True, window.readonly, "readonly")
             kind = type(window).__name__
-            for key, value in ((0, 1), (-1, 1), (slice(0, 2), b".."), (slice(0, 4, 2), b".."), (slice(0, 0), b"")):
+            for key, value in (
+                (0, 1),
+                (-1, 1),
+                (slice(0, 2), b".."),
+                (slice(0, 4, 2), b".."),
+                (slice(0, 0), b""),
+            ):
                 with raises(TypeError, f"[{key}] = {value!r} of a read-only {kind}"):
                     window[key] = value
-            # No with statements around buffers: at its end a failing check would complain of others that are alive.
+            # No with statements around buffers: at its end a failing check would complain of others
+            # that are alive.
             data = window.data
             for name, buffer in derived(data).items():
                 what = f"{name} of a read-only {kind}"
@@ -209,12 +263,16 @@ def C5(subject: Subject, folder: Path) -> None:
                         push()
                     del push
             through_numpy(data, kind)
-            # Its .obj is cffi's buffer, which can be written, and has to be it: NumPy keeps .obj alone where it is handed a
-            # buffer to make an ndarray of, and .obj must then keep the memory (L4). A documented limit.
+            # Its .obj is cffi's buffer, which can be written, and has to be it: NumPy keeps .obj
+            # alone where it is handed a buffer to make an ndarray of, and .obj must then keep the
+            # memory (L4). A documented limit.
             del buffer, data
             if own_buffers(window):
                 for door, push in doors(window, source).items():
-                    with raises((TypeError, ValueError, BufferError), f"{door} into a read-only {kind} itself"):
+                    with raises(
+                        (TypeError, ValueError, BufferError),
+                        f"{door} into a read-only {kind} itself",
+                    ):
                         push()
                     del push
                 data = memoryview(window)
@@ -261,7 +319,9 @@ def doors(buffer: Any, source: Path) -> dict[str, Callable[[], Any]]:
         "readinto of BytesIO": lambda: io.BytesIO(b"\xff" * 4).readinto(buffer),
     }
     if isinstance(buffer, memoryview):
-        every["item assignment"] = lambda: buffer.__setitem__(0 if buffer.ndim == 1 else (0, 0), 255)
+        every["item assignment"] = lambda: buffer.__setitem__(
+            0 if buffer.ndim == 1 else (0, 0), 255
+        )
         every["slice assignment"] = lambda: buffer.__setitem__(slice(0, 2), buffer[2:4])
     if hasattr(os, "readv"):
         every["os.readv"] = read_vector
@@ -283,7 +343,9 @@ def through_numpy(buffer: Any, kind: str) -> None:
             equal(False, array.flags.writeable, f"writeable of {what}")
             with raises(ValueError, f"an assignment to {what}"):
                 array[0] = 1
-            if name != "ndarray":  # NumPy asks the buffer's owner, .obj, which is cffi's and writable: a known limit
+            if (
+                name != "ndarray"
+            ):  # NumPy asks the buffer's owner, .obj, which is cffi's and writable: a known limit
                 with raises(ValueError, f"flags.writeable = True of {what}"):
                     array.flags.writeable = True
                 with raises(ValueError, f"setflags(write=True) of {what}"):

@@ -32,23 +32,31 @@ KILLS = 200 if STRESS else 5
 
 @clause("F1", modes=SHARED_WRITABLE)
 def F1(subject: Subject, folder: Path) -> None:
-    """`flush()` returns when the range is on stable storage: `msync(MS_SYNC)` on Linux; plus `F_FULLFSYNC` on macOS;
-    `FlushViewOfFile` and then `FlushFileBuffers` on Windows."""
-    # From inside a process: what was flushed is read by others, past the cache too, and Linux counts no dirty page any
-    # more. tests/test_flush.py watches the system calls.
+    """`flush()` returns when the range is on stable storage: `msync(MS_SYNC)` on Linux; plus
+    `F_FULLFSYNC` on macOS; `FlushViewOfFile` and then `FlushFileBuffers` on Windows."""
+    # From inside a process: what was flushed is read by others, past the cache too, and Linux
+    # counts no dirty page any more. tests/test_flush.py watches the system calls.
     counts = counts_dirty_pages(folder)
     path = folder / "file"
     mapped = subject.create(path, bytes(2 * GRANULARITY + 3 * PAGE))
     view = mapped.view(GRANULARITY, GRANULARITY + 2 * PAGE)
-    for number, (window, start) in enumerate([(mapped, 0), (view, GRANULARITY), (mapped, 0), (view, GRANULARITY)], 1):
+    for number, (window, start) in enumerate(
+        [(mapped, 0), (view, GRANULARITY), (mapped, 0), (view, GRANULARITY)], 1
+    ):
         content = bytes([number]) * (PAGE + 10)
         for _ in until_dirty(window, counts, "a page is dirty after it was written"):
             window[5 : 5 + len(content)] = content
-        equal(None, window.flush() if number <= 2 else window.flush(0, 2 * PAGE), "what flush() returns")
+        equal(
+            None,
+            window.flush() if number <= 2 else window.flush(0, 2 * PAGE),
+            "what flush() returns",
+        )
         if counts:
             equal(0, dirty(window), "dirty bytes after flush()")
         found = path.read_bytes()
-        equal(content, found[start + 5 : start + 5 + len(content)], "what others read after flush()")
+        equal(
+            content, found[start + 5 : start + 5 + len(content)], "what others read after flush()"
+        )
         direct = read_past_cache(path, start)
         if direct is not None:
             equal(found[start : start + PAGE], direct, "what is read past the cache after flush()")
@@ -58,8 +66,8 @@ def F1(subject: Subject, folder: Path) -> None:
 
 @clause("F2")
 def F2(subject: Subject, folder: Path) -> None:
-    """Any byte offset and length, rounded outwards to pages inside; a range outside the view is `ValueError`; an empty
-    range does nothing."""
+    """Any byte offset and length, rounded outwards to pages inside; a range outside the view is
+    `ValueError`; an empty range does nothing."""
     size = GRANULARITY + 3 * PAGE + 100
     mapped = subject.create(folder / "file", bytes(size))
     view = mapped.view(GRANULARITY + 5, 3 * PAGE)
@@ -71,22 +79,50 @@ def F2(subject: Subject, folder: Path) -> None:
             for stop in edges:
                 if first > stop:
                     continue
-                equal(None, window.flush(first, stop - first), f"flush({first}, {stop - first}) of {length}")
+                equal(
+                    None,
+                    window.flush(first, stop - first),
+                    f"flush({first}, {stop - first}) of {length}",
+                )
         for first in edges:
             equal(None, window.flush(first), f"flush({first}) of {length}")
-        outside = [(length + 1, 0), (length, 1), (0, length + 1), (1, length), (PAGE, length), (length + PAGE, None)]
-        outside += [(-1, None), (-1, 1), (0, -1), (length, -1), (-PAGE, PAGE), (2**62, 2**62), (1, 2**63 - 1)]
+        outside = [
+            (length + 1, 0),
+            (length, 1),
+            (0, length + 1),
+            (1, length),
+            (PAGE, length),
+            (length + PAGE, None),
+        ]
+        outside += [
+            (-1, None),
+            (-1, 1),
+            (0, -1),
+            (length, -1),
+            (-PAGE, PAGE),
+            (2**62, 2**62),
+            (1, 2**63 - 1),
+        ]
         for first, count in outside:
             with raises(ValueError, f"flush({first}, {count}) of {length} bytes"):
                 window.flush(first, count)
         if counts:
             window.flush(0, length)
-            for first, count in ((PAGE + 50, 3), (PAGE - 6, 2), (PAGE - 1, PAGE + 2), (length - 1, 1)):
+            for first, count in (
+                (PAGE + 50, 3),
+                (PAGE - 6, 2),
+                (PAGE - 1, PAGE + 2),
+                (length - 1, 1),
+            ):
                 for _ in until_dirty(window, counts, "an empty range flushes nothing"):
                     window[first] = window[first + count - 1] = 1
                     window.flush(first, 0)
                 window.flush(first, count)
-                equal(0, dirty(window), f"dirty bytes after flush({first}, {count}) of what was written there")
+                equal(
+                    0,
+                    dirty(window),
+                    f"dirty bytes after flush({first}, {count}) of what was written there",
+                )
     view.close()
     mapped.close()
 
@@ -101,16 +137,30 @@ def F3(subject: Subject, folder: Path) -> None:
     counts = counts_dirty_pages(folder)
     for number, window in enumerate((mapped, view), 1):
         for arguments in ((), (PAGE - 2, 4)):
-            settle(path)  # pages that are on their way to the device are not started again
+            wait_for_write_back(
+                path
+            )  # pages that are on their way to the device are not started again
             window[PAGE - 2 : PAGE + 2] = bytes([number]) * 4
-            equal(None, window.flush(*arguments, durable=False), f"what flush{(*arguments, False)} returns")
-            equal(bytes([number]) * 4, path.read_bytes()[PAGE - 2 : PAGE + 2], "what others read after it")
-            until = time.monotonic() + 5  # the system's own timer takes longer: vm.dirty_expire_centisecs
+            equal(
+                None,
+                window.flush(*arguments, durable=False),
+                f"what flush{(*arguments, False)} returns",
+            )
+            equal(
+                bytes([number]) * 4,
+                path.read_bytes()[PAGE - 2 : PAGE + 2],
+                "what others read after it",
+            )
+            until = (
+                time.monotonic() + 5
+            )  # the system's own timer takes longer: vm.dirty_expire_centisecs
             while counts and dirty(window):
                 true(time.monotonic() < until, "what was written becomes clean by itself")
                 time.sleep(0.001)
         for first, count in ((len(window) + 1, 0), (0, len(window) + 1), (-1, 1)):
-            with raises(ValueError, f"flush({first}, {count}, durable=False) of {len(window)} bytes"):
+            with raises(
+                ValueError, f"flush({first}, {count}, durable=False) of {len(window)} bytes"
+            ):
                 window.flush(first, count, durable=False)
     mapped.close()
     view[0:3] = b"end"
@@ -132,19 +182,27 @@ def F4(subject: Subject, folder: Path) -> None:
             window[10:14] = b"mine"
         for arguments in ((), (0,), (0, PAGE), (PAGE // 2, 7), (11, 1), (len(window), 0)):
             for durable in (True, False):
-                equal(None, window.flush(*arguments, durable=durable), f"what flush{arguments} returns")
+                equal(
+                    None,
+                    window.flush(*arguments, durable=durable),
+                    f"what flush{arguments} returns",
+                )
     mapped[0], view[0]
     mapped.close()
     view.close()
     after = path.stat()
     equal(content, path.read_bytes(), "the content of the file")
-    equal((before.st_size, before.st_mtime_ns), (after.st_size, after.st_mtime_ns), "its size and time of modification")
+    equal(
+        (before.st_size, before.st_mtime_ns),
+        (after.st_size, after.st_mtime_ns),
+        "its size and time of modification",
+    )
 
 
 @clause("F5", modes=SHARED_WRITABLE)
 def F5(subject: Subject, folder: Path) -> None:
-    """A durable flush needs the file handle: on a view whose mapped file is closed, `flush()` raises `ValueError` and
-    says what to do instead."""
+    """A durable flush needs the file handle: on a view whose mapped file is closed, `flush()`
+    raises `ValueError` and says what to do instead."""
     path = folder / "file"
     mapped = subject.create(path, bytes(2 * PAGE))
     with mapped.view(0, PAGE) as view:
@@ -153,7 +211,9 @@ def F5(subject: Subject, folder: Path) -> None:
         mapped.close()
         view[0:4] = b"gone"
         for arguments in ((), (0, 1), (PAGE - 1,)):
-            with raises(ValueError, f"flush{arguments} once the mapped file is closed", says="durable=False"):
+            with raises(
+                ValueError, f"flush{arguments} once the mapped file is closed", says="durable=False"
+            ):
                 view.flush(*arguments)
         equal(None, view.flush(durable=False), "what flush(durable=False) returns then")
         equal(b"gone", view[0:4], "the bytes of the view")
@@ -162,8 +222,8 @@ def F5(subject: Subject, folder: Path) -> None:
 
 @clause("F6", modes=SHARED_WRITABLE)
 def F6(subject: Subject, folder: Path) -> None:
-    """`MappedFile.flush()` without a range covers everything written through it and its views, closed ones too, and
-    the file's size."""
+    """`MappedFile.flush()` without a range covers everything written through it and its views,
+    closed ones too, and the file's size."""
     counts = counts_dirty_pages(folder)
     path = folder / "file"
     mapped = subject.create(path, bytes(3 * GRANULARITY))
@@ -172,21 +232,33 @@ def F6(subject: Subject, folder: Path) -> None:
     view[0:4] = b"view"
     with mapped.view(2 * GRANULARITY, PAGE) as closed:
         closed[0:6] = b"closed"
-    foreign = mapped.view(2 * GRANULARITY, PAGE)  # where the dirty pages of the closed one are still to be seen
+    foreign = mapped.view(
+        2 * GRANULARITY, PAGE
+    )  # where the dirty pages of the closed one are still to be seen
     foreign[0]
     equal(None, mapped.flush(), "what flush() returns")
     if counts:
-        for what, window in (("the mapped file", mapped), ("a view", view), ("where a closed view was", foreign)):
+        for what, window in (
+            ("the mapped file", mapped),
+            ("a view", view),
+            ("where a closed view was", foreign),
+        ):
             equal(0, dirty(window), f"dirty bytes in {what} after flush()")
     found = path.read_bytes()
-    equal(b"whole view closed".split(), [found[:5], found[GRANULARITY:][:4], found[2 * GRANULARITY :][:6]], "the file")
+    equal(
+        b"whole view closed".split(),
+        [found[:5], found[GRANULARITY:][:4], found[2 * GRANULARITY :][:6]],
+        "the file",
+    )
     mapped.resize(4 * GRANULARITY)
     mapped[4 * GRANULARITY - 3 :] = b"end"
     equal(None, mapped.flush(), "what flush() returns after resize()")
     if counts:
         equal(0, dirty(mapped), "dirty bytes after that")
     equal(
-        (4 * GRANULARITY, b"end"), (path.stat().st_size, path.read_bytes()[-3:]), "the file's size and its last bytes"
+        (4 * GRANULARITY, b"end"),
+        (path.stat().st_size, path.read_bytes()[-3:]),
+        "the file's size and its last bytes",
     )
     # Written through a view alone: nothing maps the whole of this one.
     with subject.open(path, "r+") as other, other.view(GRANULARITY, PAGE) as part:
@@ -201,7 +273,8 @@ def F6(subject: Subject, folder: Path) -> None:
 
 @clause("F7", modes=SHARED_WRITABLE)
 def F7(subject: Subject, folder: Path) -> None:
-    """What was written and not flushed is still there for others after the writing process is killed with SIGKILL."""
+    """What was written and not flushed is still there for others after the writing process is
+    killed with SIGKILL."""
     path = folder / "file"
     for _ in range(KILLS):
         said = []
@@ -224,15 +297,18 @@ def F7(subject: Subject, folder: Path) -> None:
         at, record = _record(done)  # may have been on its way
         found[at : at + len(record)] = model[at : at + len(record)]
         equal(_SIZE, len(found), "the size of the file")
-        true(found == model, f"all {done} records that were written before the kill are in the file")
+        true(
+            found == model, f"all {done} records that were written before the kill are in the file"
+        )
         path.unlink()
 
 
 @clause("F8", modes=SHARED_WRITABLE)
 def F8(subject: Subject, folder: Path) -> None:
-    """A write-back error of the system (`EIO`, `ENOSPC`) is an `OSError`, with number and file name."""
-    # No device fails on demand. What the system refuses here comes through the same calls; tests/test_flush.py has a
-    # device that is full.
+    """A write-back error of the system (`EIO`, `ENOSPC`) is an `OSError`, with number and file
+    name."""
+    # No device fails on demand. What the system refuses here comes through the same calls;
+    # tests/test_flush.py has a device that is full.
     in_child(flush_what_is_gone, subject, folder)
 
 
@@ -256,7 +332,8 @@ def dirty(window: Any) -> int:
 
 
 def until_dirty(window: Any, counts: bool, what: str) -> Iterator[None]:
-    """Have something written, again if need be, until a map has dirty pages: somebody's sync may come in between."""
+    """Have something written, again if need be, until a map has dirty pages: somebody's sync may
+    come in between."""
     for _ in range(20):
         yield
         if not counts or dirty(window):
@@ -264,7 +341,7 @@ def until_dirty(window: Any, counts: bool, what: str) -> Iterator[None]:
     raise Broken(f"not so: {what}")
 
 
-def settle(path: Path) -> None:
+def wait_for_write_back(path: Path) -> None:
     """Wait until everything that was written to a file is on its device."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
@@ -276,7 +353,8 @@ class _Plain:
 
 
 def counts_dirty_pages(folder: Path) -> bool:
-    """Whether dirty pages of this file system can be counted, and become clean when they are written: not on tmpfs."""
+    """Whether dirty pages of this file system can be counted, and become clean when they are
+    written: not on tmpfs."""
     if not os.path.exists("/proc/self/smaps"):
         return False
     path = folder / "probe-of-dirty-pages"
@@ -350,7 +428,10 @@ def flush_what_is_gone(subject: Subject, folder: Path) -> None:
     view[PAGE] = 1
     address = address_of(view.data)
     if sys.platform == "win32":
-        true(ctypes.windll.kernel32.UnmapViewOfFile(ctypes.c_void_p(address)), "the check's own UnmapViewOfFile works")
+        true(
+            ctypes.windll.kernel32.UnmapViewOfFile(ctypes.c_void_p(address)),
+            "the check's own UnmapViewOfFile works",
+        )
     else:
         munmap = ctypes.CDLL(None, use_errno=True).munmap
         munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)

@@ -50,8 +50,9 @@ class Number:
 
 @clause("I1")
 def I1(subject: Subject, folder: Path) -> None:
-    """A path (str, bytes, PathLike), a descriptor, or an object with `fileno()`. The caller's descriptor is duplicated:
-    never used later, never closed. Its own `fileno()` is a descriptor on every system, which closes with it."""
+    """A path (str, bytes, PathLike), a descriptor, or an object with `fileno()`. The caller's
+    descriptor is duplicated: never used later, never closed. Its own `fileno()` is a descriptor on
+    every system, which closes with it."""
     path = folder / "file-\u00e4\u20ac"
     kinds: list[Callable[[Path], Any]] = [
         str,
@@ -76,7 +77,9 @@ def I1(subject: Subject, folder: Path) -> None:
         with open(path, "r+b" if subject.shared else "rb") as file:
             file.seek(100)
             number = file.fileno()
-            mapped = subject.open(number if opened_as == "descriptor" else file, subject.mode, **options)
+            mapped = subject.open(
+                number if opened_as == "descriptor" else file, subject.mode, **options
+            )
             equal(100, file.tell(), "the caller's position in the file")
             mapped.view(0, 5).close()
             mapped.close()
@@ -84,7 +87,9 @@ def I1(subject: Subject, folder: Path) -> None:
             if subject.shared:
                 file.write(b"still mine")
                 file.flush()
-            mapped = subject.open(number if opened_as == "descriptor" else file, subject.mode, **options)
+            mapped = subject.open(
+                number if opened_as == "descriptor" else file, subject.mode, **options
+            )
         if subject.mode == "w+":
             mapped[:] = CONTENT
         # The number is another file's now.
@@ -108,14 +113,17 @@ def I1(subject: Subject, folder: Path) -> None:
 
 @clause("I2")
 def I2(subject: Subject, folder: Path) -> None:
-    """Missing file, directory, FIFO, socket, character device, closed descriptor, embedded NUL, missing permission:
-    the fitting `OSError` subclass or `ValueError`, with file name, and no handle leaked. A file that says that it has
-    no bytes, and cannot be mapped (`/proc`), is one of them, and no empty file."""
+    """Missing file, directory, FIFO, socket, character device, closed descriptor, embedded NUL,
+    missing permission: the fitting `OSError` subclass or `ValueError`, with file name, and no
+    handle leaked. A file that says that it has no bytes, and cannot be mapped (`/proc`), is one of
+    them, and no empty file."""
     options = {"size": PAGE} if subject.mode in ("w+", "x+") else {}
     here = folder / "here"
     here.write_bytes(b"here")
     if subject.mode in ("w+", "x+"):
-        with refused(subject, FileNotFoundError, "no such folder", folder / "no" / "such", **options) as file:
+        with refused(
+            subject, FileNotFoundError, "no such folder", folder / "no" / "such", **options
+        ) as file:
             file()
     else:
         with refused(subject, FileNotFoundError, "a missing file", folder / "missing") as file:
@@ -128,11 +136,15 @@ def I2(subject: Subject, folder: Path) -> None:
         special: tuple[type[BaseException], ...] = (FileExistsError,)
     else:
         special = (OSError,)
-    directory = special if subject.mode == "x+" else (IsADirectoryError, PermissionError)  # POSIX, Windows
+    directory = (
+        special if subject.mode == "x+" else (IsADirectoryError, PermissionError)
+    )  # POSIX, Windows
     with refused(subject, directory, "a directory", folder, **options) as file:
         file()
     for name in (f"nul\0{here}", os.fsencode(here) + b"\0", Paths(f"{here}\0tail")):
-        with refused(subject, ValueError, "a path with NUL in it", name, named=False, **options) as file:
+        with refused(
+            subject, ValueError, "a path with NUL in it", name, named=False, **options
+        ) as file:
             file()
     with refused(subject, OSError, "an empty path", "", **options) as file:
         file()
@@ -142,7 +154,8 @@ def I2(subject: Subject, folder: Path) -> None:
         with refused(subject, OSError, "a file of /proc", "/proc/self/maps", **options) as file:
             file()
     for fifo in fifos(folder):
-        # Without O_NONBLOCK the open waits for the other end: somebody must come, or the check would hang.
+        # Without O_NONBLOCK the open waits for the other end: somebody must come, or the check
+        # would hang.
         opened = threading.Event()
         helper = threading.Thread(target=open_the_other_end, args=(fifo, opened))
         helper.start()
@@ -162,8 +175,12 @@ def I2(subject: Subject, folder: Path) -> None:
     denied = folder / "denied"
     denied.write_bytes(b"denied")
     denied.chmod(0o000 if sys.platform != "win32" else 0o400)
-    if subject.mode != "x+" and not opens(denied, "r+b" if subject.shared else "rb"):  # root and Wine may all
-        with refused(subject, PermissionError, "a file without permission", denied, **options) as file:
+    if subject.mode != "x+" and not opens(
+        denied, "r+b" if subject.shared else "rb"
+    ):  # root and Wine may all
+        with refused(
+            subject, PermissionError, "a file without permission", denied, **options
+        ) as file:
             file()
     denied.chmod(0o600)
     equal(b"denied", denied.read_bytes(), "the content of a file without permission")
@@ -171,12 +188,12 @@ def I2(subject: Subject, folder: Path) -> None:
 
 @clause("I3")
 def I3(subject: Subject, folder: Path) -> None:
-    """Wrong types: `TypeError`. Negative, too large, out of range: `ValueError` or `OverflowError`. Never a wrapped
-    integer, a crash or a half-made object."""
+    """Wrong types: `TypeError`. Negative, too large, out of range: `ValueError` or `OverflowError`.
+    Never a wrapped integer, a crash or a half-made object."""
     path = folder / "file"
     mapped = subject.create(path, CONTENT)
     view = mapped.view(0, PAGE)
-    held = handles()
+    before = handles()
     for number in (7, Number(7)):
         equal((7, b"\7\x08"), (mapped[number], view[number : Number(9)]), "the bytes at 7")
         with mapped.view(0, number) as another:
@@ -188,7 +205,7 @@ def I3(subject: Subject, folder: Path) -> None:
     true(mapped[:] == CONTENT, "the bytes are what they were")
     true(path.read_bytes() == CONTENT, "the file is what it was")
     gc.collect()
-    equal(held, handles(), "the number of handles")
+    equal(before, handles(), "the number of handles")
     view.close()
     mapped.close()
     options: dict[str, Any] = {"size": PAGE} if subject.mode in ("w+", "x+") else {}
@@ -230,23 +247,38 @@ def I3(subject: Subject, folder: Path) -> None:
                     subject.open(new, subject.mode, size=size)
         with raises(TypeError, "an argument that there is not"):
             subject.open(new, subject.mode, length=PAGE, **options)
-        for reserve, kind in ((-1, ValueError), (2**63, OverflowError), ("", TypeError), (0.0, TypeError)):
+        for reserve, kind in (
+            (-1, ValueError),
+            (2**63, OverflowError),
+            ("", TypeError),
+            (0.0, TypeError),
+        ):
             with raises(kind, f"reserve={reserve!r}"):
                 subject.open(new, subject.mode, reserve=reserve, **options)
-        # Refused when the file is open already: by the system or, where it cannot reserve, by the library.
+        # Refused when the file is open already: by the system or, where it cannot reserve, by the
+        # library.
         with raises(OSError, "more address space than there is"):
-            subject.open(new if subject.mode == "x+" else path, subject.mode, reserve=2**62, populate=True, **options)
+            subject.open(
+                new if subject.mode == "x+" else path,
+                subject.mode,
+                reserve=2**62,
+                populate=True,
+                **options,
+            )
     true(not new.exists(), "no file was created")
     equal(before, handles(), "the number of handles")
 
 
 def check_descriptor(subject: Subject, mapped: Any, path: Path) -> None:
-    """`fileno()` is a descriptor of the file, by which it can be opened again, and closes with it."""
+    """`fileno()` is a descriptor of the file, by which it can be opened again, and closes with
+    it."""
     number = mapped.fileno()
     equal(number, mapped.fileno(), "fileno() when it is asked again")
     with open(path, "rb") as other:
         ours, theirs = os.fstat(number), os.fstat(other.fileno())
-    equal(theirs.st_ino, ours.st_ino, "the file that fileno() leads to")  # Wine forgets the volume of what was renamed
+    equal(
+        theirs.st_ino, ours.st_ino, "the file that fileno() leads to"
+    )  # Wine forgets the volume of what was renamed
     if subject.mode in ("r", "r+", "c"):
         with subject.open(mapped, subject.mode) as again:
             equal(mapped[:], again[:], "the bytes of a file opened by a mapped file")
@@ -284,7 +316,10 @@ def I4(subject: Subject, folder: Path) -> None:
             command, close_fds=False, stdin=subprocess.DEVNULL, capture_output=True, check=True
         ).stdout
         status = path.stat()
-        true(f"{status.st_dev} {status.st_ino}".encode() not in seen.splitlines(), "the file is not open in a child")
+        true(
+            f"{status.st_dev} {status.st_ino}".encode() not in seen.splitlines(),
+            "the file is not open in a child",
+        )
     view.close()
     for one in opened:
         one.close()
@@ -318,7 +353,8 @@ def check_bytes(subject: Subject, mapped: Any, path: Path) -> None:
 def refused(
     subject: Subject, kinds: Any, what: str, file: Any, *, named: bool = True, **options: Any
 ) -> Iterator[Callable[[], Any]]:
-    """Break the clause unless the file cannot be opened, and the error is right, and nothing is left open."""
+    """Break the clause unless the file cannot be opened, and the error is right, and nothing is
+    left open."""
     before = handles()
     with no_half_made_objects(), raises(kinds, f"{what}, in mode {subject.mode!r}") as caught:
         yield lambda: subject.open(file, subject.mode, **options)
@@ -346,7 +382,9 @@ def no_half_made_objects() -> Iterator[None]:
     finally:
         sys.unraisablehook = hook
     equal(
-        [], [str(one.exc_value) for one in complaints] + [str(one.message) for one in warned], "complaints afterwards"
+        [],
+        [str(one.exc_value) for one in complaints] + [str(one.message) for one in warned],
+        "complaints afterwards",
     )
 
 
@@ -388,7 +426,9 @@ def bad_descriptors(subject: Subject, folder: Path, options: dict[str, Any]) -> 
         file()
     with open(here, "rb") as reader:
         pass
-    with refused(subject, ValueError, "a closed file object", reader, named=False, **options) as file:
+    with refused(
+        subject, ValueError, "a closed file object", reader, named=False, **options
+    ) as file:
         file()
     ends = os.pipe()
     for end in ends:
@@ -398,30 +438,41 @@ def bad_descriptors(subject: Subject, folder: Path, options: dict[str, Any]) -> 
     with open(os.devnull, "r+b", buffering=0) as null, refused(subject, OSError, "a device's descriptor", null.fileno(),
                                                               **options) as file:  # fmt: skip
         file()
-    if sys.platform != "win32":  # where a socket's number is a handle: as a descriptor it may be a file's, by chance
+    if (
+        sys.platform != "win32"
+    ):  # where a socket's number is a handle: as a descriptor it may be a file's, by chance
         for one in socket.socketpair():
-            with refused(subject, OSError, "a socket's descriptor", one.fileno(), **options) as file:
+            with refused(
+                subject, OSError, "a socket's descriptor", one.fileno(), **options
+            ) as file:
                 file()
             one.close()
     with refused(
-        subject, (OSError, ValueError), "an object whose fileno() fails", io.BytesIO(), named=False, **options
+        subject,
+        (OSError, ValueError),
+        "an object whose fileno() fails",
+        io.BytesIO(),
+        named=False,
+        **options,
     ) as file:
         file()
-    access = [os.O_WRONLY] + [os.O_RDONLY] * subject.shared
-    for flags in access:
+    wrong_rights = [os.O_WRONLY] + [os.O_RDONLY] * subject.shared
+    for flags in wrong_rights:
         descriptor = os.open(here, flags | BINARY)
         if duplicates_with_more_rights(descriptor):
             os.close(descriptor)
             continue
-        with refused(subject, PermissionError, "a descriptor that is not open for it", descriptor, **options) as file:
+        with refused(
+            subject, PermissionError, "a descriptor that is not open for it", descriptor, **options
+        ) as file:
             file()
         os.close(descriptor)
     equal(b"here", here.read_bytes(), "the content of a file whose descriptor would not do")
 
 
 def duplicates_with_more_rights(descriptor: int) -> bool:
-    """Whether the system gives a duplicate rights that the original lacks: Wine does, Windows does not (DuplicateHandle,
-    Remarks), and POSIX has no such thing."""
+    """Whether the system gives a duplicate rights that the original lacks: Wine does, Windows does
+    not (DuplicateHandle, Remarks), and POSIX has no such thing."""
     if sys.platform != "win32":
         return False
     import _winapi
@@ -430,7 +481,9 @@ def duplicates_with_more_rights(descriptor: int) -> bool:
     process = _winapi.GetCurrentProcess()
     rights = _winapi.GENERIC_READ | _winapi.GENERIC_WRITE
     try:
-        handle = _winapi.DuplicateHandle(process, msvcrt.get_osfhandle(descriptor), process, rights, False, 0)
+        handle = _winapi.DuplicateHandle(
+            process, msvcrt.get_osfhandle(descriptor), process, rights, False, 0
+        )
     except OSError:
         return False
     _winapi.CloseHandle(handle)
@@ -449,7 +502,9 @@ def opens(path: Path, mode: str) -> bool:
 # I3
 
 
-def calls(subject: Subject, mapped: Any, view: Any) -> Iterator[tuple[str, Any, Callable[[], object]]]:
+def calls(
+    subject: Subject, mapped: Any, view: Any
+) -> Iterator[tuple[str, Any, Callable[[], object]]]:
     """Give calls that cannot be: what they are, what they raise, and how to make them."""
     large = OverflowError, ValueError, IndexError
     for name, window in (("mapped", mapped), ("view", view)):
@@ -463,36 +518,79 @@ def calls(subject: Subject, mapped: Any, view: Any) -> Iterator[tuple[str, Any, 
         yield f"{name}[::0]", ValueError, lambda w=window: w[::0]
         for sub in ("a", None, 1.5, ["a"]):
             for method in ("__contains__", "find", "rfind", "count"):
-                yield f"{name}.{method}({sub!r})", TypeError, lambda w=window, m=method, s=sub: getattr(w, m)(s)
+                yield (
+                    f"{name}.{method}({sub!r})",
+                    TypeError,
+                    lambda w=window, m=method, s=sub: getattr(w, m)(s),
+                )
         for sub in (256, -1, 2**64):
-            yield f"{name}.find({sub})", (ValueError, OverflowError), lambda w=window, s=sub: w.find(s)
+            yield (
+                f"{name}.find({sub})",
+                (ValueError, OverflowError),
+                lambda w=window, s=sub: w.find(s),
+            )
         for start, end in (("0", None), (0, "1"), (1.5, None), (0, 2.5)):
-            yield f"{name}.find(b'', {start!r}, {end!r})", TypeError, lambda w=window, s=start, e=end: w.find(b"", s, e)
+            yield (
+                f"{name}.find(b'', {start!r}, {end!r})",
+                TypeError,
+                lambda w=window, s=start, e=end: w.find(b"", s, e),
+            )
         for offset, count in (("0", None), (0.0, None), (0, "1"), (0, 1.5), (None, 1)):
-            yield f"{name}.flush({offset!r}, {count!r})", TypeError, lambda w=window, o=offset, c=count: w.flush(o, c)
-        for offset, count in ((-1, None), (0, -1), (length + 1, 0), (0, length + 1), (2**63, 0), (0, 2**64)):
-            yield f"{name}.flush({offset}, {count})", large[:2], lambda w=window, o=offset, c=count: w.flush(o, c)
+            yield (
+                f"{name}.flush({offset!r}, {count!r})",
+                TypeError,
+                lambda w=window, o=offset, c=count: w.flush(o, c),
+            )
+        for offset, count in (
+            (-1, None),
+            (0, -1),
+            (length + 1, 0),
+            (0, length + 1),
+            (2**63, 0),
+            (0, 2**64),
+        ):
+            yield (
+                f"{name}.flush({offset}, {count})",
+                large[:2],
+                lambda w=window, o=offset, c=count: w.flush(o, c),
+            )
         yield f"{name}.flush(wait=True)", TypeError, lambda w=window: w.flush(wait=True)
         yield f"{name}.close(True)", TypeError, lambda w=window: w.close(True)
         yield f"{name} + b'a'", TypeError, lambda w=window: w + b"a"
         if subject.writable:
             for value in (256, -1, 2**64, -(2**64)):
-                yield f"{name}[0] = {value}", (ValueError, OverflowError), lambda w=window, v=value: w.__setitem__(0, v)
+                yield (
+                    f"{name}[0] = {value}",
+                    (ValueError, OverflowError),
+                    lambda w=window, v=value: w.__setitem__(0, v),
+                )
             for value in ("a", b"a", 1.0, None):
-                yield f"{name}[0] = {value!r}", TypeError, lambda w=window, v=value: w.__setitem__(0, v)
+                yield (
+                    f"{name}[0] = {value!r}",
+                    TypeError,
+                    lambda w=window, v=value: w.__setitem__(0, v),
+                )
             for key in (length, -length - 1, 2**64):
                 yield f"{name}[{key}] = 1", IndexError, lambda w=window, k=key: w.__setitem__(k, 1)
             for key in ("0", 1.0, None):
                 yield f"{name}[{key!r}] = 1", TypeError, lambda w=window, k=key: w.__setitem__(k, 1)
             for value in ("abcd", None, 4, [1, 2, 3, 4]):
-                yield f"{name}[0:4] = {value!r}", TypeError, lambda w=window, v=value: w.__setitem__(slice(0, 4), v)
+                yield (
+                    f"{name}[0:4] = {value!r}",
+                    TypeError,
+                    lambda w=window, v=value: w.__setitem__(slice(0, 4), v),
+                )
             for value in (b"", b"abc", b"abcde"):
                 yield (
                     f"{name}[0:4] = {value!r}",
                     (ValueError, IndexError),
                     lambda w=window, v=value: w.__setitem__(slice(4), v),
                 )
-            yield f"{name}[:0] = b'a'", (ValueError, IndexError), lambda w=window: w.__setitem__(slice(0), b"a")
+            yield (
+                f"{name}[:0] = b'a'",
+                (ValueError, IndexError),
+                lambda w=window: w.__setitem__(slice(0), b"a"),
+            )
             yield (
                 f"{name}[::2] = too much",
                 (ValueError, IndexError),

@@ -1,4 +1,5 @@
-"""The few calls of kernel32 that the probes make, through ctypes: a witness that is not the backend's own."""
+"""The few calls of kernel32 that the probes make, through ctypes: a witness that is not the
+backend's own."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ class _SystemHandle(ctypes.Structure):
         ("object", c_void_p),
         ("process", c_size_t),
         ("value", c_size_t),
-        ("access", c_ulong),
+        ("rights", c_ulong),
         ("trace", ctypes.c_ushort),
         ("kind", ctypes.c_ushort),
         ("attributes", c_ulong),
@@ -167,7 +168,9 @@ def mapped_regions() -> Iterator[tuple[int, int]]:
     for info in _regions():
         start, stop = info.base or 0, (info.base or 0) + info.size
         if info.kind == _MEM_MAPPED:
-            if last is not None and last[0] == info.allocation:  # one view, in parts of different protection
+            if (
+                last is not None and last[0] == info.allocation
+            ):  # one view, in parts of different protection
                 last = last[0], last[1], stop
             else:
                 if last is not None:
@@ -200,7 +203,15 @@ def has_placeholders() -> bool:
         return False
     allocate.argtypes = c_void_p, c_void_p, c_size_t, c_ulong, c_ulong, c_void_p, c_ulong
     allocate.restype = c_void_p
-    address = allocate(process, None, _GRANULARITY, _MEM_RESERVE | _MEM_RESERVE_PLACEHOLDER, _PAGE_NOACCESS, None, 0)
+    address = allocate(
+        process,
+        None,
+        _GRANULARITY,
+        _MEM_RESERVE | _MEM_RESERVE_PLACEHOLDER,
+        _PAGE_NOACCESS,
+        None,
+        0,
+    )
     if address:
         check(_VirtualFree(address, 0, _MEM_RELEASE))
     return bool(address)
@@ -238,19 +249,24 @@ def count_allocated(path: str) -> int:
     return int(info.allocated)
 
 
-def _open(path: str, access: int, sharing: int) -> int:
-    handle = _CreateFile(path, access, sharing, None, _OPEN_EXISTING, 0, None)
+def _open(path: str, rights: int, sharing: int) -> int:
+    handle = _CreateFile(path, rights, sharing, None, _OPEN_EXISTING, 0, None)
     if handle == c_void_p(-1).value:
         raise ctypes.WinError(ctypes.get_last_error())
     return int(handle)
 
 
 def take_children_along() -> None:
-    """Have the system end the programs that this process starts when it ends itself, however it does."""
+    """Have the system end the programs that this process starts when it ends itself, however it
+    does."""
     job = _CreateJobObject(None, None)
     check(job)
     limits = _JobLimits(flags=_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)
-    check(_SetInformationJobObject(job, _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION, byref(limits), sizeof(limits)))
+    check(
+        _SetInformationJobObject(
+            job, _JOB_OBJECT_EXTENDED_LIMIT_INFORMATION, byref(limits), sizeof(limits)
+        )
+    )
     check(_AssignProcessToJobObject(job, process))
     # The handle stays open: it goes with this process.
 

@@ -1,4 +1,5 @@
-"""P · Programs written for mmap: ``mappedfile.mmap``. The oracle is the module that it stands for."""
+"""P · Programs written for mmap: ``mappedfile.mmap``. The oracle is the module that it stands
+for."""
 
 from __future__ import annotations
 
@@ -57,8 +58,9 @@ def content(seed: int = 1) -> bytes:
 
 @clause("P1", modes=("r",))
 def P1(subject: Subject, folder: Path) -> None:
-    """`mappedfile.mmap` has every public name of `mmap`, with its value, and every method. What a system or a version of Python
-    lacks is there with the next best meaning: a hint that cannot be given is not given, and a flag that changes no byte is none."""
+    """`mappedfile.mmap` has every public name of `mmap`, with its value, and every method. What a
+    system or a version of Python lacks is there with the next best meaning: a hint that cannot be
+    given is not given, and a flag that changes no byte is none."""
     module = module_of(subject)
     for name in dir(mmap):
         if name[0].isupper():
@@ -80,9 +82,10 @@ def P1(subject: Subject, folder: Path) -> None:
 
 @clause("P2", modes=MODES)
 def P2(subject: Subject, folder: Path) -> None:
-    """`mmap()` takes one signature on every system: `fileno, length, flags, prot, access, offset, trackfd, tagname`, and by place
-    both orders that there are, POSIX' (`flags`, `prot`, `access`, `offset`) and Windows' (`tagname`, `access`, `offset`). Flags or
-    a protection together with an access are a ValueError, and so is any other access."""
+    """`mmap()` takes one signature on every system: `fileno, length, flags, prot, access, offset,
+    trackfd, tagname`, and by place both orders that there are, POSIX' (`flags`, `prot`, `access`,
+    `offset`) and Windows' (`tagname`, `access`, `offset`). Flags or a protection together with an
+    access are a ValueError, and so is any other access."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     path.write_bytes(content() * 100)
     shared, both = module.MAP_SHARED, module.PROT_READ | module.PROT_WRITE
@@ -93,8 +96,12 @@ def P2(subject: Subject, folder: Path) -> None:
             "by name": lambda: module.mmap(fileno=fd, length=50, access=access, offset=GRANULARITY),
             "in POSIX' order": lambda: module.mmap(fd, 50, shared, both, access, GRANULARITY),
             "in Windows' order": lambda: module.mmap(fd, 50, None, access, GRANULARITY),
-            "with trackfd": lambda: module.mmap(fd, 50, access=access, offset=GRANULARITY, trackfd=False),
-            "with tagname": lambda: module.mmap(fd, 50, tagname=None, access=access, offset=GRANULARITY),
+            "with trackfd": lambda: module.mmap(
+                fd, 50, access=access, offset=GRANULARITY, trackfd=False
+            ),
+            "with tagname": lambda: module.mmap(
+                fd, 50, tagname=None, access=access, offset=GRANULARITY
+            ),
         }.items():
             with make() as mapped:
                 equal(expected, mapped[:], f"what a map has that was made {what}")
@@ -126,18 +133,26 @@ CALLS: dict[str, Callable[[Any, random.Random], Any]] = {
     "item": lambda m, r: m[r.randrange(-SIZE - 3, SIZE + 3)],
     "slice": lambda m, r: m[r.randrange(-SIZE - 3, SIZE + 3) : r.randrange(-SIZE - 3, SIZE + 3)],
     "step": lambda m, r: m[r.randrange(SIZE) : r.randrange(SIZE) : r.choice([-7, -1, 2, 5])],
-    "set": lambda m, r: m.__setitem__(r.randrange(-SIZE - 3, SIZE + 3), r.choice([0, 97, 255, 256, -1])),
+    "set": lambda m, r: m.__setitem__(
+        r.randrange(-SIZE - 3, SIZE + 3), r.choice([0, 97, 255, 256, -1])
+    ),
     "set slice": lambda m, r: m.__setitem__(
         slice(at := r.randrange(SIZE), at + r.choice([0, 3, 9])),
         r.choice([b"", b"abc", b"abcabcabc"]),
     ),
-    "set step": lambda m, r: m.__setitem__(slice(at := r.randrange(SIZE - 9), at + 6, 2), r.choice([b"xyz", b"xy"])),
+    "set step": lambda m, r: m.__setitem__(
+        slice(at := r.randrange(SIZE - 9), at + 6, 2), r.choice([b"xyz", b"xy"])
+    ),
     "set wrong": lambda m, r: m.__setitem__(5, r.choice([b"a", "a", None, 1.5])),
     "delete": lambda m, r: m.__delitem__(5),
     "find": lambda m, r: m.find(r.choice([b"a", b"ab\n", b"abcabc", b"q", b""])),
-    "find from": lambda m, r: m.find(r.choice([b"a", b"\n\n"]), r.randrange(-SIZE, SIZE), r.randrange(-SIZE, SIZE + 9)),
+    "find from": lambda m, r: m.find(
+        r.choice([b"a", b"\n\n"]), r.randrange(-SIZE, SIZE), r.randrange(-SIZE, SIZE + 9)
+    ),
     "rfind": lambda m, r: m.rfind(r.choice([b"a", b"ab\n", b"abcabc", b"q"])),
-    "rfind from": lambda m, r: m.rfind(b"\n\n", r.randrange(-SIZE, SIZE), r.randrange(-SIZE, SIZE + 9)),
+    "rfind from": lambda m, r: m.rfind(
+        b"\n\n", r.randrange(-SIZE, SIZE), r.randrange(-SIZE, SIZE + 9)
+    ),
     "find wrong": lambda m, r: m.find(r.choice(["a", 97, None])),
     "read": lambda m, r: m.read(r.choice([0, 1, 5, 100, -1, None])),
     "read wrong": lambda m, r: m.read("5"),
@@ -153,7 +168,9 @@ CALLS: dict[str, Callable[[Any, random.Random], Any]] = {
     "seek wrong": lambda m, r: m.seek(0, 3),
     "tell": lambda m, r: m.tell(),
     "size": lambda m, r: m.size(),
-    "move": lambda m, r: m.move(r.randrange(-3, SIZE), r.randrange(-3, SIZE), r.randrange(0, 2 * PAGE_SIZE)),
+    "move": lambda m, r: m.move(
+        r.randrange(-3, SIZE), r.randrange(-3, SIZE), r.randrange(0, 2 * PAGE_SIZE)
+    ),
     "flush": lambda m, r: m.flush(),
     "flush page": lambda m, r: m.flush(PAGE_SIZE, PAGE_SIZE),
     "flush wrong": lambda m, r: m.flush(0, SIZE + 1),
@@ -170,7 +187,8 @@ CALLS: dict[str, Callable[[Any, random.Random], Any]] = {
 
 @clause("P3", modes=MODES)
 def P3(subject: Subject, folder: Path) -> None:
-    """What is done to a map gives the same results on both, the same errors (their class), the same bytes and the same position."""
+    """What is done to a map gives the same results on both, the same errors (their class), the same
+    bytes and the same position."""
     module, access = module_of(subject), access_of(subject)
     with ExitStack() as stack:
         maps = []
@@ -187,7 +205,9 @@ def P3(subject: Subject, folder: Path) -> None:
             equal(maps[0].tell(), maps[1].tell(), f"the position after step {number}, {what}")
             if number % 100 == 0:
                 equal(maps[0][:], maps[1][:], f"the bytes after step {number}")
-    equal((folder / "theirs").read_bytes(), (folder / "ours").read_bytes(), "the bytes of the files")
+    equal(
+        (folder / "theirs").read_bytes(), (folder / "ours").read_bytes(), "the bytes of the files"
+    )
     for what, call in CALLS.items():
         # Of two mistakes, each version of Python tells another one first.
         if "wrong" not in what and what not in ("delete", "set", "set slice", "set step"):
@@ -205,8 +225,9 @@ def outcome(call: Callable[[Any, random.Random], Any], mapped: Any, chance: rand
 
 @clause("P4", modes=MODES)
 def P4(subject: Subject, folder: Path) -> None:
-    """What is a trap in `mmap` is none: an empty file is an empty map, a map begins at any offset, a flush at any byte, `in` finds
-    what `find` finds, and `close()` works while a buffer is alive, which keeps its memory."""
+    """What is a trap in `mmap` is none: an empty file is an empty map, a map begins at any offset,
+    a flush at any byte, `in` finds what `find` finds, and `close()` works while a buffer is alive,
+    which keeps its memory."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     how = "rb" if subject.mode == "r" else "r+b"
     path.write_bytes(b"")
@@ -234,7 +255,9 @@ def P4(subject: Subject, folder: Path) -> None:
     with open(path, how) as file, module.mmap(file.fileno(), 0) as mapped:
         buffer = memoryview(mapped)
         mapped.resize(SIZE + PAGE_SIZE)
-        equal(content() + bytes(PAGE_SIZE), mapped[:], "a map that has grown while a buffer is alive")
+        equal(
+            content() + bytes(PAGE_SIZE), mapped[:], "a map that has grown while a buffer is alive"
+        )
         mapped[5] = buffer[5] ^ 1
         equal(mapped[5], buffer[5], "what the buffer sees")
         with raises(BufferError, "to shrink it while the buffer is alive"):
@@ -250,8 +273,9 @@ def P4(subject: Subject, folder: Path) -> None:
 
 @clause("P5", modes=("r+",))
 def P5(subject: Subject, folder: Path) -> None:
-    """A descriptor of -1 maps memory without a file: zeros, shared with children that are forked, or private. What can be done to
-    a map of a file can be done to it, but that shared memory does not grow where the system has no more of it."""
+    """A descriptor of -1 maps memory without a file: zeros, shared with children that are forked,
+    or private. What can be done to a map of a file can be done to it, but that shared memory does
+    not grow where the system has no more of it."""
     module = module_of(subject)
     for options in (
         {},
@@ -280,8 +304,9 @@ def P5(subject: Subject, folder: Path) -> None:
 
 @clause("P6", modes=MODES)
 def P6(subject: Subject, folder: Path) -> None:
-    """A map can be subclassed, referred to weakly, used in a `with` statement and dropped without a word; it cannot be pickled.
-    The caller's descriptor may be closed at once; with `trackfd=False` none is kept, and `size()` and `resize()` are ValueErrors."""
+    """A map can be subclassed, referred to weakly, used in a `with` statement and dropped without a
+    word; it cannot be pickled. The caller's descriptor may be closed at once; with `trackfd=False`
+    none is kept, and `size()` and `resize()` are ValueErrors."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     path.write_bytes(content())
 

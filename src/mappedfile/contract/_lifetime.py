@@ -47,7 +47,11 @@ EXPORTS = sys.version_info >= (3, 12)
 
 def pattern(length: int) -> bytes:
     """Return bytes in which no place looks like its neighbours."""
-    return (b"".join(struct.pack("<I", number * 2654435761 & 0xFFFFFFFF) for number in range(length // 4 + 1)))[:length]
+    return (
+        b"".join(
+            struct.pack("<I", number * 2654435761 & 0xFFFFFFFF) for number in range(length // 4 + 1)
+        )
+    )[:length]
 
 
 def own_buffers(window: Any) -> bool:
@@ -82,9 +86,9 @@ def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
         kinds["a NumPy array"] = lambda window: np.frombuffer(window.data, "u1")
         # NumPy keeps the .obj of this memoryview, not the memoryview
         kinds["an ndarray"] = lambda window: np.ndarray((64,), "u1", window.data, 3)
-        kinds["a slice of a reshaped NumPy array"] = lambda window: np.frombuffer(window.data, "<u2", 64).reshape(8, 8)[
-            1:3
-        ]
+        kinds["a slice of a reshaped NumPy array"] = lambda window: np.frombuffer(
+            window.data, "<u2", 64
+        ).reshape(8, 8)[1:3]
         if own_buffers(window):
             kinds["a NumPy array on the object"] = lambda window: np.frombuffer(window, "u1", 30, 7)
     return kinds
@@ -92,8 +96,9 @@ def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
 
 @clause("L1")
 def L1(subject: Subject, folder: Path) -> None:
-    """`MappedFile.close()` succeeds while views and buffers are alive, and gives back every OS handle it holds
-    before it returns (descriptor and handle counts are back where they were). Closing twice is silent."""
+    """`MappedFile.close()` succeeds while views and buffers are alive, and gives back every OS
+    handle it holds before it returns (descriptor and handle counts are back where they were).
+    Closing twice is silent."""
     content = pattern(2 * GRANULARITY)
     for number in range(3):
         before = _probe.handles()
@@ -126,8 +131,8 @@ def L1(subject: Subject, folder: Path) -> None:
 
 @clause("L2")
 def L2(subject: Subject, folder: Path) -> None:
-    """A view outlives its mapped file: reading, writing and `flush(durable=False)` go on working, and what is
-    written through it reaches the file."""
+    """A view outlives its mapped file: reading, writing and `flush(durable=False)` go on working,
+    and what is written through it reaches the file."""
     for dropped in (False, True):
         path = folder / f"file{dropped}"
         content = bytearray(pattern(GRANULARITY + 2 * PAGE_SIZE))
@@ -140,7 +145,11 @@ def L2(subject: Subject, folder: Path) -> None:
         equal(PAGE_SIZE + 100, len(view), "the length of the view")
         equal(bytes(content[GRANULARITY:][: PAGE_SIZE + 100]), view[:], "the bytes of the view")
         equal(content[GRANULARITY + 7], view[7], "a byte of the view")
-        equal(PAGE_SIZE, view.find(content[GRANULARITY + PAGE_SIZE :][:16]), "where the view finds its bytes")
+        equal(
+            PAGE_SIZE,
+            view.find(content[GRANULARITY + PAGE_SIZE :][:16]),
+            "where the view finds its bytes",
+        )
         equal(True, view.mapped, "mapped")
         if subject.writable:
             view[5] = content[GRANULARITY + 5] = content[GRANULARITY + 5] ^ 0xFF
@@ -148,10 +157,16 @@ def L2(subject: Subject, folder: Path) -> None:
             view[PAGE_SIZE : PAGE_SIZE + 4] = content[late : late + 4] = b"late"
             with view.data as data:
                 data[9:12] = content[GRANULARITY + 9 : GRANULARITY + 12] = b"new"
-            equal(bytes(content[GRANULARITY:][: PAGE_SIZE + 100]), view[:], "the bytes of the view after writing")
+            equal(
+                bytes(content[GRANULARITY:][: PAGE_SIZE + 100]),
+                view[:],
+                "the bytes of the view after writing",
+            )
         equal(None, view.flush(durable=False), "what flush(durable=False) returns")
         equal(None, view.flush(0, 100, durable=False), "what flush(0, 100, durable=False) returns")
-        expected = bytes(content) if subject.shared or not subject.writable else pattern(len(content))
+        expected = (
+            bytes(content) if subject.shared or not subject.writable else pattern(len(content))
+        )
         equal(expected, path.read_bytes(), "the file while the view is open")
         if subject.shared:
             equal(bytes(content[GRANULARITY:][:50]), untouched[:], "the bytes of another view")
@@ -162,8 +177,9 @@ def L2(subject: Subject, folder: Path) -> None:
 
 @clause("L3")
 def L3(subject: Subject, folder: Path) -> None:
-    """`View.close()` unmaps before it returns when no buffer taken from it is alive: the address range is free again
-    (`/proc/self/maps`, `VirtualQuery`), and the working set gives its pages up."""
+    """`View.close()` unmaps before it returns when no buffer taken from it is alive: the address
+    range is free again (`/proc/self/maps`, `VirtualQuery`), and the working set gives its pages
+    up."""
     size = 64 * PAGE_SIZE
     content = pattern(GRANULARITY + size)
     file = subject.create(folder / "file", content)
@@ -175,22 +191,27 @@ def L3(subject: Subject, folder: Path) -> None:
             equal(content[offset + 1], data[1:][0], "a byte through a buffer")
         equal(True, view.mapped, "mapped")
         true(_probe.is_mapped(where, size), "the range of an open view is mapped")
-        true(_probe.resident(where, size) >= size // 2, "pages that were read are in the working set")
+        true(
+            _probe.resident(where, size) >= size // 2, "pages that were read are in the working set"
+        )
         if by == "with":
             with view:
                 pass
         else:
             view.close(strict=by == "strict")
         equal(False, view.mapped, "mapped after close()")
-        true(not _probe.is_mapped(where, size), f"the range of a view is free after it was closed ({by})")
+        true(
+            not _probe.is_mapped(where, size),
+            f"the range of a view is free after it was closed ({by})",
+        )
         equal(0, _probe.resident(where, size), "bytes of it in the working set")
     file.close()
 
 
 @clause("L4")
 def L4(subject: Subject, folder: Path) -> None:
-    """A buffer keeps its pages. Closing its owner leaves it readable and writable; the range is unmapped the moment
-    the last buffer on it goes. `mapped` says whether it still is."""
+    """A buffer keeps its pages. Closing its owner leaves it readable and writable; the range is
+    unmapped the moment the last buffer on it goes. `mapped` says whether it still is."""
     size = GRANULARITY
     content = pattern(2 * size)
     with subject.create(folder / "probe", content) as file:
@@ -205,12 +226,18 @@ def L4(subject: Subject, folder: Path) -> None:
             where = _probe.address_of(owner.data)
             buffer = make(owner)
             expected = bytes(memoryview(buffer))
-            start = _probe.address_of(memoryview(buffer).cast("B") if memoryview(buffer).c_contiguous else buffer[:1])
+            start = _probe.address_of(
+                memoryview(buffer).cast("B") if memoryview(buffer).c_contiguous else buffer[:1]
+            )
             owner.close()
             file.close()
-            equal((True, True), (owner.closed, owner.mapped), f"closed and mapped, with {what} alive")
+            equal(
+                (True, True), (owner.closed, owner.mapped), f"closed and mapped, with {what} alive"
+            )
             true(_probe.is_mapped(where, size), f"the range is mapped, with {what} alive")
-            equal(expected, bytes(memoryview(buffer)), f"what {what} reads after its owner was closed")
+            equal(
+                expected, bytes(memoryview(buffer)), f"what {what} reads after its owner was closed"
+            )
             true(expected[0] in content[offset:], "a byte of the content")
             with memoryview(buffer) as again:
                 if not again.readonly and again.c_contiguous:
@@ -219,7 +246,11 @@ def L4(subject: Subject, folder: Path) -> None:
             expected = bytes(memoryview(buffer))
             place = offset + start - where
             if subject.shared and expected[0] != content[place]:
-                equal(expected[0], path.read_bytes()[place], f"what {what} wrote after its owner was closed")
+                equal(
+                    expected[0],
+                    path.read_bytes()[place],
+                    f"what {what} wrote after its owner was closed",
+                )
             del buffer
             equal(False, owner.mapped, f"mapped, after {what} has gone")
             true(not _probe.is_mapped(where, size), f"the range is free after {what} has gone")
@@ -243,12 +274,21 @@ def L4(subject: Subject, folder: Path) -> None:
     # the last of many, in any order; release() is as good as going
     file = subject.create(folder / "many", content)
     where = _probe.address_of(file.data)
-    buffers = [file.data, file.data[5:], file.data[6:][7:], file.data.cast("I"), file.data.toreadonly()]
+    buffers = [
+        file.data,
+        file.data[5:],
+        file.data[6:][7:],
+        file.data.cast("I"),
+        file.data.toreadonly(),
+    ]
     file.close()
     random.Random(4).shuffle(buffers)
     while len(buffers) > 1:
         buffers.pop().release()
-        true(file.mapped and _probe.is_mapped(where, size), f"the range is mapped with {len(buffers)} buffers alive")
+        true(
+            file.mapped and _probe.is_mapped(where, size),
+            f"the range is mapped with {len(buffers)} buffers alive",
+        )
     buffers[0].release()
     equal(False, file.mapped, "mapped after every buffer was released")
     true(not _probe.is_mapped(where, size), "the range is free after every buffer was released")
@@ -256,8 +296,8 @@ def L4(subject: Subject, folder: Path) -> None:
 
 @clause("L5")
 def L5(subject: Subject, folder: Path) -> None:
-    """`close(strict=True)` raises `BufferError` while a buffer (for a `MappedFile`: a view or a buffer) is alive,
-    says what and how many, and changes nothing."""
+    """`close(strict=True)` raises `BufferError` while a buffer (for a `MappedFile`: a view or a
+    buffer) is alive, says what and how many, and changes nothing."""
     content = pattern(2 * GRANULARITY)
     file = subject.create(folder / "file", content)
     view, other = file.view(0, GRANULARITY), file.view(GRANULARITY, 100)
@@ -270,12 +310,16 @@ def L5(subject: Subject, folder: Path) -> None:
         found = re.findall(r"\d+ (?:view|buffer)s?\b", str(caught.error))
         equal(sorted(counts), sorted(found), "what the message counts")
         start = 0 if window is file else window.offset
-        equal((False, content[start : start + 64]), (window.closed, window[:64]), "its state after a strict close")
+        equal(
+            (False, content[start : start + 64]),
+            (window.closed, window[:64]),
+            "its state after a strict close",
+        )
         if subject.writable:
             window[0] = content[start]
         window.view(0, 1).close() if window is file else window.flush(durable=False)
 
-    held = _probe.handles()
+    before = _probe.handles()
     refuses(file, "2 views")
     other.close()
     refuses(file, "1 view")
@@ -290,7 +334,7 @@ def L5(subject: Subject, folder: Path) -> None:
     buffers = [view.data, view.data[3:][4:], file.data]
     refuses(view, "2 buffers")
     refuses(file, "1 view", "3 buffers")
-    equal(held, _probe.handles(), "the number of handles after many a strict close")
+    equal(before, _probe.handles(), "the number of handles after many a strict close")
     view.close()  # its buffers still use the file
     refuses(file, "3 buffers")
     buffers.pop()
@@ -307,8 +351,9 @@ def L5(subject: Subject, folder: Path) -> None:
 
 @clause("L6")
 def L6(subject: Subject, folder: Path) -> None:
-    """Every other use of a closed object raises `ValueError`. Never a crash, never another mapping's bytes; also when
-    an argument's `__index__` closes the object half-way, and when another thread closes it."""
+    """Every other use of a closed object raises `ValueError`. Never a crash, never another
+    mapping's bytes; also when an argument's `__index__` closes the object half-way, and when
+    another thread closes it."""
     file = subject.create(folder / "file", pattern(GRANULARITY))
     view = file.view(0, PAGE_SIZE)
     view[0], file[0]
@@ -439,7 +484,9 @@ def close_half_way(subject: Subject, folder: Path) -> None:
             every["[1] = i"] = lambda: window.__setitem__(1, number)
             every["[i:2] = b'.'"] = lambda: window.__setitem__(slice(number, 2), b".")
             every["[:i] = b'.'"] = lambda: window.__setitem__(slice(None, number), b".")
-            every["[i:2] = bytearray(b'.')"] = lambda: window.__setitem__(slice(number, 2), bytearray(b"."))
+            every["[i:2] = bytearray(b'.')"] = lambda: window.__setitem__(
+                slice(number, 2), bytearray(b".")
+            )
             every["[i:5:2] = b'..'"] = lambda: window.__setitem__(slice(number, 5, 2), b"..")
             every["[0:2:i] = b'..'"] = lambda: window.__setitem__(slice(0, 2, number), b"..")
         if EXPORTS:
@@ -472,7 +519,10 @@ def close_half_way(subject: Subject, folder: Path) -> None:
         for window in sample.values():
             window.close()
         for what in names:
-            for used in (True, False):  # the map of the whole file is made on first use: also closed before that
+            for used in (
+                True,
+                False,
+            ):  # the map of the whole file is made on first use: also closed before that
                 number += 1
                 path = folder / f"half{number}"
                 windows = opened(path.name)
@@ -515,7 +565,11 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
 
     def copies(window: Any) -> None:
         with window.data as data:
-            equal(b"", data.tobytes().strip(bytes([mine])), "what a buffer has of another mapping's bytes")
+            equal(
+                b"",
+                data.tobytes().strip(bytes([mine])),
+                "what a buffer has of another mapping's bytes",
+            )
 
     def writes(window: Any) -> None:
         if subject.writable:
@@ -577,14 +631,16 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
 
 @clause("L7")
 def L7(subject: Subject, folder: Path) -> None:
-    """Every order of closing file, views and buffers works, and leaves nothing behind: handles, mappings and address
-    space return to where they were, over 10,000 cycles."""
+    """Every order of closing file, views and buffers works, and leaves nothing behind: handles,
+    mappings and address space return to where they were, over 10,000 cycles."""
     path = folder / "file"
     content = pattern(2 * GRANULARITY + 100)
     names = ("file", "view", "buffer of the file", "buffer of the view", "slice")
     orders = list(permutations(names))
     # sparse: to reserve blocks takes a file system longer than all the rest.
-    options: dict[str, Any] = {"size": len(content), "sparse": True} if subject.mode in ("w+", "x+") else {}
+    options: dict[str, Any] = (
+        {"size": len(content), "sparse": True} if subject.mode in ("w+", "x+") else {}
+    )
     path.write_bytes(content)
 
     def cycle(order: tuple[str, ...]) -> None:
@@ -626,10 +682,17 @@ def L7(subject: Subject, folder: Path) -> None:
         for order in orders:
             cycle(order)
         cycles += len(orders)
-    equal(before, (_probe.handles(), *_probe.file_maps()), f"handles, maps and their bytes after {cycles} cycles")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        f"handles, maps and their bytes after {cycles} cycles",
+    )
     more = sys.getallocatedblocks() - blocks
     # Something is always kept somewhere; it does not grow with the cycles.
-    true(more < cycles // 2 + 500, f"no memory is left behind: {more} more objects after {cycles} cycles")
+    true(
+        more < cycles // 2 + 500,
+        f"no memory is left behind: {more} more objects after {cycles} cycles",
+    )
     if subject.shared:
         equal(len(content), path.stat().st_size, "the size of the file")
 
@@ -639,8 +702,8 @@ def L7(subject: Subject, folder: Path) -> None:
 
 @clause("L8")
 def L8(subject: Subject, folder: Path) -> None:
-    """An object dropped without `close()` is released at once by reference counting, with a `ResourceWarning` that
-    names the file. Finalisers never raise, also at interpreter exit."""
+    """An object dropped without `close()` is released at once by reference counting, with a
+    `ResourceWarning` that names the file. Finalisers never raise, also at interpreter exit."""
     content = pattern(2 * GRANULARITY)
     for first in ("file", "view"):
         path = folder / f"dropped-{first}"
@@ -654,7 +717,10 @@ def L8(subject: Subject, folder: Path) -> None:
                 del alive[name]
             equal(1, len(heard), f"the number of ResourceWarnings when a {name} is dropped")
             true(path.name in heard[0], f"the warning names the file: {heard[0]}")
-            true(not _probe.is_mapped(where[name], PAGE_SIZE), f"the memory of a {name} is free once it is dropped")
+            true(
+                not _probe.is_mapped(where[name], PAGE_SIZE),
+                f"the memory of a {name} is free once it is dropped",
+            )
         equal(
             before,
             (_probe.handles(), *_probe.file_maps()),
@@ -668,7 +734,11 @@ def L8(subject: Subject, folder: Path) -> None:
         del file
         equal(content[1:], buffer.tobytes(), "a buffer of a file that was dropped")
         del buffer
-    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes after its buffer has gone")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        "handles, maps and their bytes after its buffer has gone",
+    )
 
     with heard_warnings(ResourceWarning) as heard:
         file = subject.create(folder / "closed", content)
@@ -683,7 +753,8 @@ def L8(subject: Subject, folder: Path) -> None:
             subject.open(None, subject.mode, **options)
     equal([], heard, "warnings about objects that were closed, or never opened")
 
-    # Where warnings are errors, what is dropped is released all the same; the error has nowhere to go but the hook.
+    # Where warnings are errors, what is dropped is released all the same; the error has nowhere to
+    # go but the hook.
     unraisable = []
     hook, sys.unraisablehook = sys.unraisablehook, lambda args: unraisable.append(args.exc_type)
     try:
@@ -699,11 +770,22 @@ def L8(subject: Subject, folder: Path) -> None:
     finally:
         sys.unraisablehook = hook
     equal([ResourceWarning] * 2, unraisable, "what was reported where warnings are errors")
-    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes where warnings are errors")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        "handles, maps and their bytes where warnings are errors",
+    )
 
     left = in_child(leave_alive, subject, folder)
-    true("left-alive" in left, f"the interpreter warns of objects that are alive when it ends: {left!r}")
-    wrong = [line for line in left.splitlines() if re.search(r"Traceback|ignored|Error|Fatal|Current thread", line)]
+    true(
+        "left-alive" in left,
+        f"the interpreter warns of objects that are alive when it ends: {left!r}",
+    )
+    wrong = [
+        line
+        for line in left.splitlines()
+        if re.search(r"Traceback|ignored|Error|Fatal|Current thread", line)
+    ]
     equal([], wrong, "what finalisers complain of when the interpreter ends")
 
 
@@ -731,7 +813,8 @@ class heard_warnings:  # noqa: N801 (it reads as a function)
 
 
 def leave_alive(subject: Subject, folder: Path) -> None:
-    """L8: leave objects alive in every place where the end of the interpreter finds them at another time."""
+    """L8: leave objects alive in every place where the end of the interpreter finds them at another
+    time."""
     number = 0
 
     def make() -> tuple[Any, Any, memoryview]:
@@ -782,8 +865,8 @@ def leave_alive(subject: Subject, folder: Path) -> None:
 
 @clause("L9")
 def L9(subject: Subject, folder: Path) -> None:
-    """After `MappedFile.close()` the file is held by its views alone, without sharing restrictions: it can be opened
-    by others for reading, writing and deleting."""
+    """After `MappedFile.close()` the file is held by its views alone, without sharing restrictions:
+    it can be opened by others for reading, writing and deleting."""
     content = pattern(GRANULARITY + 100)
     path = folder / "file"
     file = subject.create(path, content)
@@ -811,7 +894,11 @@ def open_as_others(subject: Subject, folder: Path) -> None:
     with open(path, "ab") as appender:
         appender.write(b"more")
     with subject.open(path, "r+") as mapped:
-        equal(content[:-1] + bytes([content[-1] ^ 0xFF]) + b"more", mapped[:], "what another mapped file reads")
+        equal(
+            content[:-1] + bytes([content[-1] ^ 0xFF]) + b"more",
+            mapped[:],
+            "what another mapped file reads",
+        )
         mapped[len(content) - 1] = content[-1]
     os.rename(path, elsewhere)
     os.rename(elsewhere, path)
@@ -819,17 +906,22 @@ def open_as_others(subject: Subject, folder: Path) -> None:
 
 @clause("L10")
 def L10(subject: Subject, folder: Path) -> None:
-    """A failing unmap, flush or close of the system is never swallowed: it is an `OSError` with the system's code
-    (`UnmapViewOfFile` of an address that `MapViewOfFile` did not return: winerror 487; `CloseHandle` twice: winerror 6;
-    `munmap` of an unaligned address: `EINVAL`)."""
-    # The handle goes behind the library's back. What unmapping says: tests/test_posix.py, tests/test_windows.py.
+    """A failing unmap, flush or close of the system is never swallowed: it is an `OSError` with the
+    system's code (`UnmapViewOfFile` of an address that `MapViewOfFile` did not return: winerror
+    487; `CloseHandle` twice: winerror 6; `munmap` of an unaligned address: `EINVAL`)."""
+    # The handle goes behind the library's back. What unmapping says: tests/test_posix.py,
+    # tests/test_windows.py.
     before = _probe.handles(), *_probe.file_maps()
 
     def is_wrong_handle(error: OSError, what: str) -> None:
         if sys.platform == "win32":
             equal(6, error.winerror, f"winerror of {what}")
         equal(errno.EBADF, error.errno, f"errno of {what}")
-        equal(os.fspath(path), error.filename and os.fspath(error.filename), f"the file name of {what}")
+        equal(
+            os.fspath(path),
+            error.filename and os.fspath(error.filename),
+            f"the file name of {what}",
+        )
 
     for number, way in enumerate(("close", "close with views", "with", "strict", "flush")):
         path = folder / f"file{number}"
@@ -849,13 +941,19 @@ def L10(subject: Subject, folder: Path) -> None:
             else:
                 file.close(strict=way == "strict")
         is_wrong_handle(caught.error, "close() without a descriptor")
-        equal((True, False), (file.closed, file.mapped), "closed and mapped after a failing close()")
+        equal(
+            (True, False), (file.closed, file.mapped), "closed and mapped after a failing close()"
+        )
         equal(None, file.close(), "what closing again returns")
         if view is not None:
             equal(pattern(100), view[:], "the bytes of a view")
             view.close()
     del file, view
-    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes after failing closes")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        "handles, maps and their bytes after failing closes",
+    )
 
 
 def close_behind_its_back(handle: int) -> None:
@@ -899,7 +997,9 @@ def fork_and_close(subject: Subject, folder: Path) -> None:
                 if first != "child just ends":
                     buffer.release()
                     file.close()
-                    equal(content[GRANULARITY:][:50], view[:50], "a view in the child, after close()")
+                    equal(
+                        content[GRANULARITY:][:50], view[:50], "a view in the child, after close()"
+                    )
                     view.close()
                     equal((False, False), (file.mapped, view.mapped), "mapped in the child")
                     status = 0
@@ -917,7 +1017,11 @@ def fork_and_close(subject: Subject, folder: Path) -> None:
             view.close()
             os.write(from_parent, b"p")
         os.read(to_parent, 1)
-        equal(0, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), f"the status of the child ({first} first)")
+        equal(
+            0,
+            os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]),
+            f"the status of the child ({first} first)",
+        )
         if first != "parent":
             os.fstat(file.fileno())
             equal(content[5:10], buffer[:5].tobytes(), "a buffer in the parent")
@@ -933,6 +1037,10 @@ def fork_and_close(subject: Subject, folder: Path) -> None:
             view.close()
             equal((False, False), (file.mapped, view.mapped), "mapped in the parent")
         if subject.shared:
-            equal(content[GRANULARITY + 50] ^ 0xFF, path.read_bytes()[GRANULARITY + 50], "what the child wrote")
+            equal(
+                content[GRANULARITY + 50] ^ 0xFF,
+                path.read_bytes()[GRANULARITY + 50],
+                "what the child wrote",
+            )
         for descriptor in (to_child, from_parent, to_parent, from_child):
             os.close(descriptor)

@@ -39,9 +39,10 @@ SPARSE = 2**26  # far more than what is read ahead
 
 @clause("M1")
 def M1(subject: Subject, folder: Path) -> None:
-    """`advise()` takes every kind, by member or by name, on any byte range of a mapped file or a view, and returns whether the
-    system was told, as `capabilities()` says: a hint that it does not know is no error. A range outside is `ValueError`, an
-    empty one does nothing, and a kind that there is not is `ValueError`."""
+    """`advise()` takes every kind, by member or by name, on any byte range of a mapped file or a
+    view, and returns whether the system was told, as `capabilities()` says: a hint that it does not
+    know is no error. A range outside is `ValueError`, an empty one does nothing, and a kind that
+    there is not is `ValueError`."""
     mapped = subject.create(folder / "file", pattern(GRANULARITY + 3 * PAGE_SIZE + 100))
     view = mapped.view(GRANULARITY + 5, 2 * PAGE_SIZE)
     kinds = [kind for kind in Advice if not refused(subject, kind.value)]
@@ -54,9 +55,17 @@ def M1(subject: Subject, folder: Path) -> None:
             for given in (kind, kind.value, kind.name):
                 equal(told, window.advise(given), f"what advise({given!r}) returns")
             for first, count in INSIDE:
-                equal(told, window.advise(kind, first, count), f"what advise({kind}, {first}, {count}) returns")
+                equal(
+                    told,
+                    window.advise(kind, first, count),
+                    f"what advise({kind}, {first}, {count}) returns",
+                )
             for first, count in ((0, 0), (3, 0), (length, 0), (length, None), (length - 1, 1)):
-                equal(told, window.advise(kind, first, count), f"what advise({kind}, {first}, {count}) returns")
+                equal(
+                    told,
+                    window.advise(kind, first, count),
+                    f"what advise({kind}, {first}, {count}) returns",
+                )
             for first, count in outside(length):
                 with raises(ValueError, f"advise({kind}, {first}, {count}) of {length} bytes"):
                     window.advise(kind, first, count)
@@ -74,8 +83,9 @@ def M1(subject: Subject, folder: Path) -> None:
 
 @clause("M2")
 def M2(subject: Subject, folder: Path) -> None:
-    """No advice changes a byte, of the object or of the file. What would is refused: `dontneed` of a private map, where what
-    was written is, and nowhere else; and `remove`, `free` and whatever else `madvise` has of that kind."""
+    """No advice changes a byte, of the object or of the file. What would is refused: `dontneed` of
+    a private map, where what was written is, and nowhere else; and `remove`, `free` and whatever
+    else `madvise` has of that kind."""
     path = folder / "file"
     content = bytearray(pattern(GRANULARITY + 3 * PAGE_SIZE + 100))
     mapped = subject.create(path, bytes(content))
@@ -84,7 +94,11 @@ def M2(subject: Subject, folder: Path) -> None:
     ours, theirs = bytearray(before), bytearray(before)
     if subject.writable:
         last = GRANULARITY + 2 * PAGE_SIZE
-        for window, start, place in ((mapped, 0, 5), (mapped, 0, last), (view, GRANULARITY, PAGE_SIZE)):
+        for window, start, place in (
+            (mapped, 0, 5),
+            (mapped, 0, last),
+            (view, GRANULARITY, PAGE_SIZE),
+        ):
             window[place : place + 7] = b"written"
             for each in (ours, theirs) if subject.shared else ():
                 each[start + place : start + place + 7] = b"written"
@@ -94,7 +108,10 @@ def M2(subject: Subject, folder: Path) -> None:
             if refused(subject, kind.value):
                 with raises(OSError, f"advise({kind}) in mode {subject.mode!r}") as caught:
                     window.advise(kind)
-                true(isinstance(caught.error, ValueError), "it is refused as unsupported: io.UnsupportedOperation")
+                true(
+                    isinstance(caught.error, ValueError),
+                    "it is refused as unsupported: io.UnsupportedOperation",
+                )
             else:
                 window.advise(kind)
             true(window[:] == is_now, f"the bytes after advise({kind}) are what they were")
@@ -102,7 +119,10 @@ def M2(subject: Subject, folder: Path) -> None:
             with raises(ValueError, f"advise({name!r})", says="would"):
                 window.advise(name)
             true(window[:] == is_now, f"the bytes after advise({name!r}) are what they were")
-    true(path.read_bytes() == theirs, "the file has what was written to shared maps, and nothing else")
+    true(
+        path.read_bytes() == theirs,
+        "the file has what was written to shared maps, and nothing else",
+    )
     if subject.shared:
         true(mapped[:] == ours, "and so has the map")
     view.close()
@@ -111,13 +131,16 @@ def M2(subject: Subject, folder: Path) -> None:
 
 @clause("M3")
 def M3(subject: Subject, folder: Path) -> None:
-    """A hint reaches outwards, to every page that has a byte of the range; what does away with pages (`dontneed`, `cold`,
-    `pageout`) reaches inwards, to those that have no other byte of the window."""
+    """A hint reaches outwards, to every page that has a byte of the range; what does away with
+    pages (`dontneed`, `cold`, `pageout`) reaches inwards, to those that have no other byte of the
+    window."""
     mapped = subject.create(folder / "file", pattern(GRANULARITY + 8 * PAGE_SIZE))
     with mapped.view(GRANULARITY, 3 * PAGE_SIZE) as view:
         equal(0, in_map(view), "bytes of a fresh view that are in its map")
         view.advise("populate_read", PAGE_SIZE - 1, 2)
-        true(in_map(view) >= 2 * PAGE_SIZE, "both pages that have a byte of the range are in the map")
+        true(
+            in_map(view) >= 2 * PAGE_SIZE, "both pages that have a byte of the range are in the map"
+        )
     if subject.mode != "c":  # private maps refuse 'dontneed'
         # The window begins and ends inside a page, of which it has no other byte.
         with mapped.view(GRANULARITY + PAGE_SIZE + 100, 4 * PAGE_SIZE) as view:
@@ -131,9 +154,14 @@ def M3(subject: Subject, folder: Path) -> None:
                 view.advise("dontneed", first, count)
                 there = in_map(view) // PAGE_SIZE
                 if drops():
-                    equal(left, there, f"pages in the map after advise('dontneed', {first}, {count})")
+                    equal(
+                        left, there, f"pages in the map after advise('dontneed', {first}, {count})"
+                    )
                 else:
-                    true(there >= left, f"no page too many is gone after advise('dontneed', {first}, {count})")
+                    true(
+                        there >= left,
+                        f"no page too many is gone after advise('dontneed', {first}, {count})",
+                    )
     mapped.close()
     if subject.mode != "c" and not drops():
         raise NotHere("this system keeps what is not needed")
@@ -141,9 +169,9 @@ def M3(subject: Subject, folder: Path) -> None:
 
 @clause("M4")
 def M4(subject: Subject, folder: Path) -> None:
-    """`residency()` says of every page that has a byte of the range whether it is in memory, as `bytes` of 1 and 0, with
-    `pages`, `resident` and `fraction`: it is when it was just used, and not when nobody has ever read it. A range outside is
-    `ValueError`; an empty one has no pages."""
+    """`residency()` says of every page that has a byte of the range whether it is in memory, as
+    `bytes` of 1 and 0, with `pages`, `resident` and `fraction`: it is when it was just used, and
+    not when nobody has ever read it. A range outside is `ValueError`; an empty one has no pages."""
     mapped = create_sparse(subject, folder / "file", SPARSE)
     view = mapped.view(GRANULARITY + 100, SPARSE // 2)
     start = GRANULARITY + 100
@@ -156,18 +184,28 @@ def M4(subject: Subject, folder: Path) -> None:
         equal(pages, found.count(0) + found.count(1), "pages that are in memory or not")
         equal(found.count(1), found.resident, "the number of pages in memory")
         equal(found.resident / pages, found.fraction, "the part of the pages that is in memory")
-        equal(1, found[(begins + used) // PAGE_SIZE - begins // PAGE_SIZE], "a page that was just used")
+        equal(
+            1,
+            found[(begins + used) // PAGE_SIZE - begins // PAGE_SIZE],
+            "a page that was just used",
+        )
         equal(0, found[-1], "a page that nobody has read")
         true(0 < found.resident < pages // 2, "few pages are in memory")
         repr(found), str(found)
     for first, count in (*INSIDE, (PAGE_SIZE - 101, 1), (PAGE_SIZE - 101, 2), (5, 3 * PAGE_SIZE)):
         stop = len(view) if count is None else first + count
         pages = (start + stop - 1) // PAGE_SIZE - (start + first) // PAGE_SIZE + 1
-        equal(pages, view.residency(first, count).pages, f"the pages of residency({first}, {count})")
+        equal(
+            pages, view.residency(first, count).pages, f"the pages of residency({first}, {count})"
+        )
     equal(b"\1", view.residency(3 * PAGE_SIZE, 1), "the page of a byte that was just used")
     for first in (0, 1, len(view)):
         found = view.residency(first, 0)
-        equal((b"", 0, 0, 1.0), (found, found.pages, found.resident, found.fraction), "residency of an empty range")
+        equal(
+            (b"", 0, 0, 1.0),
+            (found, found.pages, found.resident, found.fraction),
+            "residency of an empty range",
+        )
     for first, count in outside(len(view)):
         with raises(ValueError, f"residency({first}, {count})"):
             view.residency(first, count)
@@ -183,8 +221,8 @@ def M4(subject: Subject, folder: Path) -> None:
 
 @clause("M5")
 def M5(subject: Subject, folder: Path) -> None:
-    """With `populate=True`, for a file or for a view, and after `advise("populate_read")`, every page is in memory and in the
-    map. Nothing is written for it."""
+    """With `populate=True`, for a file or for a view, and after `advise("populate_read")`, every
+    page is in memory and in the map. Nothing is written for it."""
     path = folder / "file"
     content = pattern(GRANULARITY + 40 * PAGE_SIZE + 100)
     with subject.create(path, content) as mapped:
@@ -194,7 +232,11 @@ def M5(subject: Subject, folder: Path) -> None:
             populated(view)
         with mapped.view(GRANULARITY + 5, 33 * PAGE_SIZE) as view:
             view.advise("populate_read", PAGE_SIZE + 3, 20 * PAGE_SIZE)
-            equal(21, view.residency(PAGE_SIZE + 3, 20 * PAGE_SIZE).resident, "pages in memory of the range")
+            equal(
+                21,
+                view.residency(PAGE_SIZE + 3, 20 * PAGE_SIZE).resident,
+                "pages in memory of the range",
+            )
             true(in_map(view) >= 21 * PAGE_SIZE, "the range is in the map")
         mapped.view(3, 0, populate=True).close()
     if subject.mode in ("w+", "x+"):
@@ -215,8 +257,9 @@ def M5(subject: Subject, folder: Path) -> None:
 
 @clause("M6")
 def M6(subject: Subject, folder: Path) -> None:
-    """`lock()` brings every page of the window into memory and keeps it there, until `unlock()`, `close()` or, where a buffer
-    keeps the map, the end of that. Locks do not nest; what is not locked can be unlocked; every window has its own."""
+    """`lock()` brings every page of the window into memory and keeps it there, until `unlock()`,
+    `close()` or, where a buffer keeps the map, the end of that. Locks do not nest; what is not
+    locked can be unlocked; every window has its own."""
     # On Windows this is more than a process may lock at first.
     size = GRANULARITY + (250 if sys.platform == "win32" else 5) * PAGE_SIZE + 100
     mapped = subject.create(folder / "file", pattern(size))
@@ -258,8 +301,9 @@ def M6(subject: Subject, folder: Path) -> None:
 
 @clause("M7")
 def M7(subject: Subject, folder: Path) -> None:
-    """At the limit of what may be locked `lock()` is an `OSError` with number and file name, which says what the limit is;
-    what was locked still is, nothing else is, and the object goes on working."""
+    """At the limit of what may be locked `lock()` is an `OSError` with number and file name, which
+    says what the limit is; what was locked still is, nothing else is, and the object goes on
+    working."""
     if sys.platform == "win32":
         raise NotHere("Windows raises the limit as far as there is memory")
     in_child(reach_the_limit, subject, folder)
@@ -267,8 +311,8 @@ def M7(subject: Subject, folder: Path) -> None:
 
 @clause("M8", modes=SHARED_WRITABLE)
 def M8(subject: Subject, folder: Path) -> None:
-    """A file that is locked stays locked when it is resized, with whatever comes to it; also when buffers keep the old map,
-    which then is not."""
+    """A file that is locked stays locked when it is resized, with whatever comes to it; also when
+    buffers keep the old map, which then is not."""
     mapped = subject.create(folder / "file", pattern(2 * PAGE_SIZE))
     base = locked_now()
     lock_or_not_here(mapped)
@@ -303,7 +347,15 @@ def M9(subject: Subject, folder: Path) -> None:
 
 def outside(length: int) -> tuple[tuple[int, int], ...]:
     """Return ranges that do not lie inside *length* bytes."""
-    return (length + 1, 0), (length, 1), (0, length + 1), (1, length), (-1, 1), (0, -1), (2**62, 2**62)
+    return (
+        (length + 1, 0),
+        (length, 1),
+        (0, length + 1),
+        (1, length),
+        (-1, 1),
+        (0, -1),
+        (2**62, 2**62),
+    )
 
 
 def refused(subject: Subject, kind: str) -> bool:
@@ -327,7 +379,8 @@ def populated(window: Any) -> None:
 
 
 def drops() -> bool:
-    """Whether this system takes pages out of a map of a file when it is told that they are not needed: not Wine 8."""
+    """Whether this system takes pages out of a map of a file when it is told that they are not
+    needed: not Wine 8."""
     if sys.platform == "win32":
         from mappedfile.contract import _kernel32
 
@@ -359,7 +412,8 @@ def create_empty(subject: Subject, path: Path) -> dict[str, int]:
 
 
 def locked_now() -> int | None:
-    """Return how many pages this process has locked: proc_pid_status(5). Other systems do not tell."""
+    """Return how many pages this process has locked: proc_pid_status(5). Other systems do not
+    tell."""
     if sys.platform != "linux":  # Wine shows the file, of another process
         return None
     with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
@@ -398,7 +452,10 @@ def reach_the_limit(subject: Subject, folder: Path) -> None:
     mapped = subject.create(path, pattern(6 * PAGE_SIZE))
     view = mapped.view(0, 2 * PAGE_SIZE)
     base = locked_now()
-    for window in (mapped, view):  # all that it needs is imported and mapped before somebody else is to do it
+    for window in (
+        mapped,
+        view,
+    ):  # all that it needs is imported and mapped before somebody else is to do it
         lock_or_not_here(window)
         window.unlock()
     give_up_privileges()
@@ -406,7 +463,10 @@ def reach_the_limit(subject: Subject, folder: Path) -> None:
     lock_or_not_here(view)
     with raises(OSError, "lock() of 6 pages, with 2 of 4 locked", says="RLIMIT_MEMLOCK") as caught:
         mapped.lock()
-    true(caught.error.errno in (errno.ENOMEM, errno.EAGAIN), f"the number of {caught.error!r} is mlock's")
+    true(
+        caught.error.errno in (errno.ENOMEM, errno.EAGAIN),
+        f"the number of {caught.error!r} is mlock's",
+    )
     equal(str(path), str(caught.error.filename), "the file name of the error")
     expect_locked(base, 2, "after a lock() that failed")
     true(mapped[:] == pattern(6 * PAGE_SIZE), "the bytes are the file's")

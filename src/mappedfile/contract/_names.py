@@ -19,7 +19,8 @@ CONTENT = pattern(GRANULARITY + 100)
 
 
 class Opened:
-    """A file of the subject's with a view in use; its mapped file is closed already, if that is wanted."""
+    """A file of the subject's with a view in use; its mapped file is closed already, if that is
+    wanted."""
 
     def __init__(self, subject: Subject, path: Path, *, closed: bool) -> None:
         self.subject = subject
@@ -66,7 +67,8 @@ def unchanged(path: Path, opened: Any, when: str) -> None:
 
 @clause("N1")
 def N1(subject: Subject, folder: Path) -> None:
-    """A mapped file can be renamed by others, also from other processes, also while its `MappedFile` is open."""
+    """A mapped file can be renamed by others, also from other processes, also while its
+    `MappedFile` is open."""
     for closed in (False, True):
         opened = Opened(subject, folder / "old", closed=closed)
         for rename, who in ((rename_here, "here"), (rename_elsewhere, "by another process")):
@@ -74,7 +76,11 @@ def N1(subject: Subject, folder: Path) -> None:
             when = f"after it was renamed {who}, {'closed' if closed else 'open'}"
             true(not (folder / "old").exists(), f"the old name is gone {when}")
             opened.works(when)
-            equal(opened.content(), (folder / "new").read_bytes(), f"the bytes under the new name, {when}")
+            equal(
+                opened.content(),
+                (folder / "new").read_bytes(),
+                f"the bytes under the new name, {when}",
+            )
             os.rename(folder / "new", folder / "old")
         opened.close()
         os.unlink(folder / "old")
@@ -95,9 +101,9 @@ def rename_elsewhere(subject: Subject, folder: Path) -> None:
 
 @clause("N2")
 def N2(subject: Subject, folder: Path) -> None:
-    """It can be deleted: the name is gone at once (POSIX, Windows with POSIX delete semantics) or when the last view is
-    unmapped (other Windows file systems); views go on working. Allowed on Windows: `PermissionError`, nothing
-    changed."""
+    """It can be deleted: the name is gone at once (POSIX, Windows with POSIX delete semantics) or
+    when the last view is unmapped (other Windows file systems); views go on working. Allowed on
+    Windows: `PermissionError`, nothing changed."""
     path = folder / "file"
     for closed in (False, True):
         for delete, who in ((delete_here, "here"), (delete_elsewhere, "by another process")):
@@ -106,7 +112,10 @@ def N2(subject: Subject, folder: Path) -> None:
             refused = (folder / "refused").exists()
             when = f"after it was deleted {who}, {'closed' if closed else 'open'}"
             if refused:
-                true(not mappedfile.capabilities().delete_mapped, "a file that is mapped can be deleted")
+                true(
+                    not mappedfile.capabilities().delete_mapped,
+                    "a file that is mapped can be deleted",
+                )
                 unchanged(path, opened, "after PermissionError")
                 (folder / "refused").unlink()
             elif mappedfile.capabilities().delete_mapped:
@@ -141,8 +150,8 @@ def delete_elsewhere(subject: Subject, folder: Path) -> None:
 
 @clause("N3")
 def N3(subject: Subject, folder: Path) -> None:
-    """Replacing it by rename: views keep the old content (POSIX). Allowed on Windows: `PermissionError`, nothing
-    changed."""
+    """Replacing it by rename: views keep the old content (POSIX). Allowed on Windows:
+    `PermissionError`, nothing changed."""
     path = folder / "file"
     new = pattern(GRANULARITY)[::-1]
     for closed in (False, True):
@@ -152,10 +161,17 @@ def N3(subject: Subject, folder: Path) -> None:
             replace(subject, folder)
             when = f"after it was replaced {who}, {'closed' if closed else 'open'}"
             if (folder / "refused").exists():
-                true(not mappedfile.capabilities().replace_mapped, "a file that is mapped can be replaced")
+                true(
+                    not mappedfile.capabilities().replace_mapped,
+                    "a file that is mapped can be replaced",
+                )
                 (folder / "refused").unlink()
                 unchanged(path, opened, "after PermissionError")
-                equal(new, (folder / "new").read_bytes(), "the bytes of the file that was to replace it")
+                equal(
+                    new,
+                    (folder / "new").read_bytes(),
+                    "the bytes of the file that was to replace it",
+                )
                 opened.works(when)
                 unchanged(path, opened, "after PermissionError and more writes")
             else:

@@ -1,4 +1,5 @@
-"""Which clauses the standard library's mmap breaks, and how. The tests hold it to every line; the README's table is made from it."""
+"""Which clauses the standard library's mmap breaks, and how. The tests hold it to every line; the
+README's table is made from it."""
 
 from __future__ import annotations
 

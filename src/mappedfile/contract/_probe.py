@@ -1,6 +1,8 @@
-"""What this process holds of the system, asked of the system itself: handles, maps, pages in memory.
+"""What this process holds of the system, asked of the system itself: handles, maps, pages in
+memory.
 
-Linux answers in /proc/self, Windows through kernel32. Where nothing answers, a probe raises ``NotHere``.
+Linux answers in /proc/self, Windows through kernel32. Where nothing answers, a probe raises
+``NotHere``.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ def handles() -> int:
 
 
 def file_maps() -> tuple[int, int]:
-    """Return how many maps of files this process has, and how many bytes of address space they take.
+    """Return how many maps of files this process has, and how many bytes of address space they
+    take.
 
     Neighbours in memory may count as one.
     """
@@ -44,7 +47,8 @@ def file_maps() -> tuple[int, int]:
 
 
 def is_mapped(address: int, length: int) -> bool:
-    """Tell whether a file is mapped anywhere in this range. Memory of another kind may take its place at any time."""
+    """Tell whether a file is mapped anywhere in this range. Memory of another kind may take its
+    place at any time."""
     return any(region.start < address + length and address < region.stop for region in _regions())
 
 

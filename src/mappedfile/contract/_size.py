@@ -64,16 +64,20 @@ def S1(subject: Subject, folder: Path) -> None:
     equal((0, b""), (len(view), view[:]), "a view made before")
     if subject.writable:
         mapped[PAGE:] = b"written"
-        equal(b"written" if subject.shared else bytes(7), path.read_bytes()[PAGE:], "what reached the file")
+        equal(
+            b"written" if subject.shared else bytes(7),
+            path.read_bytes()[PAGE:],
+            "what reached the file",
+        )
     for window in (view, other, mapped):
         window.close()
 
 
 @clause("S2", modes=SHARED_WRITABLE)
 def S2(subject: Subject, folder: Path) -> None:
-    """`resize()` to a larger size works while views and buffers are alive. They keep their addresses and content and
-    stay coherent with the grown map. New bytes are zero, also where a write past the old end of file had left bytes in
-    its last page."""
+    """`resize()` to a larger size works while views and buffers are alive. They keep their
+    addresses and content and stay coherent with the grown map. New bytes are zero, also where a
+    write past the old end of file had left bytes in its last page."""
     path = folder / "file"
     content = bytes(range(1, 251)) * ((GRANULARITY + PAGE) // 250 + 1)
     mapped = subject.create(path, content)
@@ -92,7 +96,9 @@ def S2(subject: Subject, folder: Path) -> None:
         equal((new, new), (len(mapped), path.stat().st_size), "the length, and the file's")
         equal(bytes(new - size), mapped[size:], f"the new bytes, after growth from {size} to {new}")
         equal(
-            bytes(new - size), path.read_bytes()[size:], f"the new bytes in the file, after growth from {size} to {new}"
+            bytes(new - size),
+            path.read_bytes()[size:],
+            f"the new bytes in the file, after growth from {size} to {new}",
         )
         equal(content[:first], mapped[:first], "the bytes that were there before")
         equal((first, 100), (len(view), len(part)), "the lengths of the views")
@@ -102,9 +108,18 @@ def S2(subject: Subject, folder: Path) -> None:
         for what, write in enumerate((buffers[0], view, buffers[1], part, mapped)):
             at = PAGE + 5 if write is not part else 0
             write[at : at + 4] = bytes([what]) + mark[1:]
-            seen = [mapped[PAGE + 5 : PAGE + 9], view[PAGE + 5 : PAGE + 9], part[0:4], bytes(buffers[3][0:4])]
+            seen = [
+                mapped[PAGE + 5 : PAGE + 9],
+                view[PAGE + 5 : PAGE + 9],
+                part[0:4],
+                bytes(buffers[3][0:4]),
+            ]
             seen += [bytes(buffers[0][PAGE + 5 : PAGE + 9]), bytes(buffers[1][PAGE + 5 : PAGE + 9])]
-            equal([bytes([what]) + mark[1:]] * 6, seen, "the same bytes through the old maps and the new one")
+            equal(
+                [bytes([what]) + mark[1:]] * 6,
+                seen,
+                "the same bytes through the old maps and the new one",
+            )
         content = path.read_bytes()[:first]
         mapped[new - 1] = 7
         equal(7, path.read_bytes()[new - 1], "the last byte, written through the grown map")
@@ -119,9 +134,9 @@ def S2(subject: Subject, folder: Path) -> None:
 
 @clause("S3", modes=SHARED_WRITABLE)
 def S3(subject: Subject, folder: Path) -> None:
-    """`resize()` to a smaller size raises `BufferError` and changes nothing while a view or buffer is alive (Windows
-    could not do it either: 1224); otherwise it works. What was never seen is never cut: where others have made the
-    file longer it raises `ValueError` until `refresh()`."""
+    """`resize()` to a smaller size raises `BufferError` and changes nothing while a view or buffer
+    is alive (Windows could not do it either: 1224); otherwise it works. What was never seen is
+    never cut: where others have made the file longer it raises `ValueError` until `refresh()`."""
     path = folder / "file"
     content = bytes(range(256)) * (4 * PAGE // 256) + b"end"
     size = len(content)
@@ -129,17 +144,29 @@ def S3(subject: Subject, folder: Path) -> None:
     closed_view = mapped.view(0, 10)
     kept = closed_view.data[2:4]
     closed_view.close()
-    alive = [mapped.view(3 * PAGE), mapped.view(0, 0), mapped.data, mapped.data[1:3].cast("H"), kept]
+    alive = [
+        mapped.view(3 * PAGE),
+        mapped.view(0, 0),
+        mapped.data,
+        mapped.data[1:3].cast("H"),
+        kept,
+    ]
     del kept
     while alive:
         for new in (size - 1, PAGE, 1, 0):
             with raises(BufferError, f"resize({new}) of {size} bytes with {alive[-1]!r} alive"):
                 mapped.resize(new)
-        equal((size, size), (len(mapped), path.stat().st_size), "the length, and the file's, after a refusal")
+        equal(
+            (size, size),
+            (len(mapped), path.stat().st_size),
+            "the length, and the file's, after a refusal",
+        )
         true(mapped[:] == content, "the content is what it was after a refusal")
         last = alive[-1]
         if hasattr(last, "flush"):
-            equal(content[size - len(last) if len(last) else size :], last[:], "the bytes of the view")
+            equal(
+                content[size - len(last) if len(last) else size :], last[:], "the bytes of the view"
+            )
             last.close()
         else:
             true(bytes(last) in content, "the bytes of the buffer are what they were")
@@ -162,11 +189,19 @@ def S3(subject: Subject, folder: Path) -> None:
     for new in (150, 99, 0):
         with raises(ValueError, f"resize({new}) of 100 bytes that others have made 220"):
             mapped.resize(new)
-        equal((100, 220), (len(mapped), path.stat().st_size), "the length, and the file's, after a refusal")
+        equal(
+            (100, 220),
+            (len(mapped), path.stat().st_size),
+            "the length, and the file's, after a refusal",
+        )
     mapped.refresh()
     equal(b"theirs" * 20, mapped[100:], "what others wrote")
     mapped.resize(150)
-    equal((150, 150), (len(mapped), path.stat().st_size), "the length, and the file's, once it was seen")
+    equal(
+        (150, 150),
+        (len(mapped), path.stat().st_size),
+        "the length, and the file's, once it was seen",
+    )
     mapped.close()
     equal(bytes(100) + (b"theirs" * 20)[:50], path.read_bytes(), "the file")
 
@@ -179,7 +214,9 @@ def S4(subject: Subject, folder: Path) -> None:
     if not subject.shared:
         with subject.create(path, content) as mapped, mapped.view(GRANULARITY) as view:
             for new in (0, 1, 10 * GRANULARITY):
-                with raises((OSError, TypeError), f"resize({new}) in mode {subject.mode!r}"):  # UnsupportedOperation
+                with raises(
+                    (OSError, TypeError), f"resize({new}) in mode {subject.mode!r}"
+                ):  # UnsupportedOperation
                     mapped.resize(new)
                 unchanged(mapped, view, path, content)
         return
@@ -188,8 +225,9 @@ def S4(subject: Subject, folder: Path) -> None:
 
 @clause("S5", modes=SHARED_WRITABLE, alone=True)  # it may fill the disk
 def S5(subject: Subject, folder: Path) -> None:
-    """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later; `sparse=True` opts out. A
-    file that must not exist (`"x+"`) appears with its size, or not at all."""
+    """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later;
+    `sparse=True` opts out. A file that must not exist (`"x+"`) appears with its size, or not at
+    all."""
     size = 2**20
     if (
         subject.mode == "x+" and subject.name == "mappedfile"
@@ -207,16 +245,25 @@ def S5(subject: Subject, folder: Path) -> None:
     path = folder / "file"
     with subject.create(path, b"x" * PAGE) as mapped:
         mapped.resize(size)
-        true(allocated(path) >= size, f"{size} bytes of blocks are there after resize(), not {allocated(path)}")
+        true(
+            allocated(path) >= size,
+            f"{size} bytes of blocks are there after resize(), not {allocated(path)}",
+        )
     if subject.mode != "r+":
         path = folder / "created"
         with subject.open(path, subject.mode, size=size):
-            true(allocated(path) >= size, f"{size} bytes of blocks are there after creation, not {allocated(path)}")
+            true(
+                allocated(path) >= size,
+                f"{size} bytes of blocks are there after creation, not {allocated(path)}",
+            )
     if holes:
         with subject.create(folder / "sparse", b"x" * PAGE, sparse=True) as mapped:
             mapped.resize(64 * size)
             blocks = allocated(folder / "sparse")
-            true(blocks < 64 * size, f"with sparse=True there are fewer blocks than {64 * size} bytes, not {blocks}")
+            true(
+                blocks < 64 * size,
+                f"with sparse=True there are fewer blocks than {64 * size} bytes, not {blocks}",
+            )
 
 
 def watch_creation(subject: Subject, folder: Path) -> None:
@@ -243,7 +290,11 @@ def watch_creation(subject: Subject, folder: Path) -> None:
         done.set()
         watcher.join()
     equal([], wrong, "the sizes that a new file had before it had its own")
-    equal({f"new{number}" for number in range(20)}, {path.name for path in folder.glob("*new*")}, "the files")
+    equal(
+        {f"new{number}" for number in range(20)},
+        {path.name for path in folder.glob("*new*")},
+        "the files",
+    )
     with raises(FileExistsError, "a new file whose name is taken"):
         subject.open(folder / "new0", subject.mode, size=PAGE)
     for path in folder.glob("*new*"):
@@ -252,8 +303,9 @@ def watch_creation(subject: Subject, folder: Path) -> None:
 
 @clause("S6")
 def S6(subject: Subject, folder: Path) -> None:
-    """A view lies inside the file, and a view of a view inside that: any byte offset, any length; outside it `ValueError`.
-    Nothing grows or shrinks a file but `resize()` and the creating modes; `stream(grow=True)` grows it by what is written."""
+    """A view lies inside the file, and a view of a view inside that: any byte offset, any length;
+    outside it `ValueError`. Nothing grows or shrinks a file but `resize()` and the creating modes;
+    `stream(grow=True)` grows it by what is written."""
     size = GRANULARITY + PAGE + 123
     content = (bytes(range(251)) * (size // 251 + 1))[:size]
     path = folder / "file"
@@ -262,16 +314,29 @@ def S6(subject: Subject, folder: Path) -> None:
     for edge in (PAGE, GRANULARITY, GRANULARITY + PAGE, size):
         edges |= {edge - 1, edge, edge + 1}
     for offset in sorted(edges):
-        for length in sorted({0, 1, 2, PAGE, GRANULARITY, size, size - offset - 1, size - offset, size - offset + 1}):
+        for length in sorted(
+            {0, 1, 2, PAGE, GRANULARITY, size, size - offset - 1, size - offset, size - offset + 1}
+        ):
             if length < 0:
                 continue
             if offset + length <= size:
                 with mapped.view(offset, length) as view:
-                    equal((offset, length), (view.offset, len(view)), "the offset and length of a view")
-                    true(view[:] == content[offset : offset + length], f"view({offset}, {length}) has the file's bytes")
+                    equal(
+                        (offset, length),
+                        (view.offset, len(view)),
+                        "the offset and length of a view",
+                    )
+                    true(
+                        view[:] == content[offset : offset + length],
+                        f"view({offset}, {length}) has the file's bytes",
+                    )
                     first = length // 3
                     with view.view(first) as part:
-                        equal((offset + first, length - first), (part.offset, len(part)), "those of a view of the view")
+                        equal(
+                            (offset + first, length - first),
+                            (part.offset, len(part)),
+                            "those of a view of the view",
+                        )
                         true(
                             part[:] == content[offset + first : offset + length],
                             "a view of a view has the file's bytes",
@@ -284,7 +349,15 @@ def S6(subject: Subject, folder: Path) -> None:
         if offset <= size:
             with mapped.view(offset) as view:
                 true(view[:] == content[offset:], f"view({offset}) has the file's bytes")
-    for far in [(size + 1, None), (-1, 1), (0, -1), (size, -1), (2**40, 0), (2**62, 2**62), (1, 2**63 - 1)]:
+    for far in [
+        (size + 1, None),
+        (-1, 1),
+        (0, -1),
+        (size, -1),
+        (2**40, 0),
+        (2**62, 2**62),
+        (1, 2**63 - 1),
+    ]:
         with raises(ValueError, f"view{far} of {size} bytes"):
             mapped.view(*far)
     with mapped.view(size - 5) as view:
@@ -355,7 +428,11 @@ def S8(subject: Subject, folder: Path) -> None:
         mapped[size - 3 :] = b"end"
         view[0:5] = b"BEGIN"
         equal(b"BEGIN", mapped[4990:4995], "what is written through the old view, in the new map")
-        equal((b"BEGIN", b"end"), (path.read_bytes()[4990:4995], path.read_bytes()[-3:]), "and in the file")
+        equal(
+            (b"BEGIN", b"end"),
+            (path.read_bytes()[4990:4995], path.read_bytes()[-3:]),
+            "and in the file",
+        )
     del data, new
     view.close()
     mapped.close()
@@ -382,8 +459,13 @@ def scribble_past(address: int, size: int) -> None:
 
 
 def unchanged(mapped: Any, view: Any, path: Path, content: bytes) -> None:
-    """Break the clause unless all is as it was; *view* reaches from the first multiple of the granularity to the end."""
-    equal((len(content), len(content)), (len(mapped), path.stat().st_size), "the length, and the file's")
+    """Break the clause unless all is as it was; *view* reaches from the first multiple of the
+    granularity to the end."""
+    equal(
+        (len(content), len(content)),
+        (len(mapped), path.stat().st_size),
+        "the length, and the file's",
+    )
     true(mapped[:] == content, "the content is what it was")
     true(path.read_bytes() == content, "the file's content is what it was")
     true(view[:] == content[GRANULARITY:], "the view's content is what it was")
@@ -418,19 +500,34 @@ def resize_in_vain(subject: Subject, folder: Path) -> None:
                             break
                         unchanged(mapped, view, path, content)
                         if keep:
-                            equal((content, address), (bytes(data), address_of(data)), "a buffer taken before")
+                            equal(
+                                (content, address),
+                                (bytes(data), address_of(data)),
+                                "a buffer taken before",
+                            )
                 if len(mapped) != size:
                     view.close()
                     mapped.resize(size)
                     view = mapped.view(GRANULARITY)  # noqa: PLW2901
-        for kind, wrong in ((OverflowError, 2**63), (ValueError, -1), (TypeError, "1"), (TypeError, None)):
+        for kind, wrong in (
+            (OverflowError, 2**63),
+            (ValueError, -1),
+            (TypeError, "1"),
+            (TypeError, None),
+        ):
             with raises(kind, f"resize({wrong!r})"):
                 mapped.resize(wrong)
             unchanged(mapped, view, path, content)
         if not failed:
-            raise NotHere("no resize fails here: neither RLIMIT_FSIZE nor RLIMIT_AS is heeded, nor is a file too large")
+            raise NotHere(
+                "no resize fails here: neither RLIMIT_FSIZE nor RLIMIT_AS is heeded, nor is a file too large"
+            )
         view[0:3] = b"new"
-        equal(b"new", mapped[GRANULARITY : GRANULARITY + 3], "what is written through the view, in the map")
+        equal(
+            b"new",
+            mapped[GRANULARITY : GRANULARITY + 3],
+            "what is written through the view, in the map",
+        )
         view.close()
         mapped.resize(4 * GRANULARITY)
         equal(
@@ -477,8 +574,8 @@ def allocated(path: Path) -> int:
 
 
 def system_leaves_holes(folder: Path, size: int) -> bool | None:
-    """Whether files have holes here and blocks elsewhere; None if that cannot be seen, or where the system leaves a hole when
-    it should allocate: Wine, as a file grows with its section."""
+    """Whether files have holes here and blocks elsewhere; None if that cannot be seen, or where the
+    system leaves a hole when it should allocate: Wine, as a file grows with its section."""
     path = folder / "probe-of-blocks"
     with open(path, "wb") as file:
         file.write(os.urandom(size))
@@ -516,19 +613,32 @@ def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
         if allocates:
             with raises(OSError, f"resize({too_much}) with {free} bytes free") as caught:
                 mapped.resize(too_much)
-            equal((errno.ENOSPC, str(kept)), (caught.error.errno, str(caught.error.filename)), "the error")
+            equal(
+                (errno.ENOSPC, str(kept)),
+                (caught.error.errno, str(caught.error.filename)),
+                "the error",
+            )
             unchanged(mapped, view, kept, content)
             if subject.mode != "r+":
                 new = folder / "new"
-                with raises(OSError, f"creation of {too_much} bytes with {free} bytes free") as caught:
+                with raises(
+                    OSError, f"creation of {too_much} bytes with {free} bytes free"
+                ) as caught:
                     subject.open(new, subject.mode, size=too_much)
-                equal((errno.ENOSPC, str(new)), (caught.error.errno, str(caught.error.filename)), "the error")
+                equal(
+                    (errno.ENOSPC, str(new)),
+                    (caught.error.errno, str(caught.error.filename)),
+                    "the error",
+                )
                 if subject.mode == "x+":
                     true(not new.exists(), "no file is left behind")
                 else:
                     equal(0, new.stat().st_size, "the size of what is left behind")
             left = free_space(folder)
-            true(left >= free - 2**18, f"what was taken is given back: of {free} bytes free there are {left}")
+            true(
+                left >= free - 2**18,
+                f"what was taken is given back: of {free} bytes free there are {left}",
+            )
             mapped.resize(free // 2)
             mapped[len(content) :] = b"\1" * (free // 2 - len(content))  # every page has its room
             equal(1, mapped[free // 2 - 1], "the last byte")
@@ -555,7 +665,10 @@ def past(subject: Subject, path: Path, size: int) -> None:
             pass
     except OSError as error:
         raise NotHere(f"no file of {size} bytes can be made here: {error}") from error
-    true(allocated(path) < size // 4, f"a file made with sparse=True has holes; {allocated(path)} bytes are there")
+    true(
+        allocated(path) < size // 4,
+        f"a file made with sparse=True has holes; {allocated(path)} bytes are there",
+    )
     if subject.mode in ("w+", "x+"):
         path = path.with_name("created")
         mapped = subject.open(path, subject.mode, size=size, sparse=True)
@@ -589,7 +702,11 @@ def past(subject: Subject, path: Path, size: int) -> None:
                 equal(there, mapped[place : place + 7], "the bytes in the map of the whole file")
                 equal(there[6], mapped[place + 6], "a byte of it")
                 equal(place, mapped.find(there, place - 100, place + 7), "where it is found")
-                equal(place, mapped.rfind(there, place - 100, place + 100), "where it is found from the end")
+                equal(
+                    place,
+                    mapped.rfind(there, place - 100, place + 100),
+                    "where it is found from the end",
+                )
             equal(mapped[size - 1], mapped[-1], "the last byte")
         else:
             with raises(OSError, "the map of the whole file, which the system refuses") as caught:
@@ -607,21 +724,40 @@ def past(subject: Subject, path: Path, size: int) -> None:
             for new in (size + PAGE + 1, 2**32 + 103, size):
                 mapped.resize(new)
                 equal(
-                    (new, new), (len(mapped), path.stat().st_size), f"the length, and the file's, after resize({new})"
+                    (new, new),
+                    (len(mapped), path.stat().st_size),
+                    f"the length, and the file's, after resize({new})",
                 )
                 with mapped.view(new - 1) as view:
-                    equal(b"w" if new == 2**32 + 103 else b"\0", view[:], f"the last byte after resize({new})")
-                    equal(view[0], mapped[new - 1] if whole else view[0], "the same in the map of the whole file")
+                    equal(
+                        b"w" if new == 2**32 + 103 else b"\0",
+                        view[:],
+                        f"the last byte after resize({new})",
+                    )
+                    equal(
+                        view[0],
+                        mapped[new - 1] if whole else view[0],
+                        "the same in the map of the whole file",
+                    )
             with mapped.view(2**32 + 100, 7) as view:
-                equal(b"new\0\0\0\0", view[:], "the bytes where the file was cut, after it has grown again")
+                equal(
+                    b"new\0\0\0\0",
+                    view[:],
+                    "the bytes where the file was cut, after it has grown again",
+                )
 
 
 def maps_whole(subject: Subject, path: Path, size: int) -> bool:
-    """Whether the system maps a file of this size as a whole: Wine promises to fill shared maps, and refuses."""
+    """Whether the system maps a file of this size as a whole: Wine promises to fill shared maps,
+    and refuses."""
     access = {"r": mmap.ACCESS_READ, "c": mmap.ACCESS_COPY}.get(subject.mode, mmap.ACCESS_WRITE)
     options: dict[str, Any] = {"access": access}
-    if subject.mode == "c" and sys.platform != "win32":  # private maps are not counted before they are written to
-        no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # Python 3.13 has it
+    if (
+        subject.mode == "c" and sys.platform != "win32"
+    ):  # private maps are not counted before they are written to
+        no_reserve = getattr(
+            mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0
+        )  # Python 3.13 has it
         options = {"flags": mmap.MAP_PRIVATE | no_reserve}
     with open(path, "rb" if access == mmap.ACCESS_READ else "r+b") as file:
         try:

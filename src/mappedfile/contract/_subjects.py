@@ -1,4 +1,5 @@
-"""What the contract is held against: the library in each of its modes; as an oracle, the standard library's mmap; and mappedfile.mmap."""
+"""What the contract is held against: the library in each of its modes; as an oracle, the standard
+library's mmap; and mappedfile.mmap."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class Subject(NamedTuple):
 
     name: str
     mode: str
-    #: Opens a file as ``MappedFile`` does; what it returns has MappedFile's vocabulary, as far as the subject can.
+    #: Opens a file as ``MappedFile`` does; what it returns has MappedFile's vocabulary, as far as
+    #: the subject can.
     open: Any
 
     @property
@@ -31,7 +33,8 @@ class Subject(NamedTuple):
         return self.mode not in ("r", "c")
 
     def create(self, path: Path, content: bytes, **options: Any) -> Any:
-        """Open a file with this content in the subject's mode, through the subject itself where the mode creates files."""
+        """Open a file with this content in the subject's mode, through the subject itself where the
+        mode creates files."""
         if self.mode in ("w+", "x+"):
             mapped = self.open(path, self.mode, size=len(content), **options)
             if content:
@@ -45,7 +48,8 @@ class Subject(NamedTuple):
 
 
 class StdlibWindow:
-    """mmap.mmap under MappedFile's names. It adds nothing that mmap lacks: what mmap cannot do fails, as it does for users."""
+    """mmap.mmap under MappedFile's names. It adds nothing that mmap lacks: what mmap cannot do
+    fails, as it does for users."""
 
     module: ClassVar[Any] = mmap
 
@@ -85,7 +89,15 @@ class StdlibWindow:
         self._map.close()  # always strict
 
     def flush(self, offset: int = 0, length: int | None = None, *, durable: bool = True) -> None:
-        self._map.flush(*(() if length is None and not offset else (offset,) if length is None else (offset, length)))
+        self._map.flush(
+            *(
+                ()
+                if length is None and not offset
+                else (offset,)
+                if length is None
+                else (offset, length)
+            )
+        )
 
     def advise(self, kind: Any, offset: int = 0, length: int | None = None) -> None:
         number = getattr(self.module, f"MADV_{getattr(kind, 'name', kind).upper()}")
@@ -115,15 +127,24 @@ class StdlibFile(StdlibWindow):
 
     window: ClassVar[type[StdlibWindow]] = StdlibWindow
 
-    def __init__(self, file: Any, mode: str = "r", *, size: int | None = None, sparse: bool = False) -> None:
-        flags = {"r": os.O_RDONLY, "c": os.O_RDONLY, "r+": os.O_RDWR, "w+": os.O_RDWR | os.O_CREAT | os.O_TRUNC}
+    def __init__(
+        self, file: Any, mode: str = "r", *, size: int | None = None, sparse: bool = False
+    ) -> None:
+        flags = {
+            "r": os.O_RDONLY,
+            "c": os.O_RDONLY,
+            "r+": os.O_RDWR,
+            "w+": os.O_RDWR | os.O_CREAT | os.O_TRUNC,
+        }
         flags["x+"] = os.O_RDWR | os.O_CREAT | os.O_EXCL
         self.name = file
         self.mode = mode
         owned = not isinstance(file, int) and not hasattr(file, "fileno")
         binary = getattr(os, "O_BINARY", 0)
         self._fd = (
-            os.open(file, flags[mode] | binary) if owned else os.dup(file if isinstance(file, int) else file.fileno())
+            os.open(file, flags[mode] | binary)
+            if owned
+            else os.dup(file if isinstance(file, int) else file.fileno())
         )
         try:
             if size is not None:
@@ -167,10 +188,16 @@ class LayerFile(StdlibFile, LayerWindow):
 
 
 #: The library, once in each mode.
-NATIVE: tuple[Subject, ...] = tuple(Subject("mappedfile", mode, MappedFile) for mode in ("r", "r+", "w+", "x+", "c"))
+NATIVE: tuple[Subject, ...] = tuple(
+    Subject("mappedfile", mode, MappedFile) for mode in ("r", "r+", "w+", "x+", "c")
+)
 
 #: The oracle, likewise.
-STDLIB: tuple[Subject, ...] = tuple(Subject("mmap", mode, StdlibFile) for mode in ("r", "r+", "w+", "x+", "c"))
+STDLIB: tuple[Subject, ...] = tuple(
+    Subject("mmap", mode, StdlibFile) for mode in ("r", "r+", "w+", "x+", "c")
+)
 
 #: What stands for it: what it keeps of the contract, it does as the library does.
-LAYER: tuple[Subject, ...] = tuple(Subject("mappedfile.mmap", mode, LayerFile) for mode in ("r", "r+", "w+", "x+", "c"))
+LAYER: tuple[Subject, ...] = tuple(
+    Subject("mappedfile.mmap", mode, LayerFile) for mode in ("r", "r+", "w+", "x+", "c")
+)

@@ -25,7 +25,8 @@ CONTENT = pattern(GRANULARITY + PAGE_SIZE + 100)
 
 # T1
 
-#: Bytes in no place of the file, and the parts of the file that T1 knows: up to SHORT it stays; what is left of that page is zeros.
+#: Bytes in no place of the file, and the parts of the file that T1 knows: up to SHORT it stays;
+#: what is left of that page is zeros.
 ABSENT = b"\xf1" * 3
 WHOLE = (pattern(7 * PAGE_SIZE) + pattern(PAGE_SIZE)[:100]).replace(b"\xf1", b"\xf2")
 SHORT = 3 * PAGE_SIZE + 50
@@ -36,9 +37,10 @@ KEPT, LOST = PAGE_SIZE + 5, 5 * PAGE_SIZE + 5
 
 @clause("T1")
 def T1(subject: Subject, folder: Path) -> None:
-    """If the file is cut short under a mapping (POSIX), or its pages cannot be read or written any more, the process
-    lives: access through the library raises `MappingFault` (an `OSError`), access through buffers and arrays reads
-    zeros, and `faulted` is true on every object concerned. Other mappings are not disturbed."""
+    """If the file is cut short under a mapping (POSIX), or its pages cannot be read or written any
+    more, the process lives: access through the library raises `MappingFault` (an `OSError`), access
+    through buffers and arrays reads zeros, and `faulted` is true on every object concerned. Other
+    mappings are not disturbed."""
     # Pages that cannot be read: tests/test_guard.py, which has devices that fail.
     if not mappedfile.capabilities().truncate_mapped:
         raise NotHere("this system lets nobody cut a mapped file short")
@@ -66,12 +68,16 @@ def lose_pages(subject: Subject, folder: Path) -> None:
         import numpy  # noqa: F401 (its libraries are maps of files too)
     survive(subject, folder)
     before = _probe.handles(), *_probe.file_maps()
-    for name, access in ways(subject).items():
+    for name, operation in ways(subject).items():
         for whose in ("file", "view"):
-            meet(subject, folder, whose, access, f"{name} of a {whose}")
+            meet(subject, folder, whose, operation, f"{name} of a {whose}")
     meet_through_buffers(subject, folder)
     accept_the_shorter(subject, folder)
-    equal(before, (_probe.handles(), *_probe.file_maps()), "handles, maps and their bytes after everything was closed")
+    equal(
+        before,
+        (_probe.handles(), *_probe.file_maps()),
+        "handles, maps and their bytes after everything was closed",
+    )
     say("done")
 
 
@@ -86,7 +92,8 @@ def survive(subject: Subject, folder: Path) -> None:
 
 
 def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
-    """Name the ways to get at bytes, each given a window and where in it the bytes are that are gone."""
+    """Name the ways to get at bytes, each given a window and where in it the bytes are that are
+    gone."""
     every: dict[str, Callable[[Any, int], object]] = {
         "an index": lambda window, gone: window[gone],
         "a negative index": lambda window, gone: window[gone - len(window)],
@@ -106,14 +113,19 @@ def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
     }
     if subject.writable:
         every["assignment to an index"] = lambda window, gone: window.__setitem__(gone, 7)
-        every["assignment to a slice"] = lambda window, gone: window.__setitem__(slice(gone - 1, gone + 2), b"new")
+        every["assignment to a slice"] = lambda window, gone: window.__setitem__(
+            slice(gone - 1, gone + 2), b"new"
+        )
         every["assignment to a slice with a step"] = lambda window, gone: window.__setitem__(
             slice(gone, gone + 20, 10), memoryview(b"..")
         )
     if subject.shared:  # these look at no bytes: they tell what was met before
         every["flush"] = lambda window, gone: (window.data[gone], window.flush(gone, 1))
         every["flush of everything"] = lambda window, gone: (window.data[gone], window.flush())
-        every["a flush that does not wait"] = lambda window, gone: (window.data[gone], window.flush(durable=False))
+        every["a flush that does not wait"] = lambda window, gone: (
+            window.data[gone],
+            window.flush(durable=False),
+        )
     return every
 
 
@@ -137,20 +149,39 @@ class Maps:
 
     def check(self, gone: tuple[bool, bool], what: str) -> None:
         """Break the clause unless file and view are as *gone* says, and what stays is right."""
-        equal(gone, (self.file.faulted, self.view.faulted), f"faulted of the file and the view after {what}")
-        equal((False, False), (self.elsewhere.faulted, self.other.faulted), f"faulted of others after {what}")
+        equal(
+            gone,
+            (self.file.faulted, self.view.faulted),
+            f"faulted of the file and the view after {what}",
+        )
+        equal(
+            (False, False),
+            (self.elsewhere.faulted, self.other.faulted),
+            f"faulted of others after {what}",
+        )
         equal(WHOLE[GONE:], self.other[GONE:], f"another file after {what}")
         equal(self.whole[:SHORT], self.file[:SHORT], f"what stays of the file, after {what}")
-        equal(self.seen[7 : 7 + 2 * PAGE_SIZE], self.elsewhere[:], f"a view of what stays, after {what}")
-        equal(self.seen[self.first : SHORT], self.view[: SHORT - self.first], f"what stays of a view, after {what}")
+        equal(
+            self.seen[7 : 7 + 2 * PAGE_SIZE],
+            self.elsewhere[:],
+            f"a view of what stays, after {what}",
+        )
+        equal(
+            self.seen[self.first : SHORT],
+            self.view[: SHORT - self.first],
+            f"what stays of a view, after {what}",
+        )
 
     def close(self) -> None:
         for window in (self.view, self.elsewhere, self.file, self.other):
             window.close()
 
 
-def meet(subject: Subject, folder: Path, whose: str, access: Callable[[Any, int], object], what: str) -> None:
-    """T1: be told of bytes that are gone, by one way to get at them; and go on once they are back."""
+def meet(
+    subject: Subject, folder: Path, whose: str, operation: Callable[[Any, int], object], what: str
+) -> None:
+    """T1: be told of bytes that are gone, by one way to get at them; and go on once they are
+    back."""
     maps = Maps(subject, folder)
     window, first = (maps.file, 0) if whose == "file" else (maps.view, maps.first)
     equal(WHOLE[GONE], window[GONE - first], f"a byte before {what}")
@@ -158,42 +189,67 @@ def meet(subject: Subject, folder: Path, whose: str, access: Callable[[Any, int]
     maps.check((False, False), f"the cut, and before {what}")
     for again in ("", ", again"):
         with raises(MappingFault, what + again, says="gone") as caught:
-            access(window, GONE - first)
+            operation(window, GONE - first)
         equal(errno.EIO, caught.error.errno, f"errno of {what}")
         equal(os.fspath(maps.path), os.fspath(caught.error.filename), f"the file name of {what}")
         if "everything" not in what and "does not wait" not in what:
             met = caught.error.offset
             end = len(WHOLE) if "from the end" in what else GONE + 21
-            true(met is not None and GONE <= met < end, f"the offset of {what}, {met}, is where bytes are gone")
+            true(
+                met is not None and GONE <= met < end,
+                f"the offset of {what}, {met}, is where bytes are gone",
+            )
     maps.check((True, whose == "view"), what)
     if subject.shared:
         with raises(MappingFault, f"resize() after {what}"):
             maps.file.resize(len(WHOLE) + PAGE_SIZE)
         with raises(MappingFault, f"flush() after {what}"):
             maps.file.flush()
-        equal(SHORT, maps.path.stat().st_size, f"the size of the file after {what} and a refused resize()")
+        equal(
+            SHORT,
+            maps.path.stat().st_size,
+            f"the size of the file after {what} and a refused resize()",
+        )
 
     others("restore")
     with raises(MappingFault, f"{what}, before refresh()"):
-        access(window, GONE - first)
+        operation(window, GONE - first)
     maps.file.refresh()
     equal(False, maps.file.faulted, f"faulted after {what} and refresh()")
-    equal((WHOLE[GONE:], len(WHOLE)), (maps.file[GONE:], len(maps.file)), f"what is back after {what} and refresh()")
+    equal(
+        (WHOLE[GONE:], len(WHOLE)),
+        (maps.file[GONE:], len(maps.file)),
+        f"what is back after {what} and refresh()",
+    )
     if subject.mode == "c":
-        equal(maps.whole[KEPT], maps.file[KEPT], f"a private byte on a page that stayed, after {what} and refresh()")
+        equal(
+            maps.whole[KEPT],
+            maps.file[KEPT],
+            f"a private byte on a page that stayed, after {what} and refresh()",
+        )
     if whose == "view":
-        equal(True, maps.view.faulted, f"faulted of the view after {what} and refresh() of its file")
+        equal(
+            True, maps.view.faulted, f"faulted of the view after {what} and refresh() of its file"
+        )
         with raises(MappingFault, f"{what}, after refresh()"):
-            access(window, GONE - first)
+            operation(window, GONE - first)
         maps.view.close()
         maps.view = maps.file.view(maps.first)
-        equal((False, WHOLE[GONE:]), (maps.view.faulted, maps.view[GONE - maps.first :]), "a view that was made anew")
+        equal(
+            (False, WHOLE[GONE:]),
+            (maps.view.faulted, maps.view[GONE - maps.first :]),
+            "a view that was made anew",
+        )
     if subject.writable:
         maps.file[GONE : GONE + 4] = b"back"
         maps.file.flush()
         equal(b"back", maps.file[GONE : GONE + 4], f"what is written after {what} and refresh()")
         expected = b"back" if subject.shared else WHOLE[GONE : GONE + 4]
-        equal(expected, maps.path.read_bytes()[GONE : GONE + 4], f"the file, written after {what} and refresh()")
+        equal(
+            expected,
+            maps.path.read_bytes()[GONE : GONE + 4],
+            f"the file, written after {what} and refresh()",
+        )
     maps.close()
 
 
@@ -203,12 +259,19 @@ def meet_through_buffers(subject: Subject, folder: Path) -> None:
     buffer = maps.file.data[3:][2:]
     others(SHORT)
     zeros = bytes(len(WHOLE) - SHORT)
-    # POSIX: the rest of the page in which the file ends is zeros, and can be read without a fault: mmap(2).
-    equal(zeros[: GONE - SHORT], maps.file[SHORT:GONE], "the rest of the page in which the file ends")
+    # POSIX: the rest of the page in which the file ends is zeros, and can be read without a fault:
+    # mmap(2).
+    equal(
+        zeros[: GONE - SHORT], maps.file[SHORT:GONE], "the rest of the page in which the file ends"
+    )
     equal(False, maps.file.faulted, "faulted after reading the rest of that page")
     expected = bytes(maps.whole[5:SHORT]) + zeros
     equal(expected, buffer.tobytes(), "a slice of a slice")
-    equal((True, False), (maps.file.faulted, maps.view.faulted), "faulted after reading a buffer of the file")
+    equal(
+        (True, False),
+        (maps.file.faulted, maps.view.faulted),
+        "faulted after reading a buffer of the file",
+    )
     with suppress(ImportError):
         import numpy as np
 
@@ -222,12 +285,20 @@ def meet_through_buffers(subject: Subject, folder: Path) -> None:
     maps.check((True, True), "reading the buffer of a view")
     if subject.writable:
         buffer[GONE] = 7
-        equal(7, buffer[GONE], "what is written where the file is gone: it is kept, and reaches nobody")
+        equal(
+            7,
+            buffer[GONE],
+            "what is written where the file is gone: it is kept, and reaches nobody",
+        )
         with raises(MappingFault, "reading what was written where the file is gone"):
             maps.file[GONE + 5]
     equal(SHORT, maps.path.stat().st_size, "the size of the file after writing where it is gone")
     others("restore")
-    equal(WHOLE[SHORT:GONE], buffer[SHORT - 5 : GONE - 5].tobytes(), "the rest of that page once it is back")
+    equal(
+        WHOLE[SHORT:GONE],
+        buffer[SHORT - 5 : GONE - 5].tobytes(),
+        "the rest of that page once it is back",
+    )
     maps.file.refresh()
     equal(WHOLE[GONE:], maps.file[GONE:], "what is back, while a buffer of the old map is alive")
     equal(bytes(10), buffer[GONE + 100 :][:10].tobytes(), "a buffer of the old map after refresh()")
@@ -244,7 +315,11 @@ def accept_the_shorter(subject: Subject, folder: Path) -> None:
             with raises(MappingFault, "an index"):
                 maps.file[GONE]
         maps.file.refresh()
-        equal((SHORT, False), (len(maps.file), maps.file.faulted), "length and faulted after refresh()")
+        equal(
+            (SHORT, False),
+            (len(maps.file), maps.file.faulted),
+            "length and faulted after refresh()",
+        )
         equal(maps.whole[:SHORT], maps.file[:], "the bytes of the file after refresh()")
         with raises(IndexError, "an index past the shorter file"):
             maps.file[SHORT]
@@ -266,8 +341,8 @@ def accept_the_shorter(subject: Subject, folder: Path) -> None:
 
 @clause("T2")
 def T2(subject: Subject, folder: Path) -> None:
-    """Where the system refuses to cut a mapped file short (Windows), the other side gets its error and the
-    mapping is whole."""
+    """Where the system refuses to cut a mapped file short (Windows), the other side gets its error
+    and the mapping is whole."""
     if mappedfile.capabilities().truncate_mapped:
         raise NotHere("this system lets others cut a mapped file short")
     path = folder / "file"
@@ -280,19 +355,27 @@ def T2(subject: Subject, folder: Path) -> None:
             file.close()
         cut_short(subject, folder)
         in_child(cut_short, subject, folder)
-        equal(CONTENT, path.read_bytes(), "the bytes of the file after others tried to cut it short")
+        equal(
+            CONTENT, path.read_bytes(), "the bytes of the file after others tried to cut it short"
+        )
         equal(CONTENT[GRANULARITY:][1 : PAGE_SIZE + 50], buffer.tobytes(), "the bytes of a buffer")
         if not closed:
             equal(CONTENT, file[:], "the bytes of the mapped file")
             equal(CONTENT[GRANULARITY:][: PAGE_SIZE + 50], view[:], "the bytes of a view")
             with path.open("ab") as other:  # growing is another thing
                 other.write(b"more")
-            equal((len(CONTENT), CONTENT), (len(file), file[:]), "the mapped file after others let the file grow")
+            equal(
+                (len(CONTENT), CONTENT),
+                (len(file), file[:]),
+                "the mapped file after others let the file grow",
+            )
         buffer.release()
         view.close()
         file.close()
         os.truncate(path, 10)
-        equal(CONTENT[:10], path.read_bytes(), "the file, cut short when nothing is mapped any more")
+        equal(
+            CONTENT[:10], path.read_bytes(), "the file, cut short when nothing is mapped any more"
+        )
         os.unlink(path)
 
 
@@ -303,7 +386,11 @@ def cut_short(_: Subject, folder: Path) -> None:
     for wanted in (0, 10, GRANULARITY, size - 1):
         with suppress(OSError):  # CPython's os.truncate drops what Windows says
             os.truncate(path, wanted)
-        equal(size, path.stat().st_size, f"the size after os.truncate() of a mapped file to {wanted} bytes")
+        equal(
+            size,
+            path.stat().st_size,
+            f"the size after os.truncate() of a mapped file to {wanted} bytes",
+        )
     with open(path, "r+b") as file, raises(OSError, "truncate() of a file that is mapped"):
         file.truncate(5)
     with raises(OSError, "opening a mapped file in mode 'wb'"):

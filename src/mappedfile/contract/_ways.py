@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from mappedfile import GRANULARITY, PAGE_SIZE, MappingFault, capabilities
 from mappedfile.contract import _probe
 from mappedfile.contract._children import in_child
-from mappedfile.contract._clauses import SHARED_WRITABLE, WRITABLE, NotHere, clause, equal, raises, true
+from mappedfile.contract._clauses import (
+    SHARED_WRITABLE,
+    WRITABLE,
+    NotHere,
+    clause,
+    equal,
+    raises,
+    true,
+)
 from mappedfile.contract._lifetime import pattern
 
 if TYPE_CHECKING:
@@ -19,13 +27,18 @@ if TYPE_CHECKING:
 
     from mappedfile.contract._subjects import Subject
 
-LINES = b"".join(b"%d,%s\n" % (number, b"x" * (number % 90)) for number in range(400 + GRANULARITY // 20)) + b"the last"
+LINES = (
+    b"".join(
+        b"%d,%s\n" % (number, b"x" * (number % 90)) for number in range(400 + GRANULARITY // 20)
+    )
+    + b"the last"
+)
 
 
 @clause("B1")
 def B1(subject: Subject, folder: Path) -> None:
-    """A stream reads as a file does: `read`, `readline` and iteration from its position on, `seek` and `tell`. At the end it gives no
-    bytes."""
+    """A stream reads as a file does: `read`, `readline` and iteration from its position on, `seek`
+    and `tell`. At the end it gives no bytes."""
     with subject.create(folder / "file", LINES) as mapped:
         stream = mapped.stream()
         model = io.BytesIO(LINES)
@@ -33,7 +46,15 @@ def B1(subject: Subject, folder: Path) -> None:
             equal(model.read(size), stream.read(size), f"read({size})")
             equal(model.readline(), stream.readline(), "readline()")
             equal(model.tell(), stream.tell(), "tell()")
-        for offset, whence in ((3, 0), (GRANULARITY + 1, 0), (-2, 1), (5, 1), (-9, 2), (0, 2), (0, 0)):
+        for offset, whence in (
+            (3, 0),
+            (GRANULARITY + 1, 0),
+            (-2, 1),
+            (5, 1),
+            (-9, 2),
+            (0, 2),
+            (0, 0),
+        ):
             model.seek(offset, whence)
             stream.seek(offset, whence)
             equal(model.tell(), stream.tell(), f"tell() after seek({offset}, {whence})")
@@ -50,14 +71,17 @@ def B1(subject: Subject, folder: Path) -> None:
 
 @clause("B2")
 def B2(subject: Subject, folder: Path) -> None:
-    """A stream is an `io.BufferedIOBase` with a position of its own, on the whole of a mapped file or a view or on a part: what reads
-    or writes binary files takes it. It has no descriptor, and never sets the size of a file by `truncate`."""
+    """A stream is an `io.BufferedIOBase` with a position of its own, on the whole of a mapped file
+    or a view or on a part: what reads or writes binary files takes it. It has no descriptor, and
+    never sets the size of a file by `truncate`."""
     with subject.create(folder / "file", LINES) as mapped, mapped.view(3, PAGE_SIZE) as view:
         first, second, part = mapped.stream(), mapped.stream(), view.stream(5, 100)
         for stream in (first, second, part):
             true(isinstance(stream, io.BufferedIOBase), f"{stream!r} is an io.BufferedIOBase")
             equal(
-                (True, subject.writable, True), (stream.readable(), stream.writable(), stream.seekable()), "what it can"
+                (True, subject.writable, True),
+                (stream.readable(), stream.writable(), stream.seekable()),
+                "what it can",
             )
             for refused in (stream.fileno, stream.truncate, stream.detach):
                 with raises(io.UnsupportedOperation, f"{refused}"):
@@ -66,7 +90,10 @@ def B2(subject: Subject, folder: Path) -> None:
         equal((10, 0, 0), (first.tell(), second.tell(), part.tell()), "positions of three streams")
         equal(LINES[8:108], part.read(), "a stream on a part of a view")
         reader = io.TextIOWrapper(io.BufferedReader(second), "ascii", newline="")
-        true(reader.read() == LINES.decode("ascii"), "what a TextIOWrapper on a BufferedReader on it reads is the file")
+        true(
+            reader.read() == LINES.decode("ascii"),
+            "what a TextIOWrapper on a BufferedReader on it reads is the file",
+        )
         for wrong in ((len(LINES) + 1,), (-1,), (0, len(LINES) + 1), (3, len(LINES) - 2)):
             with raises(ValueError, f"stream{wrong}"):
                 mapped.stream(*wrong)
@@ -81,18 +108,27 @@ def B2(subject: Subject, folder: Path) -> None:
 
 @clause("B3", modes=WRITABLE)
 def B3(subject: Subject, folder: Path) -> None:
-    """What a stream writes is in the window at once, and in the file when the window is shared. Where the window ends, what fits is
-    written, the position is at the end, and `OSError(ENOSPC)`, as of a full device, says how much that was."""
+    """What a stream writes is in the window at once, and in the file when the window is shared.
+    Where the window ends, what fits is written, the position is at the end, and `OSError(ENOSPC)`,
+    as of a full device, says how much that was."""
     path = folder / "file"
     with subject.create(path, pattern(PAGE_SIZE)) as mapped:
         with mapped.stream(10, 20) as stream:
             equal(5, stream.write(b"01234"), "what write() returns")
             equal(b"01234", mapped[10:15], "the window")
-            equal(b"01234" if subject.shared else pattern(PAGE_SIZE)[10:15], path.read_bytes()[10:15], "the file")
+            equal(
+                b"01234" if subject.shared else pattern(PAGE_SIZE)[10:15],
+                path.read_bytes()[10:15],
+                "the file",
+            )
             stream.seek(-2, 2)
             with raises(OSError, "write() of 5 bytes where 2 have room") as caught:
                 stream.write(b"abcde")
-            equal((errno.ENOSPC, 2), (caught.error.errno, caught.error.characters_written), "the error")
+            equal(
+                (errno.ENOSPC, 2),
+                (caught.error.errno, caught.error.characters_written),
+                "the error",
+            )
             equal(str(path), str(caught.error.filename), "the file name of the error")
             equal(20, stream.tell(), "the position")
             equal(b"ab" + pattern(PAGE_SIZE)[30:33], mapped[28:33], "the bytes around the end")
@@ -101,9 +137,10 @@ def B3(subject: Subject, folder: Path) -> None:
 
 @clause("B4", modes=SHARED_WRITABLE)
 def B4(subject: Subject, folder: Path) -> None:
-    """`stream(grow=True)` has the file grow by what is written past its end: at every moment it is as long as that, and mapped. New
-    bytes that were passed over are zero. Views, buffers and other streams stay as they are, and only a file that can be resized
-    grows: after it was closed, `ValueError`, and nothing is written."""
+    """`stream(grow=True)` has the file grow by what is written past its end: at every moment it is
+    as long as that, and mapped. New bytes that were passed over are zero. Views, buffers and other
+    streams stay as they are, and only a file that can be resized grows: after it was closed,
+    `ValueError`, and nothing is written."""
     path = folder / "file"
     mapped = subject.create(path, b"")
     model = bytearray()
@@ -111,7 +148,11 @@ def B4(subject: Subject, folder: Path) -> None:
         for number in range(100):
             stream.write(b"%d\n" % number * number)
             model += b"%d\n" % number * number
-            equal((len(model), len(model)), (len(mapped), path.stat().st_size), "the length and the size of the file")
+            equal(
+                (len(model), len(model)),
+                (len(mapped), path.stat().st_size),
+                "the length and the size of the file",
+            )
         view, steady = mapped.view(5), mapped.stream()
         stream.seek(len(model) + PAGE_SIZE)
         stream.write(b"further")
@@ -131,8 +172,9 @@ def B4(subject: Subject, folder: Path) -> None:
 
 @clause("B5")
 def B5(subject: Subject, folder: Path) -> None:
-    """A stream keeps its memory as a buffer does, and counts as one: `close(strict=True)` says that it is alive, closing its owner
-    leaves it working, and the memory is unmapped when the last stream is closed or gone."""
+    """A stream keeps its memory as a buffer does, and counts as one: `close(strict=True)` says that
+    it is alive, closing its owner leaves it working, and the memory is unmapped when the last
+    stream is closed or gone."""
     mapped = subject.create(folder / "file", LINES)
     view = mapped.view(GRANULARITY // 2, PAGE_SIZE)
     first, second = mapped.stream(), view.stream()
@@ -158,7 +200,8 @@ def B5(subject: Subject, folder: Path) -> None:
 
 @clause("B6")
 def B6(subject: Subject, folder: Path) -> None:
-    """A stream that meets bytes that are gone raises `MappingFault`, and its position is where it was."""
+    """A stream that meets bytes that are gone raises `MappingFault`, and its position is where it
+    was."""
     if not capabilities().truncate_mapped:
         raise NotHere("this system lets nobody cut a mapped file short")
     in_child(read_what_is_gone, subject, folder)  # it may die
@@ -167,10 +210,18 @@ def B6(subject: Subject, folder: Path) -> None:
 def read_what_is_gone(subject: Subject, folder: Path) -> None:
     """B6, in a process of its own."""
     path = folder / "file"
-    with subject.create(path, pattern(3 * PAGE_SIZE).replace(b"\n", b"-")) as mapped, mapped.stream() as stream:
+    with (
+        subject.create(path, pattern(3 * PAGE_SIZE).replace(b"\n", b"-")) as mapped,
+        mapped.stream() as stream,
+    ):
         os.truncate(path, PAGE_SIZE)
         equal(PAGE_SIZE, len(stream.read(PAGE_SIZE)), "bytes read of what is there")
-        calls = [lambda: stream.read(5), lambda: stream.readinto(bytearray(5)), stream.readline, lambda: next(stream)]
+        calls = [
+            lambda: stream.read(5),
+            lambda: stream.readinto(bytearray(5)),
+            stream.readline,
+            lambda: next(stream),
+        ]
         if subject.writable:
             calls.append(lambda: stream.write(b"12345"))
         for call in calls:
@@ -192,8 +243,8 @@ def numpy() -> ModuleType:
 
 @clause("A1")
 def A1(subject: Subject, folder: Path) -> None:
-    """`array()` is NumPy's array on the memory, at any byte offset: what one writes the other has. It cannot be written where the
-    window cannot, and there is no way to make it writeable."""
+    """`array()` is NumPy's array on the memory, at any byte offset: what one writes the other has.
+    It cannot be written where the window cannot, and there is no way to make it writeable."""
     np = numpy()
     content = pattern(PAGE_SIZE)
     with subject.create(folder / "file", content) as mapped, mapped.view(1, 40) as view:
@@ -207,7 +258,9 @@ def A1(subject: Subject, folder: Path) -> None:
                 array = window.array(dtype, shape, offset)
                 start = first + offset
                 equal(
-                    content[start : start + array.nbytes], array.tobytes(), f"the bytes of {dtype}, {shape}, {offset}"
+                    content[start : start + array.nbytes],
+                    array.tobytes(),
+                    f"the bytes of {dtype}, {shape}, {offset}",
                 )
                 equal(subject.writable, array.flags.writeable, "flags.writeable")
                 if not subject.writable:
@@ -216,12 +269,18 @@ def A1(subject: Subject, folder: Path) -> None:
                             one.flags.writeable = True
                 del array
         array = (
-            mapped.array("<u2", (2, -1), 2, "F") if PAGE_SIZE % 4 else mapped.array("<u2", (3, -1), PAGE_SIZE - 12, "F")
+            mapped.array("<u2", (2, -1), 2, "F")
+            if PAGE_SIZE % 4
+            else mapped.array("<u2", (3, -1), PAGE_SIZE - 12, "F")
         )
         true(array.flags.f_contiguous, "an array in Fortran's order")
         if subject.writable:
             array[0, 0] = 0x4142
-            equal(b"BA", mapped[PAGE_SIZE - 12 : PAGE_SIZE - 10], "what the window has of what was written to an array")
+            equal(
+                b"BA",
+                mapped[PAGE_SIZE - 12 : PAGE_SIZE - 10],
+                "what the window has of what was written to an array",
+            )
             mapped[PAGE_SIZE - 12] = 0x43
             equal(0x4143, int(array[0, 0]), "what the array has of what was written to the window")
         del array
@@ -229,8 +288,8 @@ def A1(subject: Subject, folder: Path) -> None:
 
 @clause("A2")
 def A2(subject: Subject, folder: Path) -> None:
-    """What lies outside the window, or is no whole number of items where it reaches to the end, is `ValueError`, and an array of
-    Python objects `TypeError`. An empty file gives an empty array."""
+    """What lies outside the window, or is no whole number of items where it reaches to the end, is
+    `ValueError`, and an array of Python objects `TypeError`. An empty file gives an empty array."""
     numpy()
     with subject.create(folder / "file", pattern(100)) as mapped:
         for wrong in (
@@ -243,7 +302,9 @@ def A2(subject: Subject, folder: Path) -> None:
             ("u1", (-1, 3)),
             ("u1", (-1, -1)),
         ):
-            with raises((ValueError, TypeError) if wrong == (101,) else ValueError, f"array{wrong}"):
+            with raises(
+                (ValueError, TypeError) if wrong == (101,) else ValueError, f"array{wrong}"
+            ):
                 mapped.array(*wrong)
         for objects in (object, [("a", "u1"), ("b", "O")]):
             with raises(TypeError, f"array({objects})"):
@@ -259,7 +320,8 @@ def A2(subject: Subject, folder: Path) -> None:
 
 @clause("A3")
 def A3(subject: Subject, folder: Path) -> None:
-    """An array keeps its memory as every buffer does, whatever is closed meanwhile, and whatever was made from it does too."""
+    """An array keeps its memory as every buffer does, whatever is closed meanwhile, and whatever
+    was made from it does too."""
     numpy()
     content = pattern(2 * PAGE_SIZE)
     mapped = subject.create(folder / "file", content)
