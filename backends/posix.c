@@ -51,8 +51,8 @@ void mf_query_system(mf_system *out)
 #endif
 }
 
-/* The granularity of a file's maps, in bytes: on hugetlbfs it is the size of a huge page. Its blocks
- * are as large, so most files need no further call. */
+/* The granularity of a file's maps, in bytes: on hugetlbfs it is the size of a huge page. Blocks
+ * are as large there, so most files need no further call. */
 static size_t granularity_of(int fd, const struct stat *status)
 {
     size_t page = get_page_size();
