@@ -15,6 +15,7 @@ setup(
             "mappedfile._memory",
             [
                 "backends/memory.c",
+                "backends/checks.c",
                 "backends/storage.c",
                 "backends/window.c",
                 "backends/stream.c",

@@ -1,6 +1,7 @@
 /* The CPython types own files, sections and maps. This header is what their source files share.
  *
  *   memory.c   File, Map and Buffer, with their use counts: the last user releases them
+ *   checks.c   numbers and bytes of the caller, checked and converted; errors
  *   storage.c  a file's size: open, grow, shrink, refresh, close
  *   window.c   Window: index, slice, search, buffer, flush; MappedFile and View are its two kinds
  *   stream.c   Stream: a window's bytes read and written in turn, as a file's are
@@ -245,6 +246,46 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
  * empty. */
 PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inwards, int64_t window);
 
+/* checks.c */
+
+/* Says what a window is, for messages. */
+const char *kind_of(const Window *self);
+
+/* Raises ValueError, since the window is closed; returns NULL. */
+PyObject *raise_closed(Window *self);
+
+/* Converts an int of the caller, from 0 to 2**63 - 1; or raises and returns -1. */
+int to_size(PyObject *number, const char *what, int64_t *out);
+
+/* Gets a contiguous buffer from an object of the caller. */
+int to_bytes(PyObject *value, Py_buffer *out);
+
+/* Checks that a range lies in size bytes; or raises and returns -1. A count of -1 reaches to the
+ * end. */
+int to_range(Window *self, int64_t first, int64_t size, int64_t *count);
+
+/* Raises MappingFault, with the offset if the map knows it. */
+PyObject *raise_faulted(Window *self);
+
+/* Sorts the arguments of a fast call. known has the names of all arguments; the first by_place can
+ * be positional. A missing argument is NULL. */
+int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place,
+                 PyObject **out, PyObject *const *args, Py_ssize_t n, PyObject *names);
+
+/* Raises MappingFault if the last copy of a range met bytes that are gone, and returns -1 then.
+ * failed is the backend's code. */
+int check_fault(const Map *map, int failed, int64_t first, int64_t count);
+
+/* Raises an exception of this kind, since the window is read-only; returns NULL. */
+PyObject *raise_readonly(Window *self, PyObject *kind);
+
+/* Converts a byte of the caller, from 0 to 255; or raises and returns -1. */
+int to_byte(PyObject *value, char *out);
+
+/* Converts where a range begins and how long it is; None is -1, to the end. Or raises and returns
+ * -1. */
+int to_numbers(PyObject *offset, PyObject *length, int64_t *first, int64_t *count);
+
 /* storage.c */
 
 PyObject *window_open(PyObject *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t n,
@@ -263,6 +304,18 @@ void window_drop(Window *self);
 
 /* Maps the window if it is not empty; or raises and returns -1. */
 int window_map(Window *self);
+
+/* Makes a window ready for reading and writing its bytes: open, mapped and locked. Or raises and
+ * returns -1. */
+int acquire(Window *self);
+
+/* Begins a use of the map of a window, and returns the map; *length is the length of the window.
+ * NULL: an exception is set; or the window is empty, and *length is 0. */
+Map *window_use(Window *self, int64_t *length);
+
+/* Ends such a use. The map may be unmapped then; an error of that is raised, unless an exception is
+ * already set. */
+int window_release(Window *self, Map *map);
 
 /* Grows the file to at least size bytes. If others have made it longer, the window gets that
  * length. Or raises and returns -1. */
@@ -290,37 +343,6 @@ void set_map(Window *self, Map *map);
 
 /* window.c */
 
-/* Raises ValueError, since the window is closed; returns NULL. */
-PyObject *raise_closed(Window *self);
-
-/* Converts an int of the caller, from 0 to 2**63 - 1; or raises and returns -1. */
-int to_size(PyObject *number, const char *what, int64_t *out);
-
-/* Gets a contiguous buffer from an object of the caller. */
-int to_bytes(PyObject *value, Py_buffer *out);
-
-/* Checks that a range lies in size bytes; or raises and returns -1. A count of -1 reaches to the
- * end. */
-int to_range(Window *self, int64_t first, int64_t size, int64_t *count);
-
-const char *kind_of(const Window *self);
-
-/* Raises MappingFault, with the offset if the map knows it. */
-PyObject *raise_faulted(Window *self);
-
-/* Sorts the arguments of a fast call. known has the names of all arguments; the first by_place can
- * be positional. A missing argument is NULL. */
-int to_arguments(const char *function, const char *const *known, int number, Py_ssize_t by_place,
-                 PyObject **out, PyObject *const *args, Py_ssize_t n, PyObject *names);
-
-/* Makes a window ready for reading and writing its bytes: open, mapped and locked. Or raises and
- * returns -1. */
-int acquire(Window *self);
-
-/* Raises MappingFault if the last copy of a range met bytes that are gone, and returns -1 then.
- * failed is the backend's code. */
-int check_fault(const Map *map, int failed, int64_t first, int64_t count);
-
 typedef enum { FIND, RFIND, COUNT } Search;
 
 /* Searches for the first of args, in the range of the second and third. The search begins at first
@@ -334,13 +356,5 @@ PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable);
 PyObject *window_subscript(PyObject *object, PyObject *key);
 int window_assign(PyObject *object, PyObject *key, PyObject *value);
 void window_dealloc(PyObject *object);
-
-/* Begins a use of the map of a window, and returns the map; *length is the length of the window.
- * NULL: an exception is set; or the window is empty, and *length is 0. */
-Map *window_use(Window *self, int64_t *length);
-
-/* Ends such a use. The map may be unmapped then; an error of that is raised, unless an exception is
- * already set. */
-int window_release(Window *self, Map *map);
 
 #endif

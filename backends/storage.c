@@ -402,6 +402,60 @@ int window_map(Window *self)
     }
 }
 
+int acquire(Window *self)
+{
+    for (;;) {
+        if (self->file != NULL) {
+            LOCK(self->file);
+            if (self->start != NULL || (self->open && self->length == 0))
+                return 0;
+            UNLOCK(self->file);
+        }
+        if (window_map(self) < 0)
+            return -1;
+    }
+}
+
+/* Begins a use of the map that a window has now; or returns NULL. *length is the window's. */
+static Map *use_present(Window *self, int64_t *length)
+{
+    Map *map = NULL;
+
+    LOCK(self->file);
+    if (self->start != NULL) {
+        map = (Map *)Py_NewRef((PyObject *)self->map);
+        tally(&map->users, 1);
+        *length = self->length;
+    }
+    UNLOCK(self->file);
+    return map;
+}
+
+Map *window_use(Window *self, int64_t *length)
+{
+    Map *map = NULL;
+
+    *length = 0;
+    while (map == NULL) {
+        if (window_map(self) < 0)
+            return NULL;
+        map = use_present(self, length);
+        if (map == NULL && self->open && self->length == 0)
+            break;
+    }
+    return map;
+}
+
+int window_release(Window *self, Map *map)
+{
+    int error = map_release(map);
+
+    if (error != 0)
+        raise_os_error(self->file, error, "unmap");
+    Py_DECREF((PyObject *)map);
+    return error;
+}
+
 /* Opening and closing */
 
 void raise_unsupported(PyObject *why)
@@ -1255,30 +1309,15 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
     return PyErr_Occurred() ? NULL : PyBool_FromLong(differs || faults != 0);
 }
 
-/* The map that a window has, as one that the caller uses; or NULL. */
-static Map *use_present(Window *self)
-{
-    Map *map = NULL;
-
-    LOCK(self->file);
-    if (self->start != NULL) {
-        map = (Map *)Py_NewRef((PyObject *)self->map);
-        tally(&map->users, 1);
-    }
-    UNLOCK(self->file);
-    return map;
-}
-
 /* Locks the map that a window has, or unlocks it. Returns -1 when an exception is set. */
 static int set_locked(Window *self, int locked)
 {
-    Map *map = use_present(self);
     int64_t length;
+    Map *map = use_present(self, &length);
     int error;
 
     if (map == NULL)
         return 0;
-    length = self->length < map_length(map) ? self->length : map_length(map);
     error = locked ? lock_pages(map, length) : unlock_pages(map, length);
     if (error != 0 && locked)
         raise_lock_error(map, length, error);
