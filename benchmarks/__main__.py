@@ -53,9 +53,8 @@ def main() -> int:
         default="wall",
         help="cpu, for a busy machine: leaves out waiting (not in the rows import, many*, append*, step, which are wall alone)",
     )
-    parser.add_argument(
-        "--inside", action="store_true", help=argparse.SUPPRESS
-    )  # in the process of one row
+    # In the process of one row.
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     patterns = options.rows.split(",")
     order = [file.__name__ for file in FILES]

@@ -463,8 +463,7 @@ def _(at: Setting) -> Steps:
                 )
 
 
-if (
-    sys.platform == "win32"
-):  # the peers' descriptors and the C compiler's wchar_t differ: only the rows, not the profiles
+# The peers' descriptors and the C compiler's wchar_t differ: only the rows, not the profiles.
+if sys.platform == "win32":
     for explained in (opening, viewing, many, many_close):
         explained.explain = None

@@ -144,9 +144,8 @@ def main():
     if missing:
         run("apt-get", "install", "-y", "--no-install-recommends", *missing)
     refused = 0
-    for name in given.names or [
-        name for name in KINDS if name != "bindfs-direct"
-    ]:  # it maps nothing: README, Limits
+    # It maps nothing: README, Limits.
+    for name in given.names or [name for name in KINDS if name != "bindfs-direct"]:
         try:
             print(name, check(name), flush=True)
         except (OSError, RuntimeError) as error:
