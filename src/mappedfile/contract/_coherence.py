@@ -102,7 +102,7 @@ _TURNS = 40
 
 @clause("C2", modes=SHARED)
 def C2(subject: Subject, folder: Path) -> None:
-    """Shared views in other processes see one another's writes at once, too."""
+    """Shared views in different processes see one another's writes at once."""
     path = folder / "file"
     with ExitStack() as stack:
         mine = stack.enter_context(subject.create(path, bytes(SIZE)))

@@ -1,5 +1,7 @@
-"""P · Programs written for mmap: ``mappedfile.mmap``. The oracle is the standard library's
-module."""
+"""P · Programs written for mmap: ``mappedfile.mmap``.
+
+The oracle is the standard library's module.
+"""
 
 from __future__ import annotations
 
