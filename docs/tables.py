@@ -50,8 +50,8 @@ def clauses_list():
     for clause in CLAUSES.values():
         title = sys.modules[clause.check.__module__].__doc__.partition("\n")[0].rstrip(".")
         if title != heading:
-            lines += ["", f"### {title}", ""] if lines else [f"### {title}", ""]
             heading = title
+            lines += [*([""] if lines else []), "### " + title.replace("``", "`"), ""]
         lines.append(item(clause.id, clause.says))
     return "\n".join(lines)
 

@@ -77,5 +77,5 @@ def range_of(text: str) -> tuple[int, int | None]:
     first = size_of(start) if start.strip() else 0
     last = size_of(stop) if stop.strip() else None
     if last is not None and last <= first:
-        raise ValueError("its end is not behind its start")
+        raise ValueError("it ends where it begins, or before")
     return first, last
