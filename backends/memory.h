@@ -3,7 +3,7 @@
  *   memory.c   File, Map and Buffer, with their use counts: the last user releases them
  *   storage.c  a file's size: open, grow, shrink, refresh, close
  *   window.c   Window: index, slice, search, buffer, flush; MappedFile and View are its two kinds
- *   stream.c   Stream: a window's bytes read and written in turn, as a file's are
+ *   stream.c   Stream: a binary stream on the bytes of a window
  *   mmap.c     Mmap: a window with a position, compatible with the standard library's mmap
  *
  * Every object is consistent whenever Python code can run. A change is prepared separately, then

@@ -841,7 +841,7 @@ static PyObject *mmap_set_name(PyObject *object, PyObject *value)
         return NULL;
     if (!self->anonymous || size > LONGEST_NAME || strlen(name) != (size_t)size) {
         PyErr_SetString(PyExc_ValueError,
-                        !self->anonymous      ? "memory that has a file has no name of its own"
+                        !self->anonymous      ? "only memory without a file can have a name"
                         : size > LONGEST_NAME ? "name is too long: it can have 66 bytes"
                                               : "embedded null character");
         return NULL;

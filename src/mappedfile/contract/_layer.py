@@ -269,7 +269,7 @@ def P4(subject: Subject, folder: Path) -> None:
         equal(
             (10, 10),
             (len(mapped), path.stat().st_size),
-            "the map and the file, once it is cut short",
+            "the map and the file after shrinking",
         )
 
 
@@ -295,11 +295,11 @@ def P5(subject: Subject, folder: Path) -> None:
         memory.resize(3 * PAGE_SIZE)
         equal((3 * PAGE_SIZE, b"abc\0"), (len(memory), memory[:4]), "private memory that has grown")
         memory.resize(PAGE_SIZE)
-        equal((PAGE_SIZE, b"abc\0"), (memory.size(), memory[:4]), "and was cut short")
+        equal((PAGE_SIZE, b"abc\0"), (memory.size(), memory[:4]), "private memory that has shrunk")
     with module.mmap(-1, 2 * PAGE_SIZE) as memory:
         memory[:3] = b"abc"
         memory.resize(PAGE_SIZE)
-        equal((PAGE_SIZE, b"abc\0"), (len(memory), memory[:4]), "shared memory that was cut short")
+        equal((PAGE_SIZE, b"abc\0"), (len(memory), memory[:4]), "shared memory that has shrunk")
     with raises(OSError, "no memory"):
         module.mmap(-1, 0)
 

@@ -104,7 +104,7 @@ def L1(subject: Subject, folder: Path) -> None:
         file = subject.create(folder / f"file{number}", content)
         first, second = file.view(0, 100), file.view(GRANULARITY, PAGE_SIZE)
         whole, part = file.data, first.data[10:20][1:]
-        true(_probe.handles() > before, "an open mapped file holds a handle")
+        true(_probe.handles() > before, "an open mapped file has a handle")
         file.close()
         after = _probe.handles()
         if number:  # in the first round libraries may still open their own handles

@@ -165,7 +165,7 @@ def M3(subject: Subject, folder: Path) -> None:
                     )
     mapped.close()
     if subject.mode != "c" and not drops():
-        raise NotHere("this system keeps what is not needed")
+        raise NotHere("this system keeps pages after 'dontneed'")
 
 
 @clause("M4")
@@ -510,7 +510,7 @@ def fork_and_lock(subject: Subject, folder: Path) -> None:
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as answer:
-        equal("fine", answer.read(), "what the child found")
+        equal("fine", answer.read(), "the result of the child")
     os.waitpid(pid, 0)
     equal(base, locked_now(), "pages that the parent has locked")
     equal(4, mapped.residency().resident, "pages in memory")

@@ -289,7 +289,7 @@ def watch_creation(subject: Subject, folder: Path) -> None:
     finally:
         done.set()
         watcher.join()
-    equal([], wrong, "the sizes that a new file had before it had its own")
+    equal([], wrong, "the sizes that a new file had before its final size")
     equal(
         {f"new{number}" for number in range(20)},
         {path.name for path in folder.glob("*new*")},
@@ -638,7 +638,7 @@ def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
             left = free_space(folder)
             true(
                 left >= free - 2**18,
-                f"what was taken is given back: of {free} bytes free there are {left}",
+                f"the blocks are free again: {left} bytes are free, after {free} before",
             )
             mapped.resize(free // 2)
             mapped[len(content) :] = b"\1" * (free // 2 - len(content))  # every page has a block
@@ -744,7 +744,7 @@ def past(subject: Subject, path: Path, size: int) -> None:
                 equal(
                     b"new\0\0\0\0",
                     view[:],
-                    "the bytes where the file was cut, after it has grown again",
+                    "the bytes where the file was truncated, after it has grown again",
                 )
 
 

@@ -44,7 +44,7 @@ def T1(subject: Subject, folder: Path) -> None:
     are not disturbed."""
     # tests/test_guard.py has pages that cannot be read, on devices that fail.
     if not mappedfile.capabilities().truncate_mapped:
-        raise NotHere("this system lets nobody cut a mapped file short")
+        raise NotHere("this system does not truncate mapped files")
     with Child(lose_pages, subject, folder) as child:  # it may crash
         while (order := child.hear()) != "done":
             if order == "restore":
@@ -239,7 +239,7 @@ def meet(
         equal(
             (False, WHOLE[GONE:]),
             (maps.view.faulted, maps.view[GONE - maps.first :]),
-            "a view that was made anew",
+            "a new view",
         )
     if subject.writable:
         maps.file[GONE : GONE + 4] = b"back"
@@ -345,7 +345,7 @@ def T2(subject: Subject, folder: Path) -> None:
     """If the system refuses to truncate a mapped file (Windows), the other side gets the system's
     error and the mapping is complete."""
     if mappedfile.capabilities().truncate_mapped:
-        raise NotHere("this system lets others cut a mapped file short")
+        raise NotHere("this system truncates mapped files")
     path = folder / "file"
     for closed in (False, True):
         file = subject.create(path, CONTENT)
@@ -356,9 +356,7 @@ def T2(subject: Subject, folder: Path) -> None:
             file.close()
         cut_short(subject, folder)
         in_child(cut_short, subject, folder)
-        equal(
-            CONTENT, path.read_bytes(), "the bytes of the file after others tried to cut it short"
-        )
+        equal(CONTENT, path.read_bytes(), "the bytes of the file after others tried to truncate it")
         equal(CONTENT[GRANULARITY:][1 : PAGE_SIZE + 50], buffer.tobytes(), "the bytes of a buffer")
         if not closed:
             equal(CONTENT, file[:], "the bytes of the mapped file")
@@ -374,9 +372,7 @@ def T2(subject: Subject, folder: Path) -> None:
         view.close()
         file.close()
         os.truncate(path, 10)
-        equal(
-            CONTENT[:10], path.read_bytes(), "the file, cut short when nothing is mapped any more"
-        )
+        equal(CONTENT[:10], path.read_bytes(), "the file, truncated after everything was closed")
         os.unlink(path)
 
 

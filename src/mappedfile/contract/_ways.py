@@ -1,4 +1,4 @@
-"""B · Bytes in turn: streams. A · Arrays."""
+"""B · Binary streams. A · Arrays."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def B5(subject: Subject, folder: Path) -> None:
         equal(b"written", first.read(7), "what is written through it then")
     second.close()
     equal(False, view.mapped, "view.mapped after its stream is closed")
-    true(not _probe.is_mapped(address, PAGE_SIZE), "its memory is given back")
+    true(not _probe.is_mapped(address, PAGE_SIZE), "its memory is unmapped")
     del first
     equal(False, mapped.mapped, "mapped after its stream is gone")
 
@@ -203,7 +203,7 @@ def B6(subject: Subject, folder: Path) -> None:
     """A stream raises `MappingFault` when it meets bytes that are gone, and its position is
     unchanged."""
     if not capabilities().truncate_mapped:
-        raise NotHere("this system lets nobody cut a mapped file short")
+        raise NotHere("this system does not truncate mapped files")
     in_child(read_what_is_gone, subject, folder)  # it may die
 
 
