@@ -101,7 +101,7 @@ struct Map {
     PyObject_HEAD
     File *file;
     mf_mapping map; /* it must not move: the guard's list has its address */
-    int64_t offset; /* in the file, of base */
+    int64_t offset; /* of base in the file */
     size_t padding;
     mf_word users;   /* its window until that closes, calls in progress, and buffers; the last one
                         unmaps it */

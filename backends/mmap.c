@@ -11,7 +11,7 @@
 enum { ACCESS_DEFAULT = 0, ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_COPY = 3 };
 
 enum { USER_MAPPED_FILE = 1224 }; /* the error of Windows for a section that others use */
-enum { LONGEST_NAME = 66 };       /* the system takes 80 bytes, with a prefix and a 0 */
+enum { LONGEST_NAME = 66 }; /* the system allows 80 bytes, with the prefix and the final NUL */
 
 typedef struct {
     Window window;

@@ -381,7 +381,7 @@ def read_past_cache(path: Path, offset: int) -> bytes | None:
     return None
 
 
-# F7: a writer that is killed
+# F7: the writer that is killed
 
 _SIZE = 64 * PAGE
 

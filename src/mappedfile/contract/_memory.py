@@ -361,7 +361,7 @@ def outside(length: int) -> tuple[tuple[int, int], ...]:
 
 
 def refused(subject: Subject, kind: str) -> bool:
-    """Whether an advice is refused in the subject's mode."""
+    """Whether the subject's mode refuses an advice."""
     return kind == {"c": "dontneed", "r": "populate_write"}.get(subject.mode)
 
 

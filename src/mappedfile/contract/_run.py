@@ -291,7 +291,7 @@ def no_interrupt() -> Iterator[None]:
 def how_it_ended(code: int | None) -> str:
     """Describe an exit code."""
     if code is None or code >= 0:
-        # Windows: an NTSTATUS, as 0xC0000005 for an access violation
+        # Windows: an NTSTATUS, such as 0xC0000005 for an access violation
         return f"exit status {code:#x}" if code and code > 255 else f"exit status {code}"
     with suppress(ValueError):
         return signal.Signals(-code).name
