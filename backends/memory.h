@@ -1,10 +1,10 @@
 /* The CPython types own files, sections and maps. This header is what their source files share.
  *
  *   memory.c   File, Map and Buffer, with their use counts: the last user releases them
- *   checks.c   numbers and bytes of the caller, checked and converted; errors
+ *   checks.c   arguments: conversions and checks; the errors of a window
  *   storage.c  a file's size: open, grow, shrink, refresh, close
  *   window.c   Window: index, slice, search, buffer, flush; MappedFile and View are its two kinds
- *   stream.c   Stream: a window's bytes read and written in turn, as a file's are
+ *   stream.c   Stream: a binary stream on the bytes of a window
  *   mmap.c     Mmap: a window with a position, compatible with the standard library's mmap
  *
  * Every object is consistent whenever Python code can run. A change is prepared separately, then
@@ -102,7 +102,7 @@ struct Map {
     PyObject_HEAD
     File *file;
     mf_mapping map; /* it must not move: the guard's list has its address */
-    int64_t offset; /* in the file, of base */
+    int64_t offset; /* of base in the file */
     size_t padding;
     mf_word users;   /* its window until that closes, calls in progress, and buffers; the last one
                         unmaps it */

@@ -11,7 +11,7 @@
 enum { ACCESS_DEFAULT = 0, ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_COPY = 3 };
 
 enum { USER_MAPPED_FILE = 1224 }; /* the error of Windows for a section that others use */
-enum { LONGEST_NAME = 66 };       /* the system takes 80 bytes, with a prefix and a 0 */
+enum { LONGEST_NAME = 66 }; /* the system allows 80 bytes, with the prefix and the final NUL */
 
 typedef struct {
     Window window;
@@ -841,7 +841,7 @@ static PyObject *mmap_set_name(PyObject *object, PyObject *value)
         return NULL;
     if (!self->anonymous || size > LONGEST_NAME || strlen(name) != (size_t)size) {
         PyErr_SetString(PyExc_ValueError,
-                        !self->anonymous      ? "memory that has a file has no name of its own"
+                        !self->anonymous      ? "only memory without a file can have a name"
                         : size > LONGEST_NAME ? "name is too long: it can have 66 bytes"
                                               : "embedded null character");
         return NULL;

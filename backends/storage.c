@@ -978,7 +978,7 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
     }
     if (present != NULL)
         unmapping = map_release(
-            present); /* likewise. If the file was closed, it was the last use */
+            present); /* the same. If the file was closed, this was the last use */
     /* The change is done. Errors of releasing the old section and map are raised, and undo nothing.
      */
     if (error == 0) {

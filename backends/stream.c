@@ -705,8 +705,8 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (grow && (!window->whole || count >= 0)) {
         PyErr_SetString(
             PyExc_ValueError,
-            "grow=True needs a stream on the whole file, to its end: use MappedFile.stream() without "
-            "length");
+            "grow=True needs a stream on the whole file, to its end: use MappedFile.stream() "
+            "without length");
         return NULL;
     }
     if (grow && window->file->access != MF_WRITE) {

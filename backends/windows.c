@@ -252,7 +252,7 @@ int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char 
  * pointer, which a duplicated handle shares with the caller's. */
 static int clear_tail(const mf_file *file, int64_t size)
 {
-    size_t length = (size_t)(size % (int64_t)get_granularity()); /* of the last view */
+    size_t length = (size_t)(size % (int64_t)get_granularity()); /* bytes of the last view */
     size_t behind = round_up(length) - length;
     HANDLE section = NULL;
     char *base = NULL;

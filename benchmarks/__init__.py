@@ -1,2 +1,1 @@
-"""How fast mappedfile is, as ratios to the standard library in the same run: ``python -m
-benchmarks``."""
+"""The speed of mappedfile, as ratios to the standard library: ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: the table, or with ``--profile`` where the time goes."""
+"""``python -m benchmarks``: a table of ratios, or profiles with ``--profile``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ import mappedfile
 from . import growing, guard, layer, mapping, memory, searching, ways
 from .harness import CLOCKS, ROWS, NotHere, Result, Setting
 
-EPILOG = "ratio: the median over turns, with its quartiles; a '?' means that they lie on both sides of the bar."
-#: Importing them adds their rows; the table has them in this order.
+EPILOG = (
+    "ratio: the median over turns, with its quartiles; a '?' means that the quartiles lie on both"
+    " sides of the bar."
+)
+#: Importing these modules adds their rows, in this order.
 FILES = (mapping, searching, growing, guard, memory, ways, layer)
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(mappedfile.__file__).resolve().parent
@@ -34,7 +37,7 @@ def main() -> int:
         "--rows",
         default="*",
         metavar="NAMES",
-        help="names or patterns, with commas: open,view,find-*",
+        help="names or patterns, separated by commas: open,view,find-*",
     )
     parser.add_argument("--list", action="store_true", help="list the rows and stop")
     parser.add_argument(
@@ -43,19 +46,19 @@ def main() -> int:
     parser.add_argument(
         "--json", action="store_true", help="one JSON document instead of the table"
     )
-    parser.add_argument("--profile", action="store_true", help="show where the time goes instead")
+    parser.add_argument("--profile", action="store_true", help="show profiles instead of the table")
     parser.add_argument(
-        "--dir", type=Path, help="where the files are made (default: a temporary folder)"
+        "--dir", type=Path, help="the folder for the files (default: that of temporary files)"
     )
     parser.add_argument(
         "--clock",
         choices=CLOCKS,
         default="wall",
-        help="cpu, for a busy machine: leaves out waiting (not in the rows import, many*, append*, step, which are wall alone)",
+        help="cpu leaves out waiting, for a busy machine; the rows import, many*, append* and step"
+        " always use wall",
     )
-    parser.add_argument(
-        "--inside", action="store_true", help=argparse.SUPPRESS
-    )  # in the process of one row
+    # For the process of one row.
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     patterns = options.rows.split(",")
     order = [file.__name__ for file in FILES]
@@ -75,7 +78,8 @@ def main() -> int:
     before = state()
     if not options.json:
         print(
-            f"Python {platform.python_version()}, {platform.platform()}, files in {options.dir or tempfile.gettempdir()}"
+            f"Python {platform.python_version()}, {platform.platform()}, files in"
+            f" {options.dir or tempfile.gettempdir()}"
         )
         load = (
             f", load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
@@ -92,7 +96,7 @@ def main() -> int:
             print(steps_of(found) if options.profile else line(found), flush=True)
     if state() != before:
         print(
-            f"The library changed meanwhile: it is {state()} now. The rows are of different code.",
+            f"The library has changed to {state()} meanwhile: the rows measure different code.",
             file=sys.stderr,
         )
     if options.json:
@@ -101,7 +105,7 @@ def main() -> int:
 
 
 def state() -> str:
-    """Return a digest of the library's files, which may change while it is measured."""
+    """Return a digest of the library's files, to detect a change during the run."""
     digest = hashlib.sha256()
     for path in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_native*")]):
         if path.suffix in {".py", ".so", ".pyd"}:
@@ -110,7 +114,7 @@ def state() -> str:
 
 
 def inside(name: str, at: Setting, profile: bool) -> None:
-    """Measure one row and print what was found, for the process that prints the table."""
+    """Measure one row and print the result as JSON, for the parent process."""
     row = ROWS[name]
     try:
         if profile:
@@ -143,7 +147,7 @@ def in_a_process(name: str, options: argparse.Namespace) -> dict[str, object]:
     return found
 
 
-# What is printed
+# Output
 
 HEAD = f"{'row':15} {'what':52} {'peer':>9} {'ours':>9} {'ratio':>6}  {'quartiles':11} {'bar':>5}"
 
@@ -155,17 +159,19 @@ def line(found: dict[str, object]) -> str:
     verdict = {None: "", True: "ok", False: "MISSED"}[result.ok] + "?" * result.unsure
     bar = "" if result.bar is None else f"{result.bar:.2f}"
     text = (
-        f"{result.row:15} {result.what:52} {duration(result.peer):>9} {duration(result.ours):>9} {result.ratio:6.2f}"
-        f"  {result.low:.2f}-{result.high:<6.2f} {bar:>5} {verdict}"
+        f"{result.row:15} {result.what:52} {duration(result.peer):>9} {duration(result.ours):>9}"
+        f" {result.ratio:6.2f}  {result.low:.2f}-{result.high:<6.2f} {bar:>5} {verdict}"
     )
     remarks = [result.remark] if result.remark else []
     if result.loop:
         remarks.append(
-            f"empty loop {duration(result.loop)}, taken off in the ratio; with it {result.unadjusted_ratio:.2f}"
+            f"empty loop {duration(result.loop)}, subtracted in the ratio; without that"
+            f" {result.unadjusted_ratio:.2f}"
         )
     if result.unsteady:
         remarks.append(
-            f"UNSTEADY: the medians give {result.ours / result.peer:.2f}; run it again on a quiet machine"
+            f"UNSTEADY: the medians give {result.ours / result.peer:.2f}; run it again on a quiet"
+            " machine"
         )
     remarks += [f"{label}: {ratio:.2f}" for label, ratio in result.further.items()]
     return f"{text}\n{'':15} {'; '.join(remarks)}" if remarks else text

@@ -133,7 +133,7 @@ def _steps_of(label: str, total: int, resize: Callable[[int], None], target: Any
         yield f"{label}: {step}, last tenth", statistics.median(times[-tenth:])
 
 
-# The resize alone, of a file that is mapped and whose bytes nobody touches
+# Only resize(), of a mapped file whose bytes are not touched
 
 
 def _resizes(at: Setting, ours: Callable[[Path], MappedFile]) -> Samples:
@@ -193,8 +193,7 @@ def _grow(w: MappedFile, size: int) -> None:
 
 
 def _step_costs(at: Setting) -> list[list[float]]:
-    """Return the cost of a step (grow by 1 MiB, write a byte at the new end), for each size, turn
-    by turn."""
+    """Return the costs of a step (grow by 1 MiB, write a byte at the new end), by size and turn."""
     costs: list[list[float]] = [[] for _ in SIZES]
     for turn in range(-1, at.pick(40, 8)):
         for which in range(len(SIZES)) if turn % 2 else reversed(range(len(SIZES))):
@@ -206,16 +205,15 @@ def _step_costs(at: Setting) -> list[list[float]]:
                     stopwatch(_grow, w, end) for end in range(size + MIB, size + 21 * MIB, MIB)
                 ]
             path.unlink()
-            if turn >= 0:  # the first one warms up
+            if turn >= 0:  # the first turn warms up
                 costs[which].append(statistics.median(times))
     return costs
 
 
-@row("step", "one growth step at 1 MiB, 1 GiB, 64 GiB: the dearest", "the cheapest", 1.5)
+@row("step", "one growth step at 1 MiB, 1 GiB, 64 GiB: the slowest", "the fastest", 1.5)
 def step(at: Setting) -> Samples:
     costs = _step_costs(at)
-    # Which is dearest is decided turn by turn too: medians would compare the machine's slow turns
-    # with its quick ones.
+    # Compare shares of each turn: medians of costs would compare slow turns with fast turns.
     shares = [
         statistics.median(
             one / sum(turn) for one, turn in zip(cost, zip(*costs, strict=True), strict=True)

@@ -1,10 +1,10 @@
-"""What the fault guard costs: the library against itself, built without it.
+"""The cost of the fault guard: the library against itself, built without the guard.
 
-Both sides are built here, from the sources that are there, into a temporary folder: one as it is,
-one without what the guard needs in the C parts (MAPPEDFILE_WITHOUT_GUARD). They run in processes of
-their own, by turns; and as where a process has its memory matters as much as the guard, many
-processes are made. Where there is valgrind it also counts the instructions, which are the same each
-time; it sees nothing of the system's.
+Both sides are built from the present sources, into a temporary folder: one as it is, and one
+without the guard's code in C (MAPPEDFILE_WITHOUT_GUARD). They run in separate processes, in turns.
+Many processes are started, since the placement of a process's memory matters as much as the guard.
+If valgrind is installed, it also counts the instructions, which are the same each time. It does not
+see those of the system.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ file = MappedFile(path, "r+")
 file[:]
 assert mappedfile.fault_guard() == (side == "with")
 clock = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
-setup = "_gc.enable(); path, file, MappedFile = _path, _file, _MappedFile; i, a, b, off = 50000, 1000, 1064, 16 * 4096"
+setup = "_gc.enable(); path, file, MappedFile = _path, _file, _MappedFile; "
+setup += "i, a, b, off = 50000, 1000, 1064, 16 * 4096"
 names = {"_gc": gc, "_path": path, "_file": file, "_MappedFile": MappedFile}
 timers = [Timer(each, setup, clock, names) for each in (code, "pass")]
 print("ready", flush=True)
@@ -50,15 +51,16 @@ path, code, number = sys.argv[2], sys.argv[3], int(sys.argv[5])
 file = MappedFile(path, "r+")
 file[:]
 i, a, b, off = 50000, 1000, 1064, 16 * 4096
-exec(f"def run(number, path, file, MappedFile, i, a, b, off):\\n for _ in range(number):\\n  {code}")
+head = "def run(number, path, file, MappedFile, i, a, b, off):\\n for _ in range(number):\\n  "
+exec(head + code)
 run(number, path, file, MappedFile, i, a, b, off)
 """
 
 
 def build(folder: Path, side: str) -> Path:
-    """Build one side; return the folder to import it from."""
+    """Build one side; return the folder for its import."""
     if sys.platform == "win32":
-        raise NotHere("compared where the guard is a signal handler")
+        raise NotHere("only compared where the guard is a signal handler")
     place = folder / side
     kept = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
     for name in ("backends", "src"):
@@ -83,7 +85,7 @@ def build(folder: Path, side: str) -> Path:
 
 
 class Worker:
-    """A process that measures one side when it is told to."""
+    """A process that measures one side on request."""
 
     def __init__(self, source: Path, side: str, path: Path, code: str, clock: str) -> None:
         command = [sys.executable, "-c", WORKER, source, path, code, side, clock]
@@ -119,7 +121,7 @@ def workers(sources: dict[str, Path], *what: Any) -> Iterator[tuple[Worker, Work
 
 
 def instructions(source: Path, side: str, path: Path, code: str, number: int) -> int:
-    """Count the instructions of the process that does it so often."""
+    """Count the instructions of a process that runs the code *number* times."""
     command = [
         "valgrind",
         "--tool=cachegrind",
@@ -139,7 +141,7 @@ def instructions(source: Path, side: str, path: Path, code: str, number: int) ->
 
 
 def compare(at: Setting, code: str, *, loop: bool = False) -> Samples:
-    """Run the code on both sides, by turns."""
+    """Run the code on both sides, in turns."""
     sources = {side: build(at.folder, side) for side in SIDES}
     path = at.file(1 << 20)
     taken: dict[str, list[float]] = {side: [] for side in SIDES}

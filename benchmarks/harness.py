@@ -1,8 +1,7 @@
-"""Measure two ways to do one thing side by side, and say where the time goes.
+"""Measure two ways to do the same thing side by side, and profile them.
 
-The two sides take turns (A B, B A, A B, ...), each turn a few milliseconds long, and what counts is
-the median of the ratios of all turns: a machine that is busy with something else slows both. Every
-row runs in a process of its own.
+The two sides take turns (A B, B A, A B, ...) of a few milliseconds. The result is the median of the
+ratios of all turns, since a busy machine slows down both sides. Each row runs in its own process.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ TURN = 0.004  # seconds
 
 
 class NotHere(Exception):
-    """The row cannot be measured, and why."""
+    """The row cannot be measured here; the message says why."""
 
 
 @dataclass
 class Samples:
-    """What was measured: nanoseconds for one operation of each side, turn by turn."""
+    """The times of both sides, in nanoseconds for one operation, turn by turn."""
 
     peer: list[float]
     ours: list[float]
-    loop: float = 0.0  # nanoseconds for the loop around the operation, to be taken off
+    loop: float = 0.0  # nanoseconds of the loop around the operation, to be subtracted
     remark: str = ""
-    further: dict[str, float] = field(default_factory=dict)  # other ratios worth knowing
+    further: dict[str, float] = field(default_factory=dict)  # other interesting ratios
 
     def ratios(self, loop: float = 0.0) -> list[float]:
         return [
@@ -52,7 +51,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table. Times are medians in nanoseconds, as measured: with the loop."""
+    """One row of the table. Times are medians in nanoseconds, including the loop."""
 
     row: str
     what: str
@@ -60,7 +59,7 @@ class Result:
     peer: float
     ours: float
     loop: float
-    ratio: float  # with the loop taken off
+    ratio: float  # without the loop
     low: float  # quartiles of the ratio
     high: float
     unadjusted_ratio: float  # with the loop
@@ -68,16 +67,15 @@ class Result:
     bar: float | None
     ok: bool | None
     unsure: bool  # the quartiles lie on both sides of the bar
-    unsteady: (
-        bool  # the ratio of the medians is another: the machine changed its pace between turns
-    )
+    #: The ratio of the medians differs: the speed of the machine changed between turns.
+    unsteady: bool
     remark: str
     further: dict[str, float]
 
 
 @dataclass
 class Setting:
-    """Where and how a row is measured."""
+    """The folder and the options for measuring a row."""
 
     folder: Path
     quick: bool = False
@@ -87,7 +85,7 @@ class Setting:
         return quick if self.quick else full
 
     def file(self, size: int, content: bytes = b"\x5a") -> Path:
-        """Make a file of *size* bytes: *content*, over and over."""
+        """Make a file of *size* bytes, filled with repetitions of *content*."""
         path = self.folder / "data"
         chunk = content * max(1, min(size, 1 << 20) // len(content))
         with open(path, "wb") as file:
@@ -116,7 +114,7 @@ class Setting:
     def compare(
         self, peer: str, ours: str, names: dict[str, Any], *, loop: bool = False, turns: int = 0
     ) -> Samples:
-        """Run two pieces of code in turns; with *loop*, say what an empty loop costs too."""
+        """Time two pieces of code in turns; with *loop*, also time an empty loop."""
         codes = [peer, ours, *(["pass"] if loop else [])]
         timers = [self.timer(code, names) for code in codes]
         numbers = [enough(timer) for timer in timers]
@@ -131,7 +129,7 @@ class Setting:
     def alternate(
         self, peer: Callable[[], float], ours: Callable[[], float], turns: int
     ) -> Samples:
-        """The same for functions that measure by themselves and return nanoseconds."""
+        """Do the same with functions that measure themselves and return nanoseconds."""
         sides: list[list[float]] = [[], []]
         for turn in range(turns):
             for side in (0, 1) if turn % 2 else (1, 0):
@@ -140,7 +138,7 @@ class Setting:
 
 
 def enough(timer: Timer) -> int:
-    """Return how many times make a turn."""
+    """Return the number of repetitions for one turn."""
     number = 1
     while (taken := timer.timeit(number)) < TURN:
         number = max(number * 2, min(number * 100, int(number * TURN / max(taken, 1e-9))))
@@ -148,7 +146,7 @@ def enough(timer: Timer) -> int:
 
 
 def stopwatch(function: Callable[..., object], *arguments: object) -> float:
-    """Return what one call takes, in nanoseconds."""
+    """Return the time of one call, in nanoseconds."""
     start = time.perf_counter_ns()
     function(*arguments)
     return float(time.perf_counter_ns() - start)
@@ -169,7 +167,7 @@ class Row:
     name: str
     what: str
     against: str
-    bar: float | None  # None: to know, not to reach
+    bar: float | None  # None: for information only
     measure: Callable[[Setting], Samples]
     explain: Explain | None = None
 
@@ -189,7 +187,7 @@ class Row:
             ratio=ratio,
             low=low,
             high=high,
-            unadjusted_ratio=raw_ratio,
+            unadjusted_ratio=unadjusted_ratio,
             turns=len(ratios),
             bar=self.bar,
             ok=None if self.bar is None else ratio <= self.bar,
@@ -200,7 +198,7 @@ class Row:
         )
 
     def profile(self, function: Explain) -> Explain:
-        """Take *function* as what explains the row: it yields steps, and nanoseconds for each."""
+        """Register the profile of the row: *function* yields steps and their nanoseconds."""
         self.explain = function
         return function
 
@@ -211,7 +209,7 @@ ROWS: dict[str, Row] = {}
 def row(
     name: str, what: str, against: str, bar: float | None
 ) -> Callable[[Callable[[Setting], Samples]], Row]:
-    """Make a row of the table of a function that measures it."""
+    """Make a function that measures something a row of the table."""
 
     def make(measure: Callable[[Setting], Samples]) -> Row:
         ROWS[name] = Row(name, what, against, bar, measure)
@@ -234,7 +232,7 @@ def steps(at: Setting, names: dict[str, Any], *codes: tuple[str, str]) -> Steps:
 
 
 def frames(operation: Callable[[], object]) -> Steps:
-    """Count the calls that one operation makes: Python functions and, marked C, builtin ones."""
+    """Count the calls of one operation: Python functions, and C functions marked as C."""
     calls: Counter[str] = Counter()
 
     def record(frame: Any, event: str, argument: Any) -> None:

@@ -23,12 +23,12 @@ def _pair(at: Setting, size: int = 4 * MIB, content: bytes = b"") -> dict[str, A
     path = at.file(size, content or random.Random(1).randbytes(MIB))
     with open(path, "r+b") as f:
         m, w = mmap.mmap(f.fileno(), 0), layer.mmap(f.fileno(), 0)
-    assert m[:] == w[:]  # and every page is there
+    assert m[:] == w[:]  # this also maps every page
     return {"m": m, "w": w, "i": size // 2}
 
 
 def _same(at: Setting, code: str, names: dict[str, Any], *, loop: bool = True) -> Samples:
-    """Measure a piece of code that has ``m`` for the map."""
+    """Measure a piece of code in which ``m`` is the map."""
     return at.compare(
         code, code.replace("m.", "w.").replace("m[", "w[").replace("(m", "(w"), names, loop=loop
     )
@@ -88,7 +88,7 @@ def _resizing(at: Setting) -> tuple[Callable[[], float], Callable[[], float]]:
     from .harness import stopwatch
 
     def side(kind: Any, name: str) -> Callable[[], float]:
-        file = open(at.sparse(MIB, name), "r+b")  # noqa: SIM115 (as long as the process)
+        file = open(at.sparse(MIB, name), "r+b")  # noqa: SIM115 (it stays open)
         m = kind(file.fileno(), 0)
         size = MIB
 

@@ -151,7 +151,7 @@ def _pair(at: Setting, size: int = 4 * MIB) -> dict[str, Any]:
     with open(path, "r+b") as f:
         m = mmap.mmap(f.fileno(), 0)
     w = MappedFile(path, "r+")
-    assert m[:] == w[:]  # and every page is there
+    assert m[:] == w[:]  # this also maps every page
     return {"m": m, "w": w, "d": w.data, "i": size // 2}
 
 
@@ -193,7 +193,7 @@ def flush(at: Setting) -> Samples:
 
 
 def _near(at: Setting) -> dict[str, Any]:
-    """A line's end, 43 bytes on."""
+    """The end of a line, 43 bytes further."""
     names = _pair(at)
     at_, end = names["i"], names["i"] + 43
     names["m"][at_:end] = names["w"][at_:end] = b"." * 43
@@ -250,7 +250,9 @@ def _(at: Setting) -> Steps:
 
 # Searching
 
-_WORDS = b"the of and to in that is was he for it with as his on be at by had not are but from or have".split()
+_WORDS = (
+    b"the of and to in that is was he for it with as his on be at by had not are but from or have"
+).split()
 
 
 def haystack(at: Setting, fill: str, size: int) -> Path:
@@ -344,16 +346,17 @@ def importing(at: Setting) -> Samples:
         return float(child(_IMPORT.format(code)))
 
     peer, ours = "import mmap, _cffi_backend", "import mappedfile"
-    compileall.compile_dir(Path(mappedfile.__file__).parent, quiet=1)  # as whoever installs does
+    compileall.compile_dir(Path(mappedfile.__file__).parent, quiet=1)  # as an installation does
     side(peer), side(ours)
     samples = at.alternate(lambda: side(peer), lambda: side(ours), at.pick(61, 15))
-    samples.remark = "in a fresh interpreter, its start not counted"
+    samples.remark = "in a new interpreter, without its start"
     return samples
 
 
 @importing.profile
 def _(at: Setting) -> Steps:
-    code = "import sys; before = set(sys.modules); import mappedfile; print(*sorted(set(sys.modules) - before))"
+    code = "import sys; before = set(sys.modules); import mappedfile; "
+    code += "print(*sorted(set(sys.modules) - before))"
     new = child(code).split()
     for name in new:
         if name.split(".")[0] != "mappedfile":
@@ -375,7 +378,7 @@ path, count, collect = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "gc"
 if not collect:
     gc.disable()
 with MappedFile(path, "r+") as file:
-    for number in range(1000):  # nothing that only the first have to pay
+    for number in range(1000):  # costs that only the first views have
         with file.view(number * 4096, 4096) as view:
             view[0]
     views, opened, closed, full = [], [], [], []
@@ -399,8 +402,7 @@ VIEWS = 50_000
 
 
 def _many(at: Setting, collect: bool) -> list[list[float]]:
-    """Return, by batches of 1,000, what a view() costs, what a close() costs, and how many full
-    collections there were."""
+    """Return costs of view() and close(), and numbers of full collections, by batches of 1,000."""
     path = at.sparse(VIEWS * PAGE)
     text = child(_MANY, path, VIEWS, "gc" if collect else "no gc")
     return [[float(number) / 1000 for number in line.split()] for line in text.splitlines()]
@@ -446,7 +448,7 @@ with MappedFile(sys.argv[1], "r+") as file:
 """
 
 
-@row("view-bytes", "bytes of memory (as ns) a live view takes, of 20,000", "400 bytes", 1.0)
+@row("view-bytes", "bytes of memory (as ns) of a live view, of 20,000", "400 bytes", 1.0)
 def view_bytes(at: Setting) -> Samples:
     return Samples([400.0], [float(child(_BYTES, at.sparse(100 * PAGE)))])
 
@@ -463,8 +465,7 @@ def _(at: Setting) -> Steps:
                 )
 
 
-if (
-    sys.platform == "win32"
-):  # the peers' descriptors and the C compiler's wchar_t differ: only the rows, not the profiles
+# The profiles use POSIX descriptors and char paths, so Windows only has the rows.
+if sys.platform == "win32":
     for explained in (opening, viewing, many, many_close):
         explained.explain = None

@@ -1,4 +1,4 @@
-"""Seeing and steering memory, against vmtouch, fincore and reading."""
+"""Residency, advice and population, against vmtouch, fincore and reading."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _tool(name: str) -> str:
 
 
 def _run(*command: object) -> float:
-    """Return what a program takes, from its start to its end."""
+    """Return the time of a program, from its start to its end, in nanoseconds."""
     return stopwatch(
         lambda: subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, check=True)
     )
@@ -54,24 +54,24 @@ def _residency(at: Setting, peer: str) -> Samples:
         lambda: _run(program, path), lambda: stopwatch(_look, path), at.pick(41, 9)
     )
     whole = [_run(*MAPPEDFILE, "residency", path) for _ in range(at.pick(21, 5))]
-    samples.further["mappedfile residency, Python's start and all"] = statistics.median(
+    samples.further["mappedfile residency, with Python's start"] = statistics.median(
         whole
     ) / statistics.median(samples.peer)
     path.unlink()
     return samples
 
 
-@row("residency-fincore", "open, residency() of 16 GiB that are a hole", "fincore", 1.2)
+@row("residency-fincore", "open, residency() of a hole of 16 GiB", "fincore", 1.2)
 def residency_fincore(at: Setting) -> Samples:
     return _residency(at, "fincore")
 
 
-@row("residency-vmtouch", "open, residency() of 16 GiB that are a hole", "vmtouch", 1.2)
+@row("residency-vmtouch", "open, residency() of a hole of 16 GiB", "vmtouch", 1.2)
 def residency_vmtouch(at: Setting) -> Samples:
     return _residency(at, "vmtouch")
 
 
-@row("residency-warm", "the same of 1 GiB that is in memory", "vmtouch", 1.2)
+@row("residency-warm", "the same of 1 GiB in memory", "vmtouch", 1.2)
 def residency_warm(at: Setting) -> Samples:
     program, path = _tool("vmtouch"), at.file(at.pick(GIB, 256 * MIB))
     path.read_bytes()
@@ -103,7 +103,7 @@ def _(at: Setting) -> Steps:
             )
 
 
-# Bringing a file into memory
+# Reading a file into memory
 
 
 def _cold(path: Path) -> None:
@@ -112,13 +112,13 @@ def _cold(path: Path) -> None:
     os.close(descriptor)
     with MappedFile(path) as file:
         if file.residency().resident:
-            raise NotHere("this file system keeps what it is to forget")
+            raise NotHere("this file system does not evict the file")
 
 
 @row("warm", "mappedfile warm, 1 GiB from a cold cache", "vmtouch -t", 1.1)
 def warm(at: Setting) -> Samples:
     if not hasattr(os, "posix_fadvise"):
-        raise NotHere("this system does not forget what it is told to")
+        raise NotHere("this system cannot evict files")
     size = at.pick(GIB, 256 * MIB)
     program, path = _tool("vmtouch"), at.file(size)
     os.sync()
@@ -131,7 +131,7 @@ def warm(at: Setting) -> Samples:
     samples = at.alternate(
         lambda: once(program, "-q", "-t"), lambda: once(*MAPPEDFILE, "warm"), at.pick(31, 5)
     )
-    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s, Python's start and all"
+    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s, with Python's start"
     path.unlink()
     return samples
 
@@ -159,15 +159,15 @@ def _by_mapping(path: Path, advice: str | None = None, **options: Any) -> int:
 def _scan(at: Setting, **options: Any) -> Samples:
     size = at.pick(GIB, 256 * MIB)
     path = at.file(size)
-    assert _by_reading(path) == _by_mapping(path, **options) == 0x5A  # and all of it is in memory
+    assert (
+        _by_reading(path) == _by_mapping(path, **options) == 0x5A
+    )  # this also reads the file into memory
     samples = at.alternate(
         lambda: stopwatch(_by_reading, path),
         lambda: stopwatch(lambda: _by_mapping(path, **options)),
         at.pick(31, 7),
     )
-    samples.remark = (
-        f"{size / statistics.median(samples.ours):.2f} GB/s; the file in memory, its map made anew"
-    )
+    samples.remark = f"{size / statistics.median(samples.ours):.2f} GB/s; file in memory, new map"
     samples.further["without either"] = statistics.median(
         stopwatch(_by_mapping, path) for _ in range(at.pick(11, 5))
     ) / statistics.median(samples.peer)

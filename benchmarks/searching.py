@@ -1,4 +1,4 @@
-"""Searching, against StringZilla on the same memory. It looks through it at the memory's rate."""
+"""Searching, against StringZilla on the same memory, which runs at memory speed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .mapping import ABSENT_TEXT, ALMOST_ZEROS, MIB, haystack
 if TYPE_CHECKING:
     from .harness import Samples, Setting
 
-#: A byte that the haystack of random bytes has nowhere; and a longer needle that text has nowhere,
-#: of its words alone.
+#: A byte that does not occur in the haystack of random bytes; and a long needle, made of words of
+#: the text, that does not occur in the text.
 NOWHERE = 0xFF
 LONG_TEXT = b"have from with the and to in that of his on be at by had not are but from or"
 
 
 def measure(fill: str, method: str, needle: bytes, at: Setting) -> Samples:
-    """Compare one method of both."""
+    """Compare one method of both libraries."""
     try:
         import stringzilla
     except ImportError:

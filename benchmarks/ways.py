@@ -1,4 +1,4 @@
-"""Streams and arrays, against mmap's own reading, files and NumPy's."""
+"""Streams and arrays, against mmap, files and NumPy."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Run ``mappedfile check`` on many file systems, and keep the results for the table in the README.
+"""Run ``mappedfile check`` on many file systems, and store the results for docs/contract.md.
 
     python docs/filesystems.py [NAME ...] as root, on Linux; installs the tools it needs (Debian)
     mappedfile check --json | python docs/filesystems.py --store NAME
 
-Each file system is made in a file, mounted, checked and taken away again; "wine" is drive C: of
-Wine's, for the Windows build. One that this system cannot mount is named, and its old result stays.
+Each file system is made in a file, mounted, checked and removed. "wine" is drive C: of Wine, for
+the Windows build. A file system that cannot be mounted here is named, and keeps its old result.
 Then run docs/tables.py.
 """
 
@@ -31,9 +31,8 @@ PACKAGES = {
 
 
 def run(*command):
-    with tempfile.TemporaryFile(
-        "w+"
-    ) as said:  # no pipe: ntfs-3g goes on in the background with it in hand, and it would not end
+    # Not a pipe: ntfs-3g goes on in the background and would keep the pipe open.
+    with tempfile.TemporaryFile("w+") as said:
         done = subprocess.run(
             [str(part) for part in command], check=False, stdout=subprocess.DEVNULL, stderr=said
         )
@@ -44,7 +43,7 @@ def run(*command):
 
 @contextmanager
 def mounted(place, *command):
-    """Mount something on *place* for a while."""
+    """Mount something on *place* while the block runs."""
     place.mkdir(exist_ok=True)
     run(*command, place)
     try:
@@ -63,7 +62,7 @@ def disk(room, make, *mount):
 
 
 def overlay(room):
-    """An upper folder over a lower one, as containers have it."""
+    """An upper folder over a lower folder, as in containers."""
     lower, upper, work = (room / name for name in ("lower", "upper", "work"))
     for folder in (lower, upper, work):
         folder.mkdir()
@@ -72,14 +71,14 @@ def overlay(room):
 
 
 def bindfs(room, *options):
-    """FUSE, passing everything on to another folder."""
+    """A FUSE file system that passes everything on to another folder."""
     (room / "below").mkdir()
     return mounted(room / "mnt", "bindfs", *options, room / "below")
 
 
 @contextmanager
 def wine(room):
-    """Drive C:, as the Windows build sees it."""
+    """Drive C: of Wine, for the Windows build."""
     run(sys.executable, WINE, "install")
     yield "C:\\"
 
@@ -98,7 +97,7 @@ KINDS = {
 
 
 def store(name, text):
-    """Keep of a report what does not change from run to run, and does not name the machine."""
+    """Store a report, without parts that change from run to run or name the machine."""
     told = json.loads(text)
     folder = told.pop("folder")
     del told["seconds"]
@@ -114,7 +113,7 @@ def store(name, text):
 
 
 def check(name):
-    """Make the file system, check it, store the result."""
+    """Make the file system, check it, and store the result."""
     with ExitStack() as stack:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mappedfile-")))
         place = stack.enter_context(KINDS[name](room))
@@ -144,9 +143,8 @@ def main():
     if missing:
         run("apt-get", "install", "-y", "--no-install-recommends", *missing)
     refused = 0
-    for name in given.names or [
-        name for name in KINDS if name != "bindfs-direct"
-    ]:  # it maps nothing: README, Limits
+    # bindfs-direct has no shared maps: README, Limits.
+    for name in given.names or [name for name in KINDS if name != "bindfs-direct"]:
         try:
             print(name, check(name), flush=True)
         except (OSError, RuntimeError) as error:

@@ -1,19 +1,20 @@
-"""Write the generated tables into README.md, between their marker comments.
+"""Write the generated lists and tables into docs/contract.md, between their marker comments.
 
-With ``--check`` it writes nothing, and the exit status is 1 if a table is not what it would write.
+With ``--check`` it writes nothing, and the exit status is 1 if a part is not what it would write.
 """
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from mappedfile.contract import CLAUSES
 from mappedfile.contract._oracle import ORACLE_BREAKS
 
 ROOT = Path(__file__).parent.parent
-FILE = ROOT / "README.md"
+FILE = ROOT / "docs" / "contract.md"
 
-#: What is in docs/results, in the order of the table.
+#: The reports in docs/results, in the order of the table.
 SYSTEMS = {
     "ext4": "ext4",
     "xfs": "xfs",
@@ -26,52 +27,66 @@ SYSTEMS = {
     "wine": "Wine 8, drive C: on ext4",
 }
 
-
-#: What a file system breaks in a case that the clause's check does not make.
-BEYOND = {
-    "overlay": "C1 to C3, where a file of the lower layer is changed after it was mapped: see Limits"
-}
+#: Clauses that fail on a file system in a case that their check does not cover.
+BEYOND = {"overlay": "C1 to C3 in one case: see [Limits](../README.md#limits)"}
 
 
-def cell(text):
-    """Put a text into a cell of a Markdown table."""
-    return " ".join(text.replace("``", "`").replace("|", "\\|").split())
+def item(id, text):
+    """Build a list item of Markdown, wrapped at 100 columns."""
+    text = " ".join(text.replace("``", "`").split())
+    return textwrap.fill(
+        f"- **{id}** {text}",
+        100,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def clauses_list():
+    """Build the list of all clauses, with a heading for each module."""
+    lines = []
+    heading = ""
+    for clause in CLAUSES.values():
+        title = sys.modules[clause.check.__module__].__doc__.partition("\n")[0].rstrip(".")
+        if title != heading:
+            heading = title
+            lines += [*([""] if lines else []), "### " + title.replace("``", "`"), ""]
+        lines.append(item(clause.id, clause.says))
+    return "\n".join(lines)
+
+
+def mmap_list():
+    """Build the list of clauses that the standard library's mmap breaks."""
+    return "\n".join(item(id, ORACLE_BREAKS[id]) for id in CLAUSES if id in ORACLE_BREAKS)
 
 
 def table(head, rows):
-    """Build a Markdown table."""
+    """Build a table of Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def mmap_table():
-    """The clauses that the standard library's mmap breaks, from the tests' own list."""
-    reasons = {}
-    for key, reason in ORACLE_BREAKS.items():
-        reasons.setdefault(key if isinstance(key, str) else key[0], []).append(reason)
-    rows = [[id, cell("; ".join(dict.fromkeys(reasons[id])))] for id in CLAUSES if id in reasons]
-    return table(["clause", "what `mmap` does"], rows)
-
-
 def file_systems_table():
-    """What holds where, from the reports in docs/results."""
+    """Build the table of file systems, from the reports in docs/results."""
     rows = []
     for name, title in SYSTEMS.items():
         path = ROOT / "docs" / "results" / f"{name}.json"
         if not path.exists():
             continue
         told = json.loads(path.read_text("utf-8"))
-        found = {"holds": [], "fails": [], "not_here": []}
+        ids = {"holds": [], "fails": [], "not_here": []}
         for row in told["clauses"]:
-            found[row["result"]].append(row["id"])
+            ids[row["result"]].append(row["id"])
         where = told["system"].split(" ")
+        fails = [*ids["fails"], *([BEYOND[name]] if name in BEYOND else [])]
         rows.append(
             [
                 title,
                 f"{where[0]} {where[1]}",
-                str(len(found["holds"])),
-                ", ".join([*found["fails"], *([BEYOND[name]] if name in BEYOND else [])]) or "none",
-                ", ".join(found["not_here"]) or "none",
+                str(len(ids["holds"])),
+                ", ".join(fails) or "none",
+                ", ".join(ids["not_here"]) or "none",
             ]
         )
     return table(
@@ -79,17 +94,17 @@ def file_systems_table():
     )
 
 
-TABLES = {"mmap": mmap_table, "file systems": file_systems_table}
+PARTS = {"clauses": clauses_list, "mmap": mmap_list, "file systems": file_systems_table}
 
 
 def fill(text):
-    """Put every table between its markers."""
-    for name, make in TABLES.items():
+    """Put every part between its markers."""
+    for name, make in PARTS.items():
         start, stop = f"<!-- {name}: made by docs/tables.py -->\n", f"<!-- end of {name} -->"
-        before, found, rest = text.partition(start)
-        _, found_stop, after = rest.partition(stop)
-        if not (found and found_stop):
-            raise SystemExit(f"no place for the table {name!r} in {FILE.name}")
+        before, has_start, rest = text.partition(start)
+        _, has_stop, after = rest.partition(stop)
+        if not (has_start and has_stop):
+            raise SystemExit(f"no place for the part {name!r} in {FILE.name}")
         text = f"{before}{start}\n{make()}\n\n{stop}{after}"
     return text
 

@@ -364,7 +364,7 @@ class TestReport:
         out, _ = run(program, "check", "--verbose", "--clause", "A1", folder, expect=0)
 
         before, after = out.split("  A1  holds     ")
-        assert "truncate_mapped: others can cut a mapped file short" in " ".join(before.split())
+        assert "truncate_mapped: others can truncate a mapped file" in " ".join(before.split())
         assert "this holds. Its second sentence.\n" in after
 
     def test_line_by_line(self, program, folder, tmp_path):

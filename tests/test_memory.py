@@ -331,7 +331,7 @@ def told_to(path: Path, whose: str) -> None:
     if whose == "theirs":
         os.chown(path, 65534, 65534)
     first, second = run(NOBODY, path, whose).splitlines()
-    expected = "1 True the system tells what of a file is in memory only to its owner, and to those who may write it"
+    expected = "1 True Linux tells the residency of a file only to its owner, and to processes that may write to it"
     assert (expected if whose == "nobody" else "8") == first
     assert "1" == second
 

@@ -63,7 +63,7 @@ def array(
         whole = _whole(shape, kind, room)
     elif room % size:
         raise ValueError(
-            f"{room} bytes from offset {place} on are not a whole number of items of {kind!r},"
+            f"{room} bytes from offset {place} on are no whole number of items of {kind!r},"
             f" {size} bytes each"
         )
     else:
@@ -77,7 +77,7 @@ def _whole(shape: Any, kind: np.dtype[Any], room: int) -> tuple[int, ...]:
     known = [number for number in numbers if number != -1]
     if min(known, default=0) < 0 or len(known) < len(numbers) - 1:
         raise ValueError(
-            f"the numbers of a shape must be 0 or more, with at most one -1, not {shape!r}"
+            f"the numbers of a shape must be 0 or more, with -1 at most once, not {shape!r}"
         )
     size = math.prod(known) * kind.itemsize
     if len(known) < len(numbers):

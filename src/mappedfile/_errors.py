@@ -45,7 +45,7 @@ def os_error(code: int, name: Name | None, doing: str = "", text: str = "") -> O
     return OSError(code, text or os.strerror(code), name)
 
 
-class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
+class MappingFault(OSError):  # noqa: N818 (it is called a fault)
     """Bytes of a map are gone: the file was truncated, its disk is full, or its device failed.
 
     ``errno`` is ``EIO``, or ``ENOSPC`` if the disk behind a hole is certainly full. ``filename`` is

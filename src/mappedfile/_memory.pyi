@@ -237,15 +237,27 @@ class mmap(Window):  # noqa: N801 (the standard library's name)
         trackfd: bool = ...,
     ) -> Self: ...
     def __iter__(self) -> Iterator[bytes]: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def find(
-        self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
-    ) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def rfind(
-        self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
-    ) -> int: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def flush(
-        self, offset: SupportsIndex = ..., size: SupportsIndex = ..., *, flags: SupportsIndex = ...
-    ) -> None: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+    def find(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        sub: BytesLike,  # type: ignore[override]
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
+    ) -> int: ...
+    def rfind(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        sub: BytesLike,  # type: ignore[override]
+        start: SupportsIndex | None = ...,
+        end: SupportsIndex | None = ...,
+        /,
+    ) -> int: ...
+    def flush(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        offset: SupportsIndex = ...,
+        size: SupportsIndex = ...,  # type: ignore[override]
+        *,
+        flags: SupportsIndex = ...,
+    ) -> None: ...
     def madvise(
         self, option: SupportsIndex, start: SupportsIndex = ..., length: SupportsIndex = ..., /
     ) -> None: ...

@@ -70,13 +70,13 @@ def lines(told: Facts) -> list[str]:
     allocated, maps, huge = told["allocated"], told["maps"], told["huge_pages"]
     said = {
         "size": f"{count(told['size'])} bytes",
-        "on disk": "not told here" if allocated is None else amount(allocated),
+        "on disk": "unknown" if allocated is None else amount(allocated),
         "mode": f"{told['permissions']}; opens in {', '.join(map(repr, told['modes']))}",
-        "maps": "not told here",
+        "maps": "unknown",
         "page size": f"{count(told['page_size'])} bytes",
         "granularity": f"{count(told['granularity'])} bytes",
-        "huge pages": "not told here",
-        "in memory": "not told here",
+        "huge pages": "unknown",
+        "in memory": "unknown",
     }
     if told["size"] >= 1024:
         said["size"] += f" ({amount(told['size'])})"
@@ -85,7 +85,7 @@ def lines(told: Facts) -> list[str]:
         number = sum(each["maps"] for each in maps)
         said["maps"] = f"{count(number)}, of {processes}" if maps else "none that this user may see"
     if huge is not None:
-        can = {True: "yes", False: "no", None: "not told"}[huge["eligible"]]
+        can = {True: "yes", False: "no", None: "unknown"}[huge["eligible"]]
         policy = f"{amount(huge['size'])}, policy {huge['policy']!r}"
         said["huge pages"] = f"{policy}; in maps of this file: {can}"
     if told["resident"] is not None:

@@ -65,9 +65,10 @@ def size_of(text: str) -> int:
 
 
 def range_of(text: str) -> tuple[int, int | None]:
-    """Return the first byte of the range that a user means by 0-1G, 1G- or -1G, and its end.
+    """Convert a range such as 0-1G, 1G- or -1G to its first byte and its end.
 
-    The end is the byte after the last, or None. One size alone is the end, as for ``vmtouch -p``.
+    The end is the first byte after the range, or None. A single size is the end, as in ``vmtouch
+    -p``.
     """
     start, dash, stop = text.partition("-")
     if not dash:
@@ -77,5 +78,5 @@ def range_of(text: str) -> tuple[int, int | None]:
     first = size_of(start) if start.strip() else 0
     last = size_of(stop) if stop.strip() else None
     if last is not None and last <= first:
-        raise ValueError("its end is not behind its start")
+        raise ValueError("it ends where it begins, or before")
     return first, last

@@ -24,7 +24,7 @@ INK = "#2b2f33"
 def draw(files: list[Facts], strips: list[list[float]], out: str) -> None:
     """Draw a strip for each file, and save the picture; the name of *out* decides the format.
 
-    Raises ``ValueError`` for a format that there is not.
+    Raises ``ValueError`` for an unknown format.
     """
     figure = Figure(
         figsize=(10, 0.7 + 0.95 * len(files)),
@@ -75,7 +75,7 @@ def draw(files: list[Facts], strips: list[list[float]], out: str) -> None:
 def ticks(first: int, last: int) -> tuple[list[float], list[str]]:
     """Return the ticks of an axis from one byte to another, and their labels.
 
-    Its begin and its end have one; the end's has the unit.
+    The first and the last byte have ticks. The label of the last tick has the unit.
     """
     if first >= last:
         return [], []

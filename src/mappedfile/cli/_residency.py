@@ -49,8 +49,7 @@ class ResidencyCommand(FilesCommand):
         if not capabilities().file_residency:
             return (
                 "this system only tells which pages a process has mapped, not which pages of a file"
-                " are in memory"
-                " (capabilities().file_residency is false)"
+                " are in memory (capabilities().file_residency is false)"
             )
         if given.png is not None:
             from importlib.util import find_spec

@@ -1,15 +1,15 @@
-"""The contract as code: what ``mappedfile`` promises, clause by clause, as checks that anybody can
+"""The contract as code: every promise of ``mappedfile`` is a clause with a check that anybody can
 run.
 
-A check takes a *subject*, which is a way to open files in one mode, and a folder it may use as it
-likes. It returns when the clause holds, raises ``Broken`` when it does not, and ``NotHere`` when
-this system, file system or subject cannot show it, with the reason.
+A check takes a *subject*, which is a way to open files in one mode, and an empty folder. It returns
+if the clause holds. It raises ``Broken`` if the clause does not hold, and ``NotHere``, with a
+reason, if this system, file system or subject cannot show it.
 """
 
 from mappedfile.contract._clauses import CLAUSES, Broken, Clause, NotHere
 from mappedfile.contract._subjects import LAYER, NATIVE, STDLIB, Subject
 
-# They register their clauses, in the order of the contract.
+# These modules register their clauses, in the order of the contract.
 # isort: off
 from mappedfile.contract import (
     _lifetime,

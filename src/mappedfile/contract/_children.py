@@ -1,4 +1,4 @@
-"""Checks that need a process of their own: one that may crash, or another's eyes on a file."""
+"""Child processes for checks that may crash, or that need another process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 Part = Callable[["Subject", Path], None]
 
-#: After which a child is taken to hang.
+#: The time, in seconds, after which a child counts as hanging.
 SECONDS = 60
 
-#: A child imports one module of clauses. To import the package, with all of them, takes longer than
-#: most parts do.
+#: A child imports one module of clauses. Importing all of them takes longer than most parts.
 _START = """
 import sys, types
 package = sys.modules["mappedfile.contract"] = types.ModuleType("mappedfile.contract")
@@ -35,11 +34,10 @@ main()
 
 
 class Child:
-    """A Python of its own that runs ``function(subject, folder)``, a function of a module, as a
-    part of a check."""
+    """A Python process that runs ``function(subject, folder)`` as a part of a check."""
 
     def __init__(self, function: Part, subject: Subject, folder: Path) -> None:
-        # Every warning is shown, and a crash says where.
+        # Show every warning, and the traceback of a crash.
         command = [sys.executable, "-W", "always", "-X", "faulthandler", "-c", _START]
         command += [os.path.dirname(__file__), function.__module__, function.__name__]
         command += [str(subject), os.fspath(folder)]
@@ -67,7 +65,7 @@ class Child:
             self._errors.append(line)
 
     def say(self, word: str = "go on") -> None:
-        """Send the child a line: what its ``hear`` returns."""
+        """Send the child a line, which its ``hear`` returns."""
         stdin: Any = self._process.stdin
         try:
             stdin.write(f"{word}\n".encode())
@@ -77,8 +75,7 @@ class Child:
             raise
 
     def hear(self) -> str:
-        """Return the next line that the child said; raise what became of it, if that was its
-        end."""
+        """Return the next line of the child; raise an error if the child has ended."""
         try:
             line = self._lines.get(timeout=SECONDS)
         except queue.Empty:
@@ -92,11 +89,11 @@ class Child:
 
     @property
     def errors(self) -> str:
-        """What it wrote to standard error, all of it once it has ended."""
+        """Return the standard error output of the child so far."""
         return b"".join(self._errors).decode("utf-8", "replace")
 
     def end(self) -> str:
-        """Wait for its end; raise what it raised; return what it wrote to standard error."""
+        """Wait for the end of the child; raise its error; return its standard error output."""
         self._judge()
         return self.errors
 
@@ -118,7 +115,7 @@ class Child:
         if "broken" in outcome:
             raise Broken(outcome["broken"])
         if status or not outcome:
-            # Windows: an NTSTATUS, as 0xC0000005 for an access violation
+            # Windows: an NTSTATUS, such as 0xC0000005 for an access violation
             code = hex(status) if status > 255 else status
             raise Broken(f"a child process ended with status {code}: {self.errors}")
 
@@ -126,7 +123,7 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill it, if it still runs. What it had said can still be heard."""
+        """Kill the child if it still runs. Lines that it sent before can still be read."""
         self._process.kill()
         self._process.wait()
         for reader in self._readers:
@@ -136,12 +133,11 @@ class Child:
                 if stream is not None:
                     stream.close()
             except OSError:
-                pass  # what it was not sent is of no use any more
+                pass  # lines that were not sent are no longer needed
 
 
 def in_child(function: Part, subject: Subject, folder: Path) -> str:
-    """Run a part of a check in a process of its own; raise what it raises; return what it wrote to
-    standard error."""
+    """Run a part of a check in a child; raise its error; return its standard error output."""
     with Child(function, subject, folder) as child:
         return child.end()
 
@@ -150,12 +146,12 @@ def in_child(function: Part, subject: Subject, folder: Path) -> str:
 
 
 def say(word: str) -> None:
-    """Tell the parent: what its ``Child.hear`` returns."""
+    """Send the parent a line, which ``Child.hear`` returns."""
     print(word, flush=True)
 
 
 def hear() -> str:
-    """Wait for what the parent has to ``say``."""
+    """Wait for a line of the parent's ``say``."""
     line = sys.stdin.readline()
     if not line:
         raise SystemExit("the parent is gone")
@@ -163,7 +159,7 @@ def hear() -> str:
 
 
 def main() -> None:
-    """Run what the command line names."""
+    """Run the function that the command line names."""
     from mappedfile.contract._subjects import LAYER, NATIVE, STDLIB
 
     module, name, wanted, folder = sys.argv[1:]

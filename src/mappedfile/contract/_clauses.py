@@ -1,4 +1,4 @@
-"""How a check becomes a clause, and how it says what it found."""
+"""Clauses, and the functions by which a check reports its result."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class NotHere(Exception):
 
 
 class Clause(NamedTuple):
-    """One clause: its id, what it says, the modes it speaks of, and its check."""
+    """One clause: its id, its text, the modes that it applies to, and its check."""
 
     id: str
     says: str
     modes: tuple[str, ...]
     check: Check
-    #: Whether other checks disturb it, and it disturbs them.
+    #: Whether it and other checks would disturb one another.
     alone: bool = False
 
 
@@ -47,15 +47,15 @@ CLAUSES: dict[str, Clause] = {}
 def clause(
     id: str, *, modes: tuple[str, ...] = ALL, alone: bool = False
 ) -> Callable[[Check], Check]:
-    """Make a function the check of clause *id*; its docstring is the clause's text.
+    """Make a function the check of clause *id*. Its docstring is the text of the clause.
 
-    A check that is *alone* has the folder's file system to itself.
+    While a check that is *alone* runs, no other check runs.
     """
 
     def register(check: Check) -> Check:
         @wraps(check)
         def tidy(subject: Subject, folder: Path) -> None:
-            # What earlier checks left behind does not go, and is not counted, during this one.
+            # Garbage of earlier checks must not be freed, or counted, during this check.
             gc.collect()
             check(subject, folder)
 
@@ -65,7 +65,7 @@ def clause(
     return register
 
 
-# Not assert statements: python -O would take them out of a user's run.
+# Not assert statements: python -O would remove them.
 
 
 def equal(expected: object, actual: object, what: str) -> None:
@@ -75,7 +75,7 @@ def equal(expected: object, actual: object, what: str) -> None:
 
 
 def true(condition: object, what: str) -> None:
-    """Break the clause unless the condition holds; *what* says what should have been."""
+    """Break the clause unless the condition is true; *what* describes the condition."""
     if not condition:
         raise Broken(f"not so: {what}")
 
@@ -84,8 +84,10 @@ def true(condition: object, what: str) -> None:
 def raises(
     kinds: type[BaseException] | tuple[type[BaseException], ...], what: str, *, says: str = ""
 ) -> Iterator[Any]:
-    """Break the clause unless the block raises one of *kinds*, with *says* in its message. Gives
-    ``.error`` afterwards."""
+    """Break the clause unless the block raises one of *kinds*, with *says* in its message.
+
+    The context manager's object has the error as ``.error``.
+    """
     caught = Caught()
     try:
         yield caught
@@ -93,7 +95,7 @@ def raises(
         caught.error = error
         if says not in str(error):
             raise Broken(f"{what}: the message {str(error)!r} does not say {says!r}") from error
-        error.__traceback__ = None  # frames in it would keep buffers alive
+        error.__traceback__ = None  # its frames would keep buffers alive
     except Broken:
         raise
     except Exception as error:
@@ -103,6 +105,6 @@ def raises(
 
 
 class Caught:
-    """What ``raises`` caught."""
+    """The error that ``raises`` caught."""
 
     error: Any = None

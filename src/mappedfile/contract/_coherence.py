@@ -90,19 +90,19 @@ def C1(subject: Subject, folder: Path) -> None:
 
 
 def is_readonly(window: Any) -> bool:
-    """Whether a window or a buffer cannot be written."""
+    """Whether a window or a buffer is read-only."""
     return bool(window.readonly)
 
 
-# C2: turn by turn, through nothing but the map. Byte 0 says which turn the parent has written, byte
-# 1 which the child.
+# C2: both processes take turns, through the map alone. Byte 0 is the last turn that the parent has
+# written, byte 1 that of the child.
 
 _TURNS = 40
 
 
 @clause("C2", modes=SHARED)
 def C2(subject: Subject, folder: Path) -> None:
-    """So do other processes."""
+    """Shared views in different processes see one another's writes at once."""
     path = folder / "file"
     with ExitStack() as stack:
         mine = stack.enter_context(subject.create(path, bytes(SIZE)))
@@ -115,10 +115,11 @@ def C2(subject: Subject, folder: Path) -> None:
             hand[GRANULARITY + 10 : GRANULARITY + 18] = b"parent%2d" % turn
             hand[0] = turn
             until = time.monotonic() + SECONDS
-            while mine[1] != turn:  # no sleep: what is there is there at once
+            while mine[1] != turn:  # no sleep: a write is visible at once
                 if time.monotonic() > until:
                     raise Broken(
-                        f"the write of another process was not seen within {SECONDS} seconds (turn {turn})"
+                        f"the write of another process was not seen within {SECONDS} seconds"
+                        f" (turn {turn})"
                     )
             equal(
                 b"child %2d" % turn,
@@ -134,7 +135,7 @@ def C2(subject: Subject, folder: Path) -> None:
 
 
 def take_turns(subject: Subject, folder: Path) -> None:
-    """C2: be the other process."""
+    """C2: the other process."""
     with subject.open(folder / "file", "r+") as mine, mine.view(GRANULARITY, 100) as view:
         say("ready")
         for turn in range(1, _TURNS + 1):
@@ -151,7 +152,8 @@ def take_turns(subject: Subject, folder: Path) -> None:
 
 @clause("C3", modes=SHARED)
 def C3(subject: Subject, folder: Path) -> None:
-    """So do `read()` and `write()` on the file, both ways (local file systems)."""
+    """Shared views and `read()` and `write()` on the file see one another's writes at once (local
+    file systems)."""
     model = bytearray(pattern(SIZE))
     path = folder / "file"
     chance = random.Random(3)
@@ -191,8 +193,8 @@ def C3(subject: Subject, folder: Path) -> None:
 
 @clause("C4", modes=("c",))
 def C4(subject: Subject, folder: Path) -> None:
-    """Mode `"c"` is private: what is written reaches neither the file nor any other view, flushed
-    or not."""
+    """Mode `"c"` is private: a write reaches neither the file nor any other view, flushed or
+    not."""
     content = pattern(SIZE)
     for writer in ("file", "view"):
         path = folder / writer
@@ -233,8 +235,8 @@ def C4(subject: Subject, folder: Path) -> None:
 
 @clause("C5", modes=("r",))
 def C5(subject: Subject, folder: Path) -> None:
-    """Mode `"r"` cannot be written, through no door: item and slice assignment raise `TypeError`,
-    buffers are read-only, NumPy arrays on them are not writeable."""
+    """In mode `"r"` the bytes cannot be written in any way: item and slice assignment raise
+    `TypeError`, buffers are read-only, and NumPy arrays on them are not writeable."""
     content = pattern(SIZE)
     path = folder / "file"
     source = folder / "source"
@@ -252,8 +254,8 @@ def C5(subject: Subject, folder: Path) -> None:
             ):
                 with raises(TypeError, f"[{key}] = {value!r} of a read-only {kind}"):
                     window[key] = value
-            # No with statements around buffers: at its end a failing check would complain of others
-            # that are alive.
+            # No with statements around buffers: if a check fails, their end would raise another
+            # error, about buffers that are alive.
             data = window.data
             for name, buffer in derived(data).items():
                 what = f"{name} of a read-only {kind}"
@@ -263,9 +265,6 @@ def C5(subject: Subject, folder: Path) -> None:
                         push()
                     del push
             through_numpy(data, kind)
-            # Its .obj is cffi's buffer, which can be written, and has to be it: NumPy keeps .obj
-            # alone where it is handed a buffer to make an ndarray of, and .obj must then keep the
-            # memory (L4). A documented limit.
             del buffer, data
             if own_buffers(window):
                 for door, push in doors(window, source).items():
@@ -287,7 +286,7 @@ def C5(subject: Subject, folder: Path) -> None:
 
 
 def derived(data: memoryview) -> dict[str, memoryview]:
-    """Name what can be made from a buffer, and might be writable."""
+    """Return objects made from a buffer that might be writable, by name."""
     return {
         "the buffer": data,
         "a slice": data[4:40],
@@ -302,7 +301,7 @@ def derived(data: memoryview) -> dict[str, memoryview]:
 
 
 def doors(buffer: Any, source: Path) -> dict[str, Callable[[], Any]]:
-    """Name what writes into a buffer it is given."""
+    """Return calls that write into a given buffer, by name."""
 
     def read_into() -> None:
         with open(source, "rb", buffering=0) as file:
@@ -329,7 +328,7 @@ def doors(buffer: Any, source: Path) -> dict[str, Callable[[], Any]]:
 
 
 def through_numpy(buffer: Any, kind: str) -> None:
-    """C5: what NumPy makes of a read-only buffer."""
+    """C5: NumPy arrays on a read-only buffer."""
     with suppress(ImportError):
         import numpy as np
 
@@ -343,20 +342,17 @@ def through_numpy(buffer: Any, kind: str) -> None:
             equal(False, array.flags.writeable, f"writeable of {what}")
             with raises(ValueError, f"an assignment to {what}"):
                 array[0] = 1
-            if (
-                name != "ndarray"
-            ):  # NumPy asks the buffer's owner, .obj, which is cffi's and writable: a known limit
-                with raises(ValueError, f"flags.writeable = True of {what}"):
-                    array.flags.writeable = True
-                with raises(ValueError, f"setflags(write=True) of {what}"):
-                    array.setflags(write=True)
+            with raises(ValueError, f"flags.writeable = True of {what}"):
+                array.flags.writeable = True
+            with raises(ValueError, f"setflags(write=True) of {what}"):
+                array.setflags(write=True)
             with raises((TypeError, ValueError), f"from_buffer() of {what}"):
                 (ctypes.c_char * 4).from_buffer(array)
         del array
 
 
 def owners(data: memoryview) -> list[memoryview]:
-    """Follow .obj as far as it leads to something that exports a buffer."""
+    """Follow .obj while it exports a buffer."""
     found: list[memoryview] = []
     owner = data.obj
     while owner is not None and len(found) < 10:

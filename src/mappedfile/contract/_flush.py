@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 PAGE = mmap.PAGESIZE
 GRANULARITY = mmap.ALLOCATIONGRANULARITY
-#: So many writers F7 kills.
+#: The number of writers that F7 kills.
 KILLS = 200 if STRESS else 5
 
 
 @clause("F1", modes=SHARED_WRITABLE)
 def F1(subject: Subject, folder: Path) -> None:
-    """`flush()` returns when the range is on stable storage: `msync(MS_SYNC)` on Linux; plus
-    `F_FULLFSYNC` on macOS; `FlushViewOfFile` and then `FlushFileBuffers` on Windows."""
-    # From inside a process: what was flushed is read by others, past the cache too, and Linux
-    # counts no dirty page any more. tests/test_flush.py watches the system calls.
+    """`flush()` returns when the range is on stable storage: `msync(MS_SYNC)` on Linux; the same
+    and `F_FULLFSYNC` on macOS; `FlushViewOfFile` and then `FlushFileBuffers` on Windows."""
+    # Seen from a process: others read the flushed bytes, also past the cache, and Linux counts no
+    # dirty page. tests/test_flush.py watches the system calls.
     counts = counts_dirty_pages(folder)
     path = folder / "file"
     mapped = subject.create(path, bytes(2 * GRANULARITY + 3 * PAGE))
@@ -66,8 +66,8 @@ def F1(subject: Subject, folder: Path) -> None:
 
 @clause("F2")
 def F2(subject: Subject, folder: Path) -> None:
-    """Any byte offset and length, rounded outwards to pages inside; a range outside the view is
-    `ValueError`; an empty range does nothing."""
+    """`flush()` takes any byte offset and length, and rounds the range outwards to pages. A range
+    outside the view is a `ValueError`. An empty range does nothing."""
     size = GRANULARITY + 3 * PAGE + 100
     mapped = subject.create(folder / "file", bytes(size))
     view = mapped.view(GRANULARITY + 5, 3 * PAGE)
@@ -130,16 +130,15 @@ def F2(subject: Subject, folder: Path) -> None:
 @clause("F3", modes=SHARED_WRITABLE)
 def F3(subject: Subject, folder: Path) -> None:
     """`flush(durable=False)` starts write-back and does not wait for the device."""
-    # That nobody waits is for tests/test_flush.py to see: only system calls show it.
+    # Only system calls show that nothing waits: tests/test_flush.py watches them.
     path = folder / "file"
     mapped = subject.create(path, bytes(3 * PAGE))
     view = mapped.view(0, 2 * PAGE)
     counts = counts_dirty_pages(folder)
     for number, window in enumerate((mapped, view), 1):
         for arguments in ((), (PAGE - 2, 4)):
-            wait_for_write_back(
-                path
-            )  # pages that are on their way to the device are not started again
+            # Write-back is not started again for pages that are being written.
+            wait_for_write_back(path)
             window[PAGE - 2 : PAGE + 2] = bytes([number]) * 4
             equal(
                 None,
@@ -151,9 +150,8 @@ def F3(subject: Subject, folder: Path) -> None:
                 path.read_bytes()[PAGE - 2 : PAGE + 2],
                 "what others read after it",
             )
-            until = (
-                time.monotonic() + 5
-            )  # the system's own timer takes longer: vm.dirty_expire_centisecs
+            # The system's own timer is slower: vm.dirty_expire_centisecs.
+            until = time.monotonic() + 5
             while counts and dirty(window):
                 true(time.monotonic() < until, "what was written becomes clean by itself")
                 time.sleep(0.001)
@@ -202,7 +200,7 @@ def F4(subject: Subject, folder: Path) -> None:
 @clause("F5", modes=SHARED_WRITABLE)
 def F5(subject: Subject, folder: Path) -> None:
     """A durable flush needs the file handle: on a view whose mapped file is closed, `flush()`
-    raises `ValueError` and says what to do instead."""
+    raises `ValueError`, and the message says what to do instead."""
     path = folder / "file"
     mapped = subject.create(path, bytes(2 * PAGE))
     with mapped.view(0, PAGE) as view:
@@ -223,7 +221,7 @@ def F5(subject: Subject, folder: Path) -> None:
 @clause("F6", modes=SHARED_WRITABLE)
 def F6(subject: Subject, folder: Path) -> None:
     """`MappedFile.flush()` without a range covers everything written through it and its views,
-    closed ones too, and the file's size."""
+    including closed views, and the file's size."""
     counts = counts_dirty_pages(folder)
     path = folder / "file"
     mapped = subject.create(path, bytes(3 * GRANULARITY))
@@ -232,9 +230,8 @@ def F6(subject: Subject, folder: Path) -> None:
     view[0:4] = b"view"
     with mapped.view(2 * GRANULARITY, PAGE) as closed:
         closed[0:6] = b"closed"
-    foreign = mapped.view(
-        2 * GRANULARITY, PAGE
-    )  # where the dirty pages of the closed one are still to be seen
+    # Where the dirty pages of the closed view can still be seen.
+    foreign = mapped.view(2 * GRANULARITY, PAGE)
     foreign[0]
     equal(None, mapped.flush(), "what flush() returns")
     if counts:
@@ -260,7 +257,7 @@ def F6(subject: Subject, folder: Path) -> None:
         (path.stat().st_size, path.read_bytes()[-3:]),
         "the file's size and its last bytes",
     )
-    # Written through a view alone: nothing maps the whole of this one.
+    # Written through a view only: nothing maps the whole of this file.
     with subject.open(path, "r+") as other, other.view(GRANULARITY, PAGE) as part:
         for _ in until_dirty(part, counts, "a page is dirty after it was written through a view"):
             part[0:5] = b"other"
@@ -273,8 +270,8 @@ def F6(subject: Subject, folder: Path) -> None:
 
 @clause("F7", modes=SHARED_WRITABLE)
 def F7(subject: Subject, folder: Path) -> None:
-    """What was written and not flushed is still there for others after the writing process is
-    killed with SIGKILL."""
+    """Bytes that were written and not flushed are still there for others after the writing process
+    is killed with SIGKILL."""
     path = folder / "file"
     for _ in range(KILLS):
         said = []
@@ -294,7 +291,7 @@ def F7(subject: Subject, folder: Path) -> None:
             at, record = _record(index)
             model[at : at + len(record)] = record
         found = bytearray(path.read_bytes())
-        at, record = _record(done)  # may have been on its way
+        at, record = _record(done)  # may not have arrived yet
         found[at : at + len(record)] = model[at : at + len(record)]
         equal(_SIZE, len(found), "the size of the file")
         true(
@@ -305,14 +302,14 @@ def F7(subject: Subject, folder: Path) -> None:
 
 @clause("F8", modes=SHARED_WRITABLE)
 def F8(subject: Subject, folder: Path) -> None:
-    """A write-back error of the system (`EIO`, `ENOSPC`) is an `OSError`, with number and file
+    """A write-back error of the system (`EIO`, `ENOSPC`) is an `OSError` with error number and file
     name."""
-    # No device fails on demand. What the system refuses here comes through the same calls;
-    # tests/test_flush.py has a device that is full.
+    # No device fails on demand. The errors here come through the same calls. tests/test_flush.py
+    # has a full device.
     in_child(flush_what_is_gone, subject, folder)
 
 
-# F1, F2, F6: what Linux tells of dirty pages
+# F1, F2, F6: dirty pages, as Linux counts them
 
 
 def dirty(window: Any) -> int:
@@ -332,8 +329,7 @@ def dirty(window: Any) -> int:
 
 
 def until_dirty(window: Any, counts: bool, what: str) -> Iterator[None]:
-    """Have something written, again if need be, until a map has dirty pages: somebody's sync may
-    come in between."""
+    """Write until a map has dirty pages: a sync of another process may come in between."""
     for _ in range(20):
         yield
         if not counts or dirty(window):
@@ -353,8 +349,8 @@ class _Plain:
 
 
 def counts_dirty_pages(folder: Path) -> bool:
-    """Whether dirty pages of this file system can be counted, and become clean when they are
-    written: not on tmpfs."""
+    """Whether dirty pages of this file system can be counted, and become clean after write-back:
+    not on tmpfs."""
     if not os.path.exists("/proc/self/smaps"):
         return False
     path = folder / "probe-of-dirty-pages"
@@ -371,7 +367,7 @@ def counts_dirty_pages(folder: Path) -> bool:
 
 
 def read_past_cache(path: Path, offset: int) -> bytes | None:
-    """Read a page of the file from the device, or None where that cannot be."""
+    """Read a page of the file from the device; None if that is not possible."""
     if not hasattr(os, "O_DIRECT") or not hasattr(os, "preadv"):
         return None
     with suppress(OSError):
@@ -385,18 +381,18 @@ def read_past_cache(path: Path, offset: int) -> bytes | None:
     return None
 
 
-# F7: a writer that is killed
+# F7: the writer that is killed
 
 _SIZE = 64 * PAGE
 
 
 def _record(index: int) -> tuple[int, bytes]:
-    """Where in the file a record goes, and what it is: no two are alike."""
+    """Return the place and the bytes of a record: no two records are equal."""
     return index * 7919 % (_SIZE - 512), (b"%07x " % index) * (1 + index % 63)
 
 
 def write_until_killed(subject: Subject, folder: Path) -> None:
-    """Write record after record, in every way there is, and say after each that it is written."""
+    """Write record after record, in every way there is, and report each one that is written."""
     mapped = subject.create(folder / "file", bytes(_SIZE))
     view = mapped.view()
     data = view.data
@@ -421,7 +417,7 @@ def write_until_killed(subject: Subject, folder: Path) -> None:
 
 
 def flush_what_is_gone(subject: Subject, folder: Path) -> None:
-    """Take the memory, then the file, away behind the library's back, and flush."""
+    """Unmap the memory, then close the file, without the library's knowledge, and flush."""
     path = folder / "file"
     mapped = subject.create(path, bytes(4 * PAGE))
     view = mapped.view()
@@ -447,7 +443,7 @@ def flush_what_is_gone(subject: Subject, folder: Path) -> None:
         mapped.flush()
     _check_error(caught.error, errno.EBADF, {6}, path)
     say(json.dumps({"holds": ""}))
-    os._exit(0)  # nothing here can be given back
+    os._exit(0)  # nothing here can be released
 
 
 def _check_error(error: OSError, code: int, windows: set[int], path: Path) -> None:

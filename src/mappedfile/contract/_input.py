@@ -29,7 +29,7 @@ BINARY = getattr(os, "O_BINARY", 0)
 
 
 class Paths:
-    """Something that is not a path, but has one."""
+    """An object that is not a path, but has one."""
 
     def __init__(self, path: str | bytes) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class Paths:
 
 
 class Number:
-    """Something that is not a number, but has one."""
+    """An object that is not a number, but has one."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -50,9 +50,10 @@ class Number:
 
 @clause("I1")
 def I1(subject: Subject, folder: Path) -> None:
-    """A path (str, bytes, PathLike), a descriptor, or an object with `fileno()`. The caller's
-    descriptor is duplicated: never used later, never closed. Its own `fileno()` is a descriptor on
-    every system, which closes with it."""
+    """A file is opened by a path (str, bytes, PathLike), a descriptor, or an object with
+    `fileno()`. The caller's descriptor is duplicated: it is never used later and never closed.
+    `fileno()` of the mapped file is a descriptor on every system, which closes with the mapped
+    file."""
     path = folder / "file-\u00e4\u20ac"
     kinds: list[Callable[[Path], Any]] = [
         str,
@@ -68,7 +69,7 @@ def I1(subject: Subject, folder: Path) -> None:
             check_descriptor(subject, mapped, path)
         path.unlink()
     if subject.mode == "x+":
-        return  # creates a file, and so needs a path
+        return  # creates a file, so it needs a path
     other = folder / "other"
     other.write_bytes(b"not mine" * PAGE)
     for opened_as in ("descriptor", "file object"):
@@ -83,7 +84,7 @@ def I1(subject: Subject, folder: Path) -> None:
             equal(100, file.tell(), "the caller's position in the file")
             mapped.view(0, 5).close()
             mapped.close()
-            os.fstat(number)  # OSError, had it been closed
+            os.fstat(number)  # raises OSError if it was closed
             if subject.shared:
                 file.write(b"still mine")
                 file.flush()
@@ -92,7 +93,7 @@ def I1(subject: Subject, folder: Path) -> None:
             )
         if subject.mode == "w+":
             mapped[:] = CONTENT
-        # The number is another file's now.
+        # The number belongs to another file now.
         theirs = os.open(other, os.O_RDWR | BINARY)
         if theirs != number:
             os.dup2(theirs, number)
@@ -105,18 +106,20 @@ def I1(subject: Subject, folder: Path) -> None:
             mapped.resize(3 * PAGE)
             equal(3 * PAGE, path.stat().st_size, "the size of the file after resize()")
         mapped.close()
-        equal(b"not mine" * PAGE, os.pread(number, 9 * PAGE, 0) if hasattr(os, "pread") else os.read(number, 9 * PAGE),
-              "what the caller reads from the number, which is another file's")  # fmt: skip
+        actual = (
+            os.pread(number, 9 * PAGE, 0) if hasattr(os, "pread") else os.read(number, 9 * PAGE)
+        )
+        equal(b"not mine" * PAGE, actual, "the bytes of the number, which is another file's now")
         os.close(number)
         equal(b"not mine" * PAGE, other.read_bytes(), "that other file")
 
 
 @clause("I2")
 def I2(subject: Subject, folder: Path) -> None:
-    """Missing file, directory, FIFO, socket, character device, closed descriptor, embedded NUL,
-    missing permission: the fitting `OSError` subclass or `ValueError`, with file name, and no
-    handle leaked. A file that says that it has no bytes, and cannot be mapped (`/proc`), is one of
-    them, and no empty file."""
+    """A missing file, a directory, a FIFO, a socket, a character device, a closed descriptor, an
+    embedded NUL and a missing permission each raise the fitting `OSError` subclass or `ValueError`,
+    with the file name, and leak no handle. So does a file that reports a size of 0 and cannot be
+    mapped (`/proc`): it is not taken for an empty file."""
     options = {"size": PAGE} if subject.mode in ("w+", "x+") else {}
     here = folder / "here"
     here.write_bytes(b"here")
@@ -136,9 +139,8 @@ def I2(subject: Subject, folder: Path) -> None:
         special: tuple[type[BaseException], ...] = (FileExistsError,)
     else:
         special = (OSError,)
-    directory = (
-        special if subject.mode == "x+" else (IsADirectoryError, PermissionError)
-    )  # POSIX, Windows
+    # POSIX, Windows.
+    directory = special if subject.mode == "x+" else (IsADirectoryError, PermissionError)
     with refused(subject, directory, "a directory", folder, **options) as file:
         file()
     for name in (f"nul\0{here}", os.fsencode(here) + b"\0", Paths(f"{here}\0tail")):
@@ -154,7 +156,7 @@ def I2(subject: Subject, folder: Path) -> None:
         with refused(subject, OSError, "a file of /proc", "/proc/self/maps", **options) as file:
             file()
     for fifo in fifos(folder):
-        # Without O_NONBLOCK the open waits for the other end: somebody must come, or the check
+        # Without O_NONBLOCK, open waits for the other end: a thread must open that, or the check
         # would hang.
         opened = threading.Event()
         helper = threading.Thread(target=open_the_other_end, args=(fifo, opened))
@@ -175,9 +177,8 @@ def I2(subject: Subject, folder: Path) -> None:
     denied = folder / "denied"
     denied.write_bytes(b"denied")
     denied.chmod(0o000 if sys.platform != "win32" else 0o400)
-    if subject.mode != "x+" and not opens(
-        denied, "r+b" if subject.shared else "rb"
-    ):  # root and Wine may all
+    # Root and Wine may open any file.
+    if subject.mode != "x+" and not opens(denied, "r+b" if subject.shared else "rb"):
         with refused(
             subject, PermissionError, "a file without permission", denied, **options
         ) as file:
@@ -188,8 +189,9 @@ def I2(subject: Subject, folder: Path) -> None:
 
 @clause("I3")
 def I3(subject: Subject, folder: Path) -> None:
-    """Wrong types: `TypeError`. Negative, too large, out of range: `ValueError` or `OverflowError`.
-    Never a wrapped integer, a crash or a half-made object."""
+    """Arguments of a wrong type raise `TypeError`. Negative, too large and out-of-range numbers
+    raise `ValueError` or `OverflowError`. There is never a wrapped integer, a crash or a half-made
+    object."""
     path = folder / "file"
     mapped = subject.create(path, CONTENT)
     view = mapped.view(0, PAGE)
@@ -255,8 +257,8 @@ def I3(subject: Subject, folder: Path) -> None:
         ):
             with raises(kind, f"reserve={reserve!r}"):
                 subject.open(new, subject.mode, reserve=reserve, **options)
-        # Refused when the file is open already: by the system or, where it cannot reserve, by the
-        # library.
+        # This error comes after the file was opened: from the system or, if it cannot reserve, from
+        # the library.
         with raises(OSError, "more address space than there is"):
             subject.open(
                 new if subject.mode == "x+" else path,
@@ -270,15 +272,13 @@ def I3(subject: Subject, folder: Path) -> None:
 
 
 def check_descriptor(subject: Subject, mapped: Any, path: Path) -> None:
-    """`fileno()` is a descriptor of the file, by which it can be opened again, and closes with
-    it."""
+    """Check that `fileno()` is a descriptor of the file, can open it again, and closes with it."""
     number = mapped.fileno()
     equal(number, mapped.fileno(), "fileno() when it is asked again")
     with open(path, "rb") as other:
         ours, theirs = os.fstat(number), os.fstat(other.fileno())
-    equal(
-        theirs.st_ino, ours.st_ino, "the file that fileno() leads to"
-    )  # Wine forgets the volume of what was renamed
+    # Wine gives no volume for a renamed file.
+    equal(theirs.st_ino, ours.st_ino, "the file that fileno() leads to")
     if subject.mode in ("r", "r+", "c"):
         with subject.open(mapped, subject.mode) as again:
             equal(mapped[:], again[:], "the bytes of a file opened by a mapped file")
@@ -291,7 +291,7 @@ def check_descriptor(subject: Subject, mapped: Any, path: Path) -> None:
 
 @clause("I4")
 def I4(subject: Subject, folder: Path) -> None:
-    """The handles are not inherited by child programs."""
+    """Child programs do not inherit the handles."""
     before = inheritable()
     path = folder / "file"
     mapped = subject.create(path, CONTENT)
@@ -329,7 +329,7 @@ def I4(subject: Subject, folder: Path) -> None:
 
 
 def creation(subject: Subject, path: Path) -> dict[str, Any]:
-    """Make the file, if the mode does not; return what the mode needs to make it."""
+    """Create the file, unless the mode does; return the options that the mode needs."""
     if subject.mode in ("w+", "x+"):
         return {"size": len(CONTENT)}
     path.write_bytes(CONTENT)
@@ -337,7 +337,7 @@ def creation(subject: Subject, path: Path) -> dict[str, Any]:
 
 
 def check_bytes(subject: Subject, mapped: Any, path: Path) -> None:
-    """Look whether a mapped file is that of a path."""
+    """Check that a mapped file is the file of a path."""
     if subject.shared:
         mapped[10:14] = b"mine"
         equal(b"mine", path.read_bytes()[10:14], "what was written, as others read it")
@@ -353,8 +353,7 @@ def check_bytes(subject: Subject, mapped: Any, path: Path) -> None:
 def refused(
     subject: Subject, kinds: Any, what: str, file: Any, *, named: bool = True, **options: Any
 ) -> Iterator[Callable[[], Any]]:
-    """Break the clause unless the file cannot be opened, and the error is right, and nothing is
-    left open."""
+    """Break the clause unless opening fails with the right error and leaves nothing open."""
     before = handles()
     with no_half_made_objects(), raises(kinds, f"{what}, in mode {subject.mode!r}") as caught:
         yield lambda: subject.open(file, subject.mode, **options)
@@ -371,7 +370,7 @@ def refused(
 
 @contextlib.contextmanager
 def no_half_made_objects() -> Iterator[None]:
-    """Break the clause if an object that was never made warns or fails when it goes."""
+    """Break the clause if an object whose construction failed warns or fails at its end."""
     complaints: list[Any] = []
     hook, sys.unraisablehook = sys.unraisablehook, complaints.append
     try:
@@ -389,27 +388,27 @@ def no_half_made_objects() -> Iterator[None]:
 
 
 def fifos(folder: Path) -> Iterator[Path]:
-    """Make a FIFO, where there are any."""
+    """Make a FIFO, if the system has FIFOs."""
     if hasattr(os, "mkfifo"):
-        with contextlib.suppress(OSError):  # some file systems have none
+        with contextlib.suppress(OSError):  # some file systems have no FIFOs
             os.mkfifo(folder / "fifo")
             yield folder / "fifo"
 
 
 def sockets(folder: Path) -> Iterator[Path]:
-    """Make a socket in the file system, where there are any."""
+    """Make a socket in the file system, if the system has such sockets."""
     if not hasattr(socket, "AF_UNIX") or sys.platform == "win32":
         return
     with socket.socket(socket.AF_UNIX) as unix:
         try:
             unix.bind(str(folder / "s"))
-        except OSError:  # a path that is too long, a file system without
+        except OSError:  # the path is too long, or the file system has no sockets
             return
         yield folder / "s"
 
 
 def open_the_other_end(fifo: Path, opened: threading.Event) -> None:
-    """Wait five seconds; whoever is still waiting in open() is let go."""
+    """Wait five seconds, then release a thread that still waits in open()."""
     if opened.wait(5):
         return
     opened.set()
@@ -418,7 +417,7 @@ def open_the_other_end(fifo: Path, opened: threading.Event) -> None:
 
 
 def bad_descriptors(subject: Subject, folder: Path, options: dict[str, Any]) -> None:
-    """Descriptors that cannot be mapped."""
+    """Check descriptors that cannot be mapped."""
     here = folder / "here"
     closed = os.open(here, os.O_RDWR | BINARY)
     os.close(closed)
@@ -435,12 +434,13 @@ def bad_descriptors(subject: Subject, folder: Path, options: dict[str, Any]) -> 
         with refused(subject, OSError, "a pipe", end, **options) as file:
             file()
         os.close(end)
-    with open(os.devnull, "r+b", buffering=0) as null, refused(subject, OSError, "a device's descriptor", null.fileno(),
-                                                              **options) as file:  # fmt: skip
+    with (
+        open(os.devnull, "r+b", buffering=0) as null,
+        refused(subject, OSError, "a device's descriptor", null.fileno(), **options) as file,
+    ):
         file()
-    if (
-        sys.platform != "win32"
-    ):  # where a socket's number is a handle: as a descriptor it may be a file's, by chance
+    # On Windows a socket's number is a handle: as a descriptor it may be any file.
+    if sys.platform != "win32":
         for one in socket.socketpair():
             with refused(
                 subject, OSError, "a socket's descriptor", one.fileno(), **options
@@ -471,8 +471,8 @@ def bad_descriptors(subject: Subject, folder: Path, options: dict[str, Any]) -> 
 
 
 def duplicates_with_more_rights(descriptor: int) -> bool:
-    """Whether the system gives a duplicate rights that the original lacks: Wine does, Windows does
-    not (DuplicateHandle, Remarks), and POSIX has no such thing."""
+    """Whether a duplicate can have rights that the original lacks: on Wine, but not on Windows
+    (DuplicateHandle, Remarks); POSIX has no such rights."""
     if sys.platform != "win32":
         return False
     import _winapi
@@ -491,7 +491,7 @@ def duplicates_with_more_rights(descriptor: int) -> bool:
 
 
 def opens(path: Path, mode: str) -> bool:
-    """Whether this process may open it."""
+    """Whether this process may open a file."""
     try:
         with open(path, mode):
             return True
@@ -505,7 +505,7 @@ def opens(path: Path, mode: str) -> bool:
 def calls(
     subject: Subject, mapped: Any, view: Any
 ) -> Iterator[tuple[str, Any, Callable[[], object]]]:
-    """Give calls that cannot be: what they are, what they raise, and how to make them."""
+    """Give invalid calls: a name, the expected errors, and a function that makes the call."""
     large = OverflowError, ValueError, IndexError
     for name, window in (("mapped", mapped), ("view", view)):
         length = len(window)
@@ -599,8 +599,10 @@ def calls(
     size = len(mapped)
     for offset, count in (("0", None), (0.0, None), (0, "1"), (0, 1.5), (None, 1), (b"0", 1)):
         yield f"view({offset!r}, {count!r})", TypeError, lambda o=offset, c=count: mapped.view(o, c)
-    for offset, count in ((-1, None), (0, -1), (size + 1, None), (0, size + 1), (size, 1), (2**63, 0), (0, 2**63), (2**64, 2**64),
-                          (-(2**64), 1), (2**64, None)):  # fmt: skip
+    for offset, count in (
+        (-1, None), (0, -1), (size + 1, None), (0, size + 1), (size, 1), (2**63, 0), (0, 2**63),
+        (2**64, 2**64), (-(2**64), 1), (2**64, None),
+    ):  # fmt: skip
         yield f"view({offset}, {count})", large[:2], lambda o=offset, c=count: mapped.view(o, c)
     for new in ("1", 1.5, None, b"1"):
         yield f"resize({new!r})", TypeError, lambda n=new: mapped.resize(n)
@@ -612,7 +614,7 @@ def calls(
 
 
 def inheritable() -> set[int]:
-    """The descriptors or handles of this process that a child program would inherit."""
+    """Return the descriptors or handles that a child program would inherit."""
     found = set()
     if sys.platform == "win32":
         candidates, ask = range(4, 8192, 4), os.get_handle_inheritable

@@ -1,5 +1,4 @@
-"""The few calls of kernel32 that the probes make, through ctypes: a witness that is not the
-backend's own."""
+"""The kernel32 calls of the probes, through ctypes, independent of the backend."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ _JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 _SYSTEM_EXTENDED_HANDLE_INFORMATION = 64
 _STATUS_INFO_LENGTH_MISMATCH = 0xC0000004
 
-#: A pseudo handle: this process.
+#: A pseudo handle of this process.
 process = c_void_p(-1)
 
 
@@ -119,7 +118,7 @@ _CloseHandle.argtypes = (c_void_p,)
 
 
 def check(answer: int) -> None:
-    """Raise ``OSError`` when a call said no."""
+    """Raise ``OSError`` if a call failed."""
     if not answer:
         raise ctypes.WinError(ctypes.get_last_error())
 
@@ -137,7 +136,7 @@ def count_handles() -> int:
 
 
 def _count_in_system() -> int:
-    """Count the handles of this process among those of the whole system."""
+    """Count the handles of this process in the list of the whole system."""
     size, status = 1 << 16, _STATUS_INFO_LENGTH_MISMATCH
     while status == _STATUS_INFO_LENGTH_MISMATCH:
         size *= 2
@@ -151,7 +150,7 @@ def _count_in_system() -> int:
 
 
 def _regions() -> Iterator[_MemoryBasicInformation]:
-    """Walk the address space; give every region of it, in one and the same struct."""
+    """Walk the address space: yield every region, in one reused struct."""
     info = _MemoryBasicInformation()
     address = 0
     while _VirtualQuery(address, byref(info), sizeof(info)):
@@ -163,14 +162,13 @@ def _regions() -> Iterator[_MemoryBasicInformation]:
 
 
 def mapped_regions() -> Iterator[tuple[int, int]]:
-    """Give start and stop of every view of a section."""
+    """Yield start and end of every view of a section."""
     last = None
     for info in _regions():
         start, stop = info.base or 0, (info.base or 0) + info.size
         if info.kind == _MEM_MAPPED:
-            if (
-                last is not None and last[0] == info.allocation
-            ):  # one view, in parts of different protection
+            # One view has several regions if their protection differs.
+            if last is not None and last[0] == info.allocation:
                 last = last[0], last[1], stop
             else:
                 if last is not None:
@@ -184,12 +182,12 @@ def mapped_regions() -> Iterator[tuple[int, int]]:
 
 
 def address_space_taken() -> int:
-    """Return how many bytes of address space are not free."""
+    """Return the number of bytes of address space that are not free."""
     return sum(info.size for info in _regions() if info.state != _MEM_FREE)
 
 
 def is_free(address: int) -> bool:
-    """Whether nothing is at an address, not even a reservation."""
+    """Whether the memory at an address is free, and not reserved either."""
     info = _MemoryBasicInformation()
     check(_VirtualQuery(address, byref(info), sizeof(info)))
     return bool(info.state == _MEM_FREE)
@@ -234,12 +232,12 @@ def count_valid(address: int, length: int) -> int:
 
 
 def open_exclusively(path: str) -> int:
-    """Open a file for reading and share it with nobody; return the handle."""
+    """Open a file for reading, without sharing; return the handle."""
     return _open(path, _GENERIC_READ, 0)
 
 
 def count_allocated(path: str) -> int:
-    """Count the bytes of disk that a file has, whoever else has it open."""
+    """Return the allocated size of a file in bytes, also if others have it open."""
     handle = _open(path, _FILE_READ_ATTRIBUTES, _FILE_SHARE_ALL)
     try:
         info = _FileStandardInfo()
@@ -257,8 +255,7 @@ def _open(path: str, rights: int, sharing: int) -> int:
 
 
 def take_children_along() -> None:
-    """Have the system end the programs that this process starts when it ends itself, however it
-    does."""
+    """Make the system end the children of this process when this process ends in any way."""
     job = _CreateJobObject(None, None)
     check(job)
     limits = _JobLimits(flags=_JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)
@@ -268,7 +265,7 @@ def take_children_along() -> None:
         )
     )
     check(_AssignProcessToJobObject(job, process))
-    # The handle stays open: it goes with this process.
+    # The handle stays open until this process ends.
 
 
 def is_wine() -> bool:

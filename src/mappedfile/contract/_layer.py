@@ -1,5 +1,7 @@
-"""P · Programs written for mmap: ``mappedfile.mmap``. The oracle is the module that it stands
-for."""
+"""P · Programs written for mmap: ``mappedfile.mmap``.
+
+The oracle is the standard library's module.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 MODES = ("r", "r+", "c")
 SIZE = 3 * PAGE_SIZE + 100
 
-#: What portable programs name, and some system or some version of Python lacks.
+#: Names that portable programs use, and some system or version of Python lacks.
 PORTABLE = (
     *(
         "MAP_SHARED",
@@ -42,25 +44,25 @@ PORTABLE = (
 
 
 def module_of(subject: Subject) -> Any:
-    """Return the module that is tried: the layer, or the oracle itself."""
+    """Return the module under test: the layer or the oracle."""
     return mmap if subject.name == "mmap" else layer
 
 
 def access_of(subject: Subject) -> int:
-    """Return what mmap calls the subject's mode."""
+    """Return the access argument of mmap for the subject's mode."""
     return {"r": mmap.ACCESS_READ, "r+": mmap.ACCESS_WRITE, "c": mmap.ACCESS_COPY}[subject.mode]
 
 
 def content(seed: int = 1) -> bytes:
-    """Return bytes with few values, so that searches find something, and lines."""
+    """Return bytes with few different values, so that searches find something, and with lines."""
     return bytes(random.Random(seed).choices(b"\0abc\n", k=SIZE))
 
 
 @clause("P1", modes=("r",))
 def P1(subject: Subject, folder: Path) -> None:
-    """`mappedfile.mmap` has every public name of `mmap`, with its value, and every method. What a
-    system or a version of Python lacks is there with the next best meaning: a hint that cannot be
-    given is not given, and a flag that changes no byte is none."""
+    """`mappedfile.mmap` has every public name of `mmap`, with its value, and every method. Names
+    that a system or a version of Python lacks are there too, with the nearest meaning: a hint that
+    the system does not know is ignored, and a flag that changes no byte is 0."""
     module = module_of(subject)
     for name in dir(mmap):
         if name[0].isupper():
@@ -74,7 +76,7 @@ def P1(subject: Subject, folder: Path) -> None:
         memory[:] = bytes(memory[:]).replace(b"\0", b"x")
         for name in PORTABLE:
             if name.startswith("MADV_") and name not in ("MADV_DONTNEED", "MADV_FREE"):
-                with suppress(OSError):  # the kernel may have been built without
+                with suppress(OSError):  # the kernel may be built without it
                     equal(None, memory.madvise(getattr(module, name)), name)
         equal(b"x" * 2 * PAGE_SIZE, memory[:], "the bytes after all hints")
         memory.flush(0, PAGE_SIZE, flags=module.MS_ASYNC)
@@ -82,10 +84,10 @@ def P1(subject: Subject, folder: Path) -> None:
 
 @clause("P2", modes=MODES)
 def P2(subject: Subject, folder: Path) -> None:
-    """`mmap()` takes one signature on every system: `fileno, length, flags, prot, access, offset,
-    trackfd, tagname`, and by place both orders that there are, POSIX' (`flags`, `prot`, `access`,
-    `offset`) and Windows' (`tagname`, `access`, `offset`). Flags or a protection together with an
-    access are a ValueError, and so is any other access."""
+    """`mmap()` has one signature on every system: `fileno, length, flags, prot, access, offset,
+    trackfd, tagname`. Positional arguments may have the order of POSIX (`flags`, `prot`, `access`,
+    `offset`) or of Windows (`tagname`, `access`, `offset`). Flags or a protection together with an
+    access are a ValueError, and so is an unknown access."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     path.write_bytes(content() * 100)
     shared, both = module.MAP_SHARED, module.PROT_READ | module.PROT_WRITE
@@ -127,7 +129,7 @@ def P2(subject: Subject, folder: Path) -> None:
             true(path.read_bytes()[:50] != b"z" * 50, "a private map is private")
 
 
-#: What programs do with a map, in ways that are right and wrong; r is where chance comes from.
+#: Operations on a map, with valid and invalid arguments; r is the random generator.
 CALLS: dict[str, Callable[[Any, random.Random], Any]] = {
     "len": lambda m, r: len(m),
     "item": lambda m, r: m[r.randrange(-SIZE - 3, SIZE + 3)],
@@ -187,8 +189,8 @@ CALLS: dict[str, Callable[[Any, random.Random], Any]] = {
 
 @clause("P3", modes=MODES)
 def P3(subject: Subject, folder: Path) -> None:
-    """What is done to a map gives the same results on both, the same errors (their class), the same
-    bytes and the same position."""
+    """Every operation on a map gives the same result on both modules, or an error of the same
+    class, the same bytes and the same position."""
     module, access = module_of(subject), access_of(subject)
     with ExitStack() as stack:
         maps = []
@@ -209,14 +211,14 @@ def P3(subject: Subject, folder: Path) -> None:
         (folder / "theirs").read_bytes(), (folder / "ours").read_bytes(), "the bytes of the files"
     )
     for what, call in CALLS.items():
-        # Of two mistakes, each version of Python tells another one first.
+        # If two arguments are wrong, versions of Python differ in the error that they raise.
         if "wrong" not in what and what not in ("delete", "set", "set slice", "set step"):
             theirs, ours = (outcome(call, one, random.Random(1)) for one in maps)
             equal(theirs, ours, f"{what}, once it is closed")
 
 
 def outcome(call: Callable[[Any, random.Random], Any], mapped: Any, chance: random.Random) -> Any:
-    """Return what a call comes to: a value, or the class of an error."""
+    """Return the outcome of a call: a value, or the class of an error."""
     try:
         return call(mapped, chance)
     except Exception as error:
@@ -225,9 +227,9 @@ def outcome(call: Callable[[Any, random.Random], Any], mapped: Any, chance: rand
 
 @clause("P4", modes=MODES)
 def P4(subject: Subject, folder: Path) -> None:
-    """What is a trap in `mmap` is none: an empty file is an empty map, a map begins at any offset,
-    a flush at any byte, `in` finds what `find` finds, and `close()` works while a buffer is alive,
-    which keeps its memory."""
+    """The traps of `mmap` are gone: an empty file is an empty map, a map begins at any offset, a
+    flush begins at any byte, `in` finds what `find` finds, and `close()` works while a buffer is
+    alive, which keeps its memory."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     how = "rb" if subject.mode == "r" else "r+b"
     path.write_bytes(b"")
@@ -267,15 +269,15 @@ def P4(subject: Subject, folder: Path) -> None:
         equal(
             (10, 10),
             (len(mapped), path.stat().st_size),
-            "the map and the file, once it is cut short",
+            "the map and the file after shrinking",
         )
 
 
 @clause("P5", modes=("r+",))
 def P5(subject: Subject, folder: Path) -> None:
-    """A descriptor of -1 maps memory without a file: zeros, shared with children that are forked,
-    or private. What can be done to a map of a file can be done to it, but that shared memory does
-    not grow where the system has no more of it."""
+    """A descriptor of -1 maps memory without a file: zeros, either private or shared with forked
+    children. It supports every operation of a map of a file, except that shared memory does not
+    grow on systems that cannot extend it."""
     module = module_of(subject)
     for options in (
         {},
@@ -293,20 +295,20 @@ def P5(subject: Subject, folder: Path) -> None:
         memory.resize(3 * PAGE_SIZE)
         equal((3 * PAGE_SIZE, b"abc\0"), (len(memory), memory[:4]), "private memory that has grown")
         memory.resize(PAGE_SIZE)
-        equal((PAGE_SIZE, b"abc\0"), (memory.size(), memory[:4]), "and was cut short")
+        equal((PAGE_SIZE, b"abc\0"), (memory.size(), memory[:4]), "private memory that has shrunk")
     with module.mmap(-1, 2 * PAGE_SIZE) as memory:
         memory[:3] = b"abc"
         memory.resize(PAGE_SIZE)
-        equal((PAGE_SIZE, b"abc\0"), (len(memory), memory[:4]), "shared memory that was cut short")
+        equal((PAGE_SIZE, b"abc\0"), (len(memory), memory[:4]), "shared memory that has shrunk")
     with raises(OSError, "no memory"):
         module.mmap(-1, 0)
 
 
 @clause("P6", modes=MODES)
 def P6(subject: Subject, folder: Path) -> None:
-    """A map can be subclassed, referred to weakly, used in a `with` statement and dropped without a
-    word; it cannot be pickled. The caller's descriptor may be closed at once; with `trackfd=False`
-    none is kept, and `size()` and `resize()` are ValueErrors."""
+    """A map can be subclassed, weakly referenced, used in a `with` statement, and dropped without a
+    warning. It cannot be pickled. The caller's descriptor may be closed at once. With
+    `trackfd=False` the map keeps no descriptor, and `size()` and `resize()` raise ValueError."""
     module, access, path = module_of(subject), access_of(subject), folder / "file"
     path.write_bytes(content())
 

@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 #: The long runs: MAPPEDFILE_STRESS=1.
 STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
-#: L7 opens and closes so often or, in short runs, as often as it can within its seconds.
+#: The number of cycles of L7. A short run does as many as it can in its seconds.
 CYCLES = 100_000 if STRESS else 10_000
 CYCLE_SECONDS = 600 if STRESS else 1.5
-#: For how many seconds L6 lets threads close what others use.
+#: The time, in seconds, in which threads of L6 close objects that others use.
 SECONDS = 20 if STRESS else 0.4
 #: After which a thread is taken to hang: long, for a machine may be slow.
 HUNG = 300
 
-#: Whether classes of Python can export buffers: PEP 688.
+#: Whether Python classes can export buffers: PEP 688.
 EXPORTS = sys.version_info >= (3, 12)
 
 
 def pattern(length: int) -> bytes:
-    """Return bytes in which no place looks like its neighbours."""
+    """Return bytes in which adjacent places differ."""
     return (
         b"".join(
             struct.pack("<I", number * 2654435761 & 0xFFFFFFFF) for number in range(length // 4 + 1)
@@ -55,7 +55,7 @@ def pattern(length: int) -> bytes:
 
 
 def own_buffers(window: Any) -> bool:
-    """Whether the object itself has the buffer protocol."""
+    """Whether the object itself supports the buffer protocol."""
     try:
         memoryview(window).release()
     except TypeError:
@@ -64,7 +64,8 @@ def own_buffers(window: Any) -> bool:
 
 
 def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
-    """Name the kinds of buffers and what is made from them, and how to make each from a window."""
+    """Return the kinds of buffers and objects made from them: a name, and a function of a
+    window."""
     kinds: dict[str, Callable[[Any], Any]] = {
         "a memoryview": lambda window: window.data,
         "a slice": lambda window: window.data[1:100],
@@ -84,7 +85,7 @@ def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
         import numpy as np
 
         kinds["a NumPy array"] = lambda window: np.frombuffer(window.data, "u1")
-        # NumPy keeps the .obj of this memoryview, not the memoryview
+        # NumPy keeps .obj of this memoryview, not the memoryview
         kinds["an ndarray"] = lambda window: np.ndarray((64,), "u1", window.data, 3)
         kinds["a slice of a reshaped NumPy array"] = lambda window: np.frombuffer(
             window.data, "<u2", 64
@@ -96,8 +97,8 @@ def buffers_of(window: Any) -> dict[str, Callable[[Any], Any]]:
 
 @clause("L1")
 def L1(subject: Subject, folder: Path) -> None:
-    """`MappedFile.close()` succeeds while views and buffers are alive, and gives back every OS
-    handle it holds before it returns (descriptor and handle counts are back where they were).
+    """`MappedFile.close()` succeeds while views and buffers are alive, and closes every OS handle
+    of the mapped file before it returns (descriptor and handle counts are back where they were).
     Closing twice is silent."""
     content = pattern(2 * GRANULARITY)
     for number in range(3):
@@ -105,10 +106,10 @@ def L1(subject: Subject, folder: Path) -> None:
         file = subject.create(folder / f"file{number}", content)
         first, second = file.view(0, 100), file.view(GRANULARITY, PAGE_SIZE)
         whole, part = file.data, first.data[10:20][1:]
-        true(_probe.handles() > before, "an open mapped file holds a handle")
+        true(_probe.handles() > before, "an open mapped file has a handle")
         file.close()
         after = _probe.handles()
-        if number:  # the first time, libraries may still be opening theirs
+        if number:  # in the first round libraries may still open their own handles
             equal(before, after, "handles after close(), with 2 views and 2 buffers alive")
         equal(True, file.closed, "closed")
         equal(None, file.close(), "what closing again returns")
@@ -119,7 +120,7 @@ def L1(subject: Subject, folder: Path) -> None:
         del whole, part
         equal(after, _probe.handles(), "handles after everything was closed")
 
-        # never mapped: closed by a with statement, or already inside one
+        # never mapped: closed by a with statement, or inside one
         for closes in (True, False):
             with subject.create(folder / f"file{number}{closes}", content) as unmapped:
                 if closes:
@@ -132,7 +133,7 @@ def L1(subject: Subject, folder: Path) -> None:
 @clause("L2")
 def L2(subject: Subject, folder: Path) -> None:
     """A view outlives its mapped file: reading, writing and `flush(durable=False)` go on working,
-    and what is written through it reaches the file."""
+    and its writes reach the file."""
     for dropped in (False, True):
         path = folder / f"file{dropped}"
         content = bytearray(pattern(GRANULARITY + 2 * PAGE_SIZE))
@@ -187,7 +188,7 @@ def L3(subject: Subject, folder: Path) -> None:
         view = file.view(offset, size)
         where = _probe.address_of(view.data)
         equal(content[offset : offset + size], view[:], "the bytes of the view")
-        with view.data as data:  # a buffer that has gone again
+        with view.data as data:  # a buffer that is gone again
             equal(content[offset + 1], data[1:][0], "a byte through a buffer")
         equal(True, view.mapped, "mapped")
         true(_probe.is_mapped(where, size), "the range of an open view is mapped")
@@ -210,8 +211,9 @@ def L3(subject: Subject, folder: Path) -> None:
 
 @clause("L4")
 def L4(subject: Subject, folder: Path) -> None:
-    """A buffer keeps its pages. Closing its owner leaves it readable and writable; the range is
-    unmapped the moment the last buffer on it goes. `mapped` says whether it still is."""
+    """A buffer keeps its pages. Closing its owner leaves it readable and writable. The range is
+    unmapped the moment the last buffer on it is gone. `mapped` says whether the range is still
+    mapped."""
     size = GRANULARITY
     content = pattern(2 * size)
     with subject.create(folder / "probe", content) as file:
@@ -271,7 +273,7 @@ def L4(subject: Subject, folder: Path) -> None:
         del iterator
         equal(False, file.mapped, f"mapped, after {kind} has gone")
 
-    # the last of many, in any order; release() is as good as going
+    # the last of many, in any order; release() counts as being gone
     file = subject.create(folder / "many", content)
     where = _probe.address_of(file.data)
     buffers = [
@@ -297,7 +299,7 @@ def L4(subject: Subject, folder: Path) -> None:
 @clause("L5")
 def L5(subject: Subject, folder: Path) -> None:
     """`close(strict=True)` raises `BufferError` while a buffer (for a `MappedFile`: a view or a
-    buffer) is alive, says what and how many, and changes nothing."""
+    buffer) is alive, and changes nothing. The message says what is alive, and how many."""
     content = pattern(2 * GRANULARITY)
     file = subject.create(folder / "file", content)
     view, other = file.view(0, GRANULARITY), file.view(GRANULARITY, 100)
@@ -351,9 +353,9 @@ def L5(subject: Subject, folder: Path) -> None:
 
 @clause("L6")
 def L6(subject: Subject, folder: Path) -> None:
-    """Every other use of a closed object raises `ValueError`. Never a crash, never another
-    mapping's bytes; also when an argument's `__index__` closes the object half-way, and when
-    another thread closes it."""
+    """Every other use of a closed object raises `ValueError`. It never crashes and never gives
+    another mapping's bytes, also when an argument's `__index__` closes the object during a call,
+    and when another thread closes it."""
     file = subject.create(folder / "file", pattern(GRANULARITY))
     view = file.view(0, PAGE_SIZE)
     view[0], file[0]
@@ -375,13 +377,13 @@ def L6(subject: Subject, folder: Path) -> None:
         (os.fspath(file.name), file.mode),
         "name and mode of the closed file",
     )
-    # These may crash: in a process of their own.
+    # These may crash, so they run in their own process.
     in_child(close_half_way, subject, folder)
     in_child(close_from_a_thread, subject, folder)
 
 
 def uses(window: Any, subject: Subject) -> dict[str, Callable[[], Any]]:
-    """Name everything that can be done with an object and raises when it is closed."""
+    """Return every operation that must raise on a closed object, by name."""
     every: dict[str, Callable[[], Any]] = {
         "len()": lambda: len(window),
         "[0]": lambda: window[0],
@@ -401,7 +403,7 @@ def uses(window: Any, subject: Subject) -> dict[str, Callable[[], Any]]:
         "flush(durable=False)": lambda: window.flush(durable=False),
         "with": window.__enter__,
     }
-    if subject.writable:  # elsewhere TypeError may come first
+    if subject.writable:  # on other systems TypeError may come first
         every["[0] = 1"] = lambda: window.__setitem__(0, 1)
         every["[0:2] = b'..'"] = lambda: window.__setitem__(slice(0, 2), b"..")
         every["[::2] = b'..'"] = lambda: window.__setitem__(slice(0, 4, 2), b"..")
@@ -430,7 +432,7 @@ def uses(window: Any, subject: Subject) -> dict[str, Callable[[], Any]]:
 
 
 class Closing:
-    """A number that closes an object when it is asked for."""
+    """A number whose ``__index__`` closes an object."""
 
     def __init__(self, window: Any, number: int) -> None:
         self.window = window
@@ -442,7 +444,7 @@ class Closing:
 
 
 class ClosingBytes:
-    """Bytes that close an object when they are asked for."""
+    """Bytes whose ``__buffer__`` closes an object."""
 
     def __init__(self, window: Any, content: bytes) -> None:
         self.window = window
@@ -454,7 +456,7 @@ class ClosingBytes:
 
 
 def close_half_way(subject: Subject, folder: Path) -> None:
-    """L6: let an argument of every method close the object."""
+    """L6: an argument of every method closes the object."""
 
     def half_way(window: Any) -> dict[str, Callable[[], Any]]:
         number = Closing(window, 1)
@@ -519,10 +521,11 @@ def close_half_way(subject: Subject, folder: Path) -> None:
         for window in sample.values():
             window.close()
         for what in names:
+            # The first use maps the whole file: one object is closed before that.
             for used in (
                 True,
                 False,
-            ):  # the map of the whole file is made on first use: also closed before that
+            ):
                 number += 1
                 path = folder / f"half{number}"
                 windows = opened(path.name)
@@ -539,11 +542,11 @@ def close_half_way(subject: Subject, folder: Path) -> None:
 
 
 def close_from_a_thread(subject: Subject, folder: Path) -> None:
-    """L6: close from one thread what others use, and map other bytes at once where it was."""
+    """L6: one thread closes objects that others use, and maps other bytes there at once."""
     sys.setswitchinterval(1e-6)
     size = 16 * GRANULARITY
     mine, theirs = 0x11, 0xEE
-    # other bytes, ready to take the place of what was closed
+    # other bytes, ready to be mapped where an object was closed
     stranger = subject.create(folder / "theirs", bytes([theirs]) * size)
     path = folder / "mine"
 
@@ -591,7 +594,7 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
                 began.set()
                 work(window)
         except ValueError:
-            pass  # closed: what the clause says
+            pass  # closed, as the clause says
         except BaseException as error:
             error.__traceback__ = None
             wrong.append(error)
@@ -631,13 +634,13 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
 
 @clause("L7")
 def L7(subject: Subject, folder: Path) -> None:
-    """Every order of closing file, views and buffers works, and leaves nothing behind: handles,
+    """File, views and buffers can be closed in every order, and leave nothing behind: handles,
     mappings and address space return to where they were, over 10,000 cycles."""
     path = folder / "file"
     content = pattern(2 * GRANULARITY + 100)
     names = ("file", "view", "buffer of the file", "buffer of the view", "slice")
     orders = list(permutations(names))
-    # sparse: to reserve blocks takes a file system longer than all the rest.
+    # sparse: allocating blocks would take longer than everything else.
     options: dict[str, Any] = (
         {"size": len(content), "sparse": True} if subject.mode in ("w+", "x+") else {}
     )
@@ -688,7 +691,7 @@ def L7(subject: Subject, folder: Path) -> None:
         f"handles, maps and their bytes after {cycles} cycles",
     )
     more = sys.getallocatedblocks() - blocks
-    # Something is always kept somewhere; it does not grow with the cycles.
+    # Some memory is always kept. It does not grow with the cycles.
     true(
         more < cycles // 2 + 500,
         f"no memory is left behind: {more} more objects after {cycles} cycles",
@@ -727,7 +730,7 @@ def L8(subject: Subject, folder: Path) -> None:
             "handles, maps and their bytes after the objects were dropped",
         )
 
-    # A buffer keeps the memory of what was dropped.
+    # A buffer keeps the memory of a dropped object.
     with heard_warnings(ResourceWarning) as heard:
         file = subject.create(folder / "buffer", content)
         buffer = file.data[1:]
@@ -753,8 +756,8 @@ def L8(subject: Subject, folder: Path) -> None:
             subject.open(None, subject.mode, **options)
     equal([], heard, "warnings about objects that were closed, or never opened")
 
-    # Where warnings are errors, what is dropped is released all the same; the error has nowhere to
-    # go but the hook.
+    # If warnings are errors, a dropped object is released as well. The error goes to the hook for
+    # unraisable exceptions.
     unraisable = []
     hook, sys.unraisablehook = sys.unraisablehook, lambda args: unraisable.append(args.exc_type)
     try:
@@ -790,7 +793,7 @@ def L8(subject: Subject, folder: Path) -> None:
 
 
 class heard_warnings:  # noqa: N801 (it reads as a function)
-    """Collects the texts of warnings of one category; lets no others pass."""
+    """Collects the texts of warnings of one category; other warnings are dropped."""
 
     def __init__(self, category: type[Warning]) -> None:
         self._category = category
@@ -803,7 +806,7 @@ class heard_warnings:  # noqa: N801 (it reads as a function)
 
         def show(message: Any, category: type[Warning], *_: object) -> None:
             if issubclass(category, self._category):
-                heard.append(str(message))  # not the warning itself: it refers to the object
+                heard.append(str(message))  # not the warning itself, which refers to the object
 
         warnings.showwarning = show  # type: ignore[assignment]
         return heard
@@ -813,8 +816,7 @@ class heard_warnings:  # noqa: N801 (it reads as a function)
 
 
 def leave_alive(subject: Subject, folder: Path) -> None:
-    """L8: leave objects alive in every place where the end of the interpreter finds them at another
-    time."""
+    """L8: leave objects alive in places that interpreter shutdown reaches at different times."""
     number = 0
 
     def make() -> tuple[Any, Any, memoryview]:
@@ -865,8 +867,8 @@ def leave_alive(subject: Subject, folder: Path) -> None:
 
 @clause("L9")
 def L9(subject: Subject, folder: Path) -> None:
-    """After `MappedFile.close()` the file is held by its views alone, without sharing restrictions:
-    it can be opened by others for reading, writing and deleting."""
+    """After `MappedFile.close()` only its views keep the file in use, without sharing restrictions:
+    others can open it for reading, writing and deleting."""
     content = pattern(GRANULARITY + 100)
     path = folder / "file"
     file = subject.create(path, content)
@@ -884,7 +886,7 @@ def L9(subject: Subject, folder: Path) -> None:
 
 
 def open_as_others(subject: Subject, folder: Path) -> None:
-    """L9: open the file for everything. To rename it, it is opened for deleting."""
+    """L9: open the file for reading, writing and deleting. Renaming opens it for deleting."""
     path, elsewhere = folder / "file", folder / "elsewhere"
     with open(path, "rb") as reader:
         content = reader.read()
@@ -906,11 +908,11 @@ def open_as_others(subject: Subject, folder: Path) -> None:
 
 @clause("L10")
 def L10(subject: Subject, folder: Path) -> None:
-    """A failing unmap, flush or close of the system is never swallowed: it is an `OSError` with the
-    system's code (`UnmapViewOfFile` of an address that `MapViewOfFile` did not return: winerror
+    """An unmap, flush or close that fails in the system is never swallowed: it is an `OSError` with
+    the system's code (`UnmapViewOfFile` of an address that `MapViewOfFile` did not return: winerror
     487; `CloseHandle` twice: winerror 6; `munmap` of an unaligned address: `EINVAL`)."""
-    # The handle goes behind the library's back. What unmapping says: tests/test_posix.py,
-    # tests/test_windows.py.
+    # The handle is closed without the library's knowledge. Errors of unmapping:
+    # tests/test_posix.py, tests/test_windows.py.
     before = _probe.handles(), *_probe.file_maps()
 
     def is_wrong_handle(error: OSError, what: str) -> None:
@@ -957,7 +959,7 @@ def L10(subject: Subject, folder: Path) -> None:
 
 
 def close_behind_its_back(handle: int) -> None:
-    """Close the handle of somebody else."""
+    """Close the handle of another object."""
     if sys.platform == "win32":
         from mappedfile.contract._kernel32 import close_handle
 
@@ -968,14 +970,15 @@ def close_behind_its_back(handle: int) -> None:
 
 @clause("L11")
 def L11(subject: Subject, folder: Path) -> None:
-    """After `fork`, parent and child each close their own; neither disturbs the other."""
+    """After `fork`, parent and child each close their own files and maps; neither disturbs the
+    other."""
     if not mappedfile.capabilities().fork:
         raise NotHere("this system does not fork")
     in_child(fork_and_close, subject, folder)  # in a process without threads
 
 
 def fork_and_close(subject: Subject, folder: Path) -> None:
-    """L11: fork with everything open, and let either side close first, or just end."""
+    """L11: fork with everything open. Either side closes first, or just ends."""
     content = pattern(2 * GRANULARITY)
     for first in ("child", "parent", "child just ends"):
         path = folder / first
@@ -1003,7 +1006,7 @@ def fork_and_close(subject: Subject, folder: Path) -> None:
                     view.close()
                     equal((False, False), (file.mapped, view.mapped), "mapped in the child")
                     status = 0
-                else:  # finalisers run, as at any end
+                else:  # finalisers run, as at any exit
                     warnings.simplefilter("ignore")
                     os.write(from_child, b"c")
                     sys.exit(0)

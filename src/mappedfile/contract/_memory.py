@@ -1,4 +1,4 @@
-"""M · Memory: seen and steered."""
+"""M · Memory: advice, residency, locks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mappedfile.contract._subjects import Subject
 
-#: Which capability says that a kind can be told to the system.
+#: The capability for each kind of advice.
 CAPABILITY = {
     "normal": "advise_access",
     "sequential": "advise_access",
@@ -34,15 +34,15 @@ CAPABILITY = {
     "populate_write": "advise_populate",
 }
 INSIDE = ((0, 1), (1, 1), (PAGE_SIZE - 6, 2), (PAGE_SIZE, PAGE_SIZE), (7, None))
-SPARSE = 2**26  # far more than what is read ahead
+SPARSE = 2**26  # far more than read-ahead reads
 
 
 @clause("M1")
 def M1(subject: Subject, folder: Path) -> None:
     """`advise()` takes every kind, by member or by name, on any byte range of a mapped file or a
-    view, and returns whether the system was told, as `capabilities()` says: a hint that it does not
-    know is no error. A range outside is `ValueError`, an empty one does nothing, and a kind that
-    there is not is `ValueError`."""
+    view. It returns whether the system was advised, as `capabilities()` says: a hint that the
+    system does not know is no error. A range outside and an unknown kind are a `ValueError`. An
+    empty range does nothing."""
     mapped = subject.create(folder / "file", pattern(GRANULARITY + 3 * PAGE_SIZE + 100))
     view = mapped.view(GRANULARITY + 5, 2 * PAGE_SIZE)
     kinds = [kind for kind in Advice if not refused(subject, kind.value)]
@@ -50,7 +50,7 @@ def M1(subject: Subject, folder: Path) -> None:
     for window in (mapped, view):
         length = len(window)
         for kind in kinds:
-            # What cannot be asked of the system is done without it.
+            # The library does this itself if the system cannot.
             told = kind is Advice.POPULATE_READ or getattr(capabilities(), CAPABILITY[kind.value])
             for given in (kind, kind.value, kind.name):
                 equal(told, window.advise(given), f"what advise({given!r}) returns")
@@ -83,9 +83,9 @@ def M1(subject: Subject, folder: Path) -> None:
 
 @clause("M2")
 def M2(subject: Subject, folder: Path) -> None:
-    """No advice changes a byte, of the object or of the file. What would is refused: `dontneed` of
-    a private map, where what was written is, and nowhere else; and `remove`, `free` and whatever
-    else `madvise` has of that kind."""
+    """No advice changes a byte of the object or of the file. Advice that would is refused:
+    `dontneed` of a private map, since its changes are nowhere else; and `remove`, `free` and
+    similar advice of `madvise`."""
     path = folder / "file"
     content = bytearray(pattern(GRANULARITY + 3 * PAGE_SIZE + 100))
     mapped = subject.create(path, bytes(content))
@@ -131,9 +131,9 @@ def M2(subject: Subject, folder: Path) -> None:
 
 @clause("M3")
 def M3(subject: Subject, folder: Path) -> None:
-    """A hint reaches outwards, to every page that has a byte of the range; what does away with
-    pages (`dontneed`, `cold`, `pageout`) reaches inwards, to those that have no other byte of the
-    window."""
+    """A hint is rounded outwards, to every page that has a byte of the range. Advice that evicts
+    pages (`dontneed`, `cold`, `pageout`) is rounded inwards, to pages that have no other byte of
+    the window."""
     mapped = subject.create(folder / "file", pattern(GRANULARITY + 8 * PAGE_SIZE))
     with mapped.view(GRANULARITY, 3 * PAGE_SIZE) as view:
         equal(0, in_map(view), "bytes of a fresh view that are in its map")
@@ -142,12 +142,13 @@ def M3(subject: Subject, folder: Path) -> None:
             in_map(view) >= 2 * PAGE_SIZE, "both pages that have a byte of the range are in the map"
         )
     if subject.mode != "c":  # private maps refuse 'dontneed'
-        # The window begins and ends inside a page, of which it has no other byte.
+        # The window begins and ends inside a page, and has only a part of these pages.
         with mapped.view(GRANULARITY + PAGE_SIZE + 100, 4 * PAGE_SIZE) as view:
             size = len(view)
             for first, count, left in (
-                (0, 1, 5), (PAGE_SIZE - 100, PAGE_SIZE - 1, 5), (1, PAGE_SIZE, 5), (size - 1, 1, 5), (2 * PAGE_SIZE, PAGE_SIZE, 5),
-                (PAGE_SIZE - 100, PAGE_SIZE, 4), (0, PAGE_SIZE - 100, 4), (size - 100, 100, 4), (1, size - 1, 1), (0, size, 0),
+                (0, 1, 5), (PAGE_SIZE - 100, PAGE_SIZE - 1, 5), (1, PAGE_SIZE, 5),
+                (size - 1, 1, 5), (2 * PAGE_SIZE, PAGE_SIZE, 5), (PAGE_SIZE - 100, PAGE_SIZE, 4),
+                (0, PAGE_SIZE - 100, 4), (size - 100, 100, 4), (1, size - 1, 1), (0, size, 0),
             ):  # fmt: skip
                 view[:]
                 equal(5 * PAGE_SIZE, in_map(view), "bytes in the map after every byte was read")
@@ -164,14 +165,15 @@ def M3(subject: Subject, folder: Path) -> None:
                     )
     mapped.close()
     if subject.mode != "c" and not drops():
-        raise NotHere("this system keeps what is not needed")
+        raise NotHere("this system keeps pages after 'dontneed'")
 
 
 @clause("M4")
 def M4(subject: Subject, folder: Path) -> None:
-    """`residency()` says of every page that has a byte of the range whether it is in memory, as
-    `bytes` of 1 and 0, with `pages`, `resident` and `fraction`: it is when it was just used, and
-    not when nobody has ever read it. A range outside is `ValueError`; an empty one has no pages."""
+    """`residency()` says for every page that has a byte of the range whether it is in memory, as
+    `bytes` of 1 and 0, with `pages`, `resident` and `fraction`. A page that was just used is in
+    memory; a page that nobody has ever read is not. A range outside is a `ValueError`. An empty
+    range has no pages."""
     mapped = create_sparse(subject, folder / "file", SPARSE)
     view = mapped.view(GRANULARITY + 100, SPARSE // 2)
     start = GRANULARITY + 100
@@ -222,7 +224,7 @@ def M4(subject: Subject, folder: Path) -> None:
 @clause("M5")
 def M5(subject: Subject, folder: Path) -> None:
     """With `populate=True`, for a file or for a view, and after `advise("populate_read")`, every
-    page is in memory and in the map. Nothing is written for it."""
+    page is in memory and in the map. This writes nothing."""
     path = folder / "file"
     content = pattern(GRANULARITY + 40 * PAGE_SIZE + 100)
     with subject.create(path, content) as mapped:
@@ -257,10 +259,10 @@ def M5(subject: Subject, folder: Path) -> None:
 
 @clause("M6")
 def M6(subject: Subject, folder: Path) -> None:
-    """`lock()` brings every page of the window into memory and keeps it there, until `unlock()`,
-    `close()` or, where a buffer keeps the map, the end of that. Locks do not nest; what is not
-    locked can be unlocked; every window has its own."""
-    # On Windows this is more than a process may lock at first.
+    """`lock()` reads every page of the window into memory and keeps it there, until `unlock()` or
+    `close()`; or, while a buffer keeps the map, until the buffer is gone. Locks do not nest,
+    unlocking pages that are not locked is no error, and each window has its own lock."""
+    # On Windows this is more than a process may lock by default.
     size = GRANULARITY + (250 if sys.platform == "win32" else 5) * PAGE_SIZE + 100
     mapped = subject.create(folder / "file", pattern(size))
     base = locked_now()
@@ -301,9 +303,9 @@ def M6(subject: Subject, folder: Path) -> None:
 
 @clause("M7")
 def M7(subject: Subject, folder: Path) -> None:
-    """At the limit of what may be locked `lock()` is an `OSError` with number and file name, which
-    says what the limit is; what was locked still is, nothing else is, and the object goes on
-    working."""
+    """At the limit on locked memory `lock()` raises an `OSError` with error number and file name,
+    and the message states the limit. Pages that were locked stay locked, no others are, and the
+    object goes on working."""
     if sys.platform == "win32":
         raise NotHere("Windows raises the limit as far as there is memory")
     in_child(reach_the_limit, subject, folder)
@@ -311,8 +313,8 @@ def M7(subject: Subject, folder: Path) -> None:
 
 @clause("M8", modes=SHARED_WRITABLE)
 def M8(subject: Subject, folder: Path) -> None:
-    """A file that is locked stays locked when it is resized, with whatever comes to it; also when
-    buffers keep the old map, which then is not."""
+    """A locked file stays locked when it is resized, with its new bytes. If buffers keep the old
+    map, that map is not locked any more."""
     mapped = subject.create(folder / "file", pattern(2 * PAGE_SIZE))
     base = locked_now()
     lock_or_not_here(mapped)
@@ -336,7 +338,7 @@ def M8(subject: Subject, folder: Path) -> None:
 
 @clause("M9")
 def M9(subject: Subject, folder: Path) -> None:
-    """After `fork` the child has nothing locked, and what the parent has locked stays so."""
+    """After `fork` the child has nothing locked, and the parent's locked pages stay locked."""
     if not capabilities().fork:
         raise NotHere("this system does not fork")
     in_child(fork_and_lock, subject, folder)
@@ -346,7 +348,7 @@ def M9(subject: Subject, folder: Path) -> None:
 
 
 def outside(length: int) -> tuple[tuple[int, int], ...]:
-    """Return ranges that do not lie inside *length* bytes."""
+    """Return ranges that lie outside of *length* bytes."""
     return (
         (length + 1, 0),
         (length, 1),
@@ -359,28 +361,27 @@ def outside(length: int) -> tuple[tuple[int, int], ...]:
 
 
 def refused(subject: Subject, kind: str) -> bool:
-    """Whether an advice is refused in the subject's mode."""
+    """Whether the subject's mode refuses an advice."""
     return kind == {"c": "dontneed", "r": "populate_write"}.get(subject.mode)
 
 
-# M3, M5: what is in a map, as the system tells
+# M3, M5: the pages of a map, as the system reports them
 
 
 def in_map(window: Any) -> int:
-    """Return how many bytes of the window's map are in the working set."""
+    """Return the number of bytes of the window's map that are in the working set."""
     return _probe.resident(_probe.address_of(window.data), len(window))
 
 
 def populated(window: Any) -> None:
-    """Break the clause unless all of the window is in memory, and in its map."""
+    """Break the clause unless every page of the window is in memory and in its map."""
     found = window.residency()
     equal((found.pages, 1.0), (found.resident, found.fraction), "pages in memory, and their part")
     equal(found.pages * PAGE_SIZE, in_map(window), "bytes of it in its map")
 
 
 def drops() -> bool:
-    """Whether this system takes pages out of a map of a file when it is told that they are not
-    needed: not Wine 8."""
+    """Whether 'dontneed' removes pages from a map of a file on this system: not on Wine 8."""
     if sys.platform == "win32":
         from mappedfile.contract import _kernel32
 
@@ -392,7 +393,7 @@ def drops() -> bool:
 
 
 def create_sparse(subject: Subject, path: Path, size: int) -> Any:
-    """Open a file of zeros that nobody has read, with holes where the file system has them."""
+    """Open a file of zeros that nobody has read, with holes if the file system has holes."""
     if subject.mode in ("w+", "x+"):
         return subject.open(path, subject.mode, size=size, sparse=True)
     with open(path, "wb") as file:
@@ -401,20 +402,19 @@ def create_sparse(subject: Subject, path: Path, size: int) -> Any:
 
 
 def create_empty(subject: Subject, path: Path) -> dict[str, int]:
-    """Make an empty file where the mode does not; return the options it has to be opened with."""
+    """Create an empty file unless the mode does; return the options to open it with."""
     if subject.mode in ("w+", "x+"):
         return {"size": 0}
     path.touch()
     return {}
 
 
-# M6 to M9: what is locked, as the system tells
+# M6 to M9: the locked pages, as the system reports them
 
 
 def locked_now() -> int | None:
-    """Return how many pages this process has locked: proc_pid_status(5). Other systems do not
-    tell."""
-    if sys.platform != "linux":  # Wine shows the file, of another process
+    """Return the number of pages that this process has locked: proc_pid_status(5), Linux only."""
+    if sys.platform != "linux":  # Wine has this file, but of another process
         return None
     with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:
@@ -424,13 +424,13 @@ def locked_now() -> int | None:
 
 
 def expect_locked(base: int | None, pages: int, when: str) -> None:
-    """Break the clause unless so many pages are locked, beyond those that were."""
+    """Break the clause unless this many pages are locked, beyond those that were before."""
     if base is not None:
         equal(base + pages, locked_now(), f"pages locked {when}")
 
 
 def lock_or_not_here(window: Any) -> None:
-    """Lock a window of few pages. Some systems let a process lock none."""
+    """Lock a window of few pages. Some systems allow no locks at all."""
     try:
         window.lock()
     except OSError as error:
@@ -438,24 +438,25 @@ def lock_or_not_here(window: Any) -> None:
 
 
 def give_up_privileges() -> None:
-    """Become somebody to whom limits apply."""
+    """Become a user to whom limits apply."""
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
 
 
 def reach_the_limit(subject: Subject, folder: Path) -> None:
-    """M7: lock more than the limit allows, in this process of its own."""
+    """M7: lock more than the limit allows, in a separate process."""
     import resource
 
     path = folder / "file"
     mapped = subject.create(path, pattern(6 * PAGE_SIZE))
     view = mapped.view(0, 2 * PAGE_SIZE)
     base = locked_now()
+    # Everything is imported and mapped before the change of user.
     for window in (
         mapped,
         view,
-    ):  # all that it needs is imported and mapped before somebody else is to do it
+    ):
         lock_or_not_here(window)
         window.unlock()
     give_up_privileges()
@@ -491,7 +492,7 @@ def reach_the_limit(subject: Subject, folder: Path) -> None:
 
 
 def fork_and_lock(subject: Subject, folder: Path) -> None:
-    """M9: fork with everything locked, in this process of its own."""
+    """M9: fork with everything locked, in a separate process."""
     mapped = subject.create(folder / "file", pattern(4 * PAGE_SIZE))
     view = mapped.view(0, 2 * PAGE_SIZE)
     for window in (mapped, view):
@@ -509,7 +510,7 @@ def fork_and_lock(subject: Subject, folder: Path) -> None:
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as answer:
-        equal("fine", answer.read(), "what the child found")
+        equal("fine", answer.read(), "the result of the child")
     os.waitpid(pid, 0)
     equal(base, locked_now(), "pages that the parent has locked")
     equal(4, mapped.residency().resident, "pages in memory")
@@ -519,7 +520,7 @@ def fork_and_lock(subject: Subject, folder: Path) -> None:
 
 
 def child_of_a_locked_one(subject: Subject, mapped: Any, view: Any) -> None:
-    """M9: what a child finds."""
+    """M9: the checks in the child."""
     equal(0, locked_now() or 0, "pages that the child has locked")
     true(mapped[:] == pattern(4 * PAGE_SIZE), "the bytes are the file's")
     if subject.shared:

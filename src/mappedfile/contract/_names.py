@@ -19,8 +19,7 @@ CONTENT = pattern(GRANULARITY + 100)
 
 
 class Opened:
-    """A file of the subject's with a view in use; its mapped file is closed already, if that is
-    wanted."""
+    """A file of the subject with a view in use; with its mapped file open, or already closed."""
 
     def __init__(self, subject: Subject, path: Path, *, closed: bool) -> None:
         self.subject = subject
@@ -32,7 +31,7 @@ class Opened:
             self.file.close()
 
     def works(self, when: str) -> None:
-        """Break the clause unless everything that is open can still be used."""
+        """Break the clause unless every open object can still be used."""
         equal(CONTENT[GRANULARITY + 1 :], self.view[1:], f"the bytes of the view, {when}")
         if self.subject.writable:
             old = self.view[0]
@@ -46,18 +45,18 @@ class Opened:
             equal(None, self.file.flush(), f"what flush() returns, {when}")
 
     def content(self) -> bytes:
-        """Return what the file should have in it now."""
+        """Return the content that the file should have now."""
         first = self.view[0] if self.subject.shared else CONTENT[GRANULARITY]
         return CONTENT[:GRANULARITY] + bytes([first]) + CONTENT[GRANULARITY + 1 :]
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open objects."""
         self.view.close()
         self.file.close()
 
 
 def unchanged(path: Path, opened: Any, when: str) -> None:
-    """Break the clause unless the file is where and what it was."""
+    """Break the clause unless the file has its old name and content."""
     true(path.exists(), f"the name is still there {when}")
     equal(opened.content(), path.read_bytes(), f"the bytes of the file {when}")
 
@@ -67,8 +66,8 @@ def unchanged(path: Path, opened: Any, when: str) -> None:
 
 @clause("N1")
 def N1(subject: Subject, folder: Path) -> None:
-    """A mapped file can be renamed by others, also from other processes, also while its
-    `MappedFile` is open."""
+    """Others can rename a mapped file, also from other processes, and also while its `MappedFile`
+    is open."""
     for closed in (False, True):
         opened = Opened(subject, folder / "old", closed=closed)
         for rename, who in ((rename_here, "here"), (rename_elsewhere, "by another process")):
@@ -92,7 +91,7 @@ def rename_here(_: Subject, folder: Path) -> None:
 
 
 def rename_elsewhere(subject: Subject, folder: Path) -> None:
-    """N1: have another process rename it."""
+    """N1: another process renames the file."""
     in_child(rename_here, subject, folder)
 
 
@@ -101,9 +100,9 @@ def rename_elsewhere(subject: Subject, folder: Path) -> None:
 
 @clause("N2")
 def N2(subject: Subject, folder: Path) -> None:
-    """It can be deleted: the name is gone at once (POSIX, Windows with POSIX delete semantics) or
-    when the last view is unmapped (other Windows file systems); views go on working. Allowed on
-    Windows: `PermissionError`, nothing changed."""
+    """Others can delete a mapped file. The name is gone at once (POSIX, Windows with POSIX delete
+    semantics) or when the last view is unmapped (other Windows file systems). Views go on working.
+    Allowed on Windows: `PermissionError`, nothing changed."""
     path = folder / "file"
     for closed in (False, True):
         for delete, who in ((delete_here, "here"), (delete_elsewhere, "by another process")):
@@ -133,7 +132,7 @@ def N2(subject: Subject, folder: Path) -> None:
 
 
 def delete_here(_: Subject, folder: Path) -> None:
-    """N2: delete the file, or leave a note that it was refused."""
+    """N2: delete the file, or record that it was refused."""
     try:
         os.unlink(folder / "file")
     except PermissionError:
@@ -141,7 +140,7 @@ def delete_here(_: Subject, folder: Path) -> None:
 
 
 def delete_elsewhere(subject: Subject, folder: Path) -> None:
-    """N2: have another process delete it."""
+    """N2: another process deletes the file."""
     in_child(delete_here, subject, folder)
 
 
@@ -150,8 +149,8 @@ def delete_elsewhere(subject: Subject, folder: Path) -> None:
 
 @clause("N3")
 def N3(subject: Subject, folder: Path) -> None:
-    """Replacing it by rename: views keep the old content (POSIX). Allowed on Windows:
-    `PermissionError`, nothing changed."""
+    """Others can replace a mapped file by a rename, and views keep the old content (POSIX). Allowed
+    on Windows: `PermissionError`, nothing changed."""
     path = folder / "file"
     new = pattern(GRANULARITY)[::-1]
     for closed in (False, True):
@@ -185,7 +184,7 @@ def N3(subject: Subject, folder: Path) -> None:
 
 
 def replace_here(_: Subject, folder: Path) -> None:
-    """N3: replace the file, or leave a note that it was refused."""
+    """N3: replace the file, or record that it was refused."""
     try:
         os.replace(folder / "new", folder / "file")
     except PermissionError:
@@ -193,5 +192,5 @@ def replace_here(_: Subject, folder: Path) -> None:
 
 
 def replace_elsewhere(subject: Subject, folder: Path) -> None:
-    """N3: have another process replace it."""
+    """N3: another process replaces the file."""
     in_child(replace_here, subject, folder)

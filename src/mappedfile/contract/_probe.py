@@ -1,8 +1,6 @@
-"""What this process holds of the system, asked of the system itself: handles, maps, pages in
-memory.
+"""Probes: the handles, maps and pages of this process, as the system reports them.
 
-Linux answers in /proc/self, Windows through kernel32. Where nothing answers, a probe raises
-``NotHere``.
+They use /proc/self on Linux, and kernel32 on Windows. On other systems they raise ``NotHere``.
 """
 
 from __future__ import annotations
@@ -27,33 +25,32 @@ class Region(NamedTuple):
 
 
 def handles() -> int:
-    """Count the descriptors or, on Windows, the handles that this process has open."""
+    """Count the open descriptors of this process; on Windows its handles."""
     if sys.platform == "win32":
         return _kernel32.count_handles()
     for folder in (_PROC / "fd", Path("/dev/fd")):
         if folder.is_dir():
-            return len(os.listdir(folder)) - 1  # but the one that lists the folder
+            return len(os.listdir(folder)) - 1  # except the one that lists the directory
     raise NotHere("this system does not tell which descriptors are open (/proc/self/fd, /dev/fd)")
 
 
 def file_maps() -> tuple[int, int]:
-    """Return how many maps of files this process has, and how many bytes of address space they
-    take.
+    """Return the number of file maps of this process, and their address space in bytes.
 
-    Neighbours in memory may count as one.
+    Adjacent maps may count as one.
     """
     regions = _regions()
     return len(regions), sum(region.stop - region.start for region in regions)
 
 
 def is_mapped(address: int, length: int) -> bool:
-    """Tell whether a file is mapped anywhere in this range. Memory of another kind may take its
-    place at any time."""
+    """Whether a file is mapped anywhere in this range. Other memory may be mapped there at any
+    time."""
     return any(region.start < address + length and address < region.stop for region in _regions())
 
 
 def resident(address: int, length: int) -> int:
-    """Return how many bytes at least of the maps in this range are in the working set."""
+    """Return how many bytes of the maps in this range are at least in the working set."""
     if sys.platform == "win32":
         return PAGE_SIZE * _kernel32.count_valid(address, length)
     try:
@@ -73,7 +70,7 @@ def resident(address: int, length: int) -> int:
 
 
 def address_of(buffer: Any) -> int:
-    """Return where a buffer begins."""
+    """Return the address of a buffer."""
     return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer)))
 
 
@@ -85,7 +82,7 @@ def _regions() -> list[Region]:
     except OSError as error:
         raise NotHere(f"this system does not tell what is mapped ({error})") from None
     regions = []
-    for line in lines:  # start-stop rights offset device inode name: proc_pid_maps(5)
+    for line in lines:  # fields: start-stop rights offset device inode name, proc_pid_maps(5)
         fields = line.split(None, 5)
         if len(fields) == 6 and fields[5].startswith("/"):
             regions.append(Region(*(int(number, 16) for number in fields[0].split("-"))))

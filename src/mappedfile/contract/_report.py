@@ -1,4 +1,4 @@
-"""What a run of the contract has to tell, ready for JSON."""
+"""The report of a run of the contract, ready for JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from mappedfile.contract._run import Row
 
-#: It changes when a field goes away or changes its meaning, not when one is added.
+#: The version of the report. It changes when a field is removed or gets another meaning, not when
+#: one is added.
 SCHEMA = 1
 
 
 def place(folder: Path) -> dict[str, Any]:
-    """Tell what kind of place a folder is, and what this system can do."""
+    """Describe a folder and this system."""
     able = mappedfile.capabilities()
     return {
         "schema": SCHEMA,
@@ -40,7 +41,7 @@ def place(folder: Path) -> dict[str, Any]:
 
 
 def report(told: dict[str, Any], rows: Sequence[Row], seconds: float) -> dict[str, Any]:
-    """Tell everything there is to tell of a run, in a place that is *told*."""
+    """Build the whole report of a run, with the description *told* of ``place()``."""
     return {
         **told,
         "seconds": round(seconds, 1),
@@ -64,7 +65,7 @@ def summary(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def file_system(folder: Path) -> str | None:
-    """Name the type of the file system that a folder is on, where that is cheap to find out."""
+    """Return the type of a folder's file system; None if it is unknown."""
     with suppress(OSError, subprocess.SubprocessError):
         path = os.path.realpath(folder)
         if sys.platform == "win32":
@@ -75,7 +76,7 @@ def file_system(folder: Path) -> str | None:
         else:
             done = subprocess.run(["mount"], capture_output=True, text=True, timeout=5, check=True)
             mounts = _bsd_mounts(done.stdout)
-        # The last of equals is mounted over the others.
+        # Of equal mount points, the last is mounted over the others.
         inside = [mount for mount in mounts if _is_inside(path, mount[0])]
         return max(reversed(inside), key=lambda mount: len(mount[0]))[1] if inside else None
     return None
@@ -86,7 +87,7 @@ def _is_inside(path: str, point: str) -> bool:
 
 
 def _linux_mounts(text: str) -> Iterator[tuple[str, str]]:
-    """Take mount points and types from /proc/self/mountinfo: proc_pid_mountinfo(5)."""
+    """Read mount points and types from /proc/self/mountinfo: proc_pid_mountinfo(5)."""
     for line in text.splitlines():
         ours, _, theirs = line.partition(" - ")
         point = ours.split(" ")[4]
@@ -96,7 +97,7 @@ def _linux_mounts(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _bsd_mounts(text: str) -> Iterator[tuple[str, str]]:
-    """Take them from the lines of mount(8): ``/dev/disk1 on /place (apfs, local)``."""
+    """Read mount points and types from mount(8): ``/dev/disk1 on /place (apfs, local)``."""
     for line in text.splitlines():
         before, _, options = line.rpartition(" (")
         if options:

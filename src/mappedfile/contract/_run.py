@@ -1,7 +1,7 @@
-"""Runs the contract in a folder: every clause, in every mode it speaks of.
+"""Runs the contract in a folder: every clause, in every mode that it applies to.
 
-The checks run in processes of their own, which may crash or hang. Some are at work at the same
-time, since most checks wait for a clock or for programs that start.
+The checks run in worker processes, since they may crash or hang. Several run at the same time,
+since most checks wait for a clock or for programs to start.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 Result: TypeAlias = Literal["holds", "fails", "not_here"]
 
-#: So many processes have checks to run. Two do better than one even where they share a processor.
+#: The number of workers. Two are faster than one, even on a single processor.
 WORKERS = min(max(os.cpu_count() or 1, 2), 4)
-#: A process has so many seconds to start.
+#: The time limit for the start of a process, in seconds.
 START = 60
 
 
 class Outcome(NamedTuple):
-    """How one clause fared in one mode."""
+    """The result of one clause in one mode."""
 
     mode: str
     result: Result
@@ -44,19 +44,19 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """How one clause fared, all modes together."""
+    """The result of one clause in all modes."""
 
     clause: Clause
     outcomes: tuple[Outcome, ...]
 
     @property
     def result(self) -> Result:
-        """It fails if it fails in one mode, and holds if it holds in one and fails in none."""
+        """Return "fails" if any mode fails, else "holds" if any mode holds, else "not_here"."""
         results = {outcome.result for outcome in self.outcomes}
         return "fails" if "fails" in results else "holds" if "holds" in results else "not_here"
 
     def reasons(self) -> list[tuple[str, Result, str]]:
-        """Say why it does not hold: the modes with the same reason, their result, the reason."""
+        """Return the reasons why it does not hold: modes with the same reason, result, reason."""
         said: dict[tuple[Result, str], list[str]] = {}
         for outcome in self.outcomes:
             if outcome.result != "holds":
@@ -76,7 +76,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run: clauses and, for each, the modes."""
+    """The clauses to run and, for each, the modes."""
 
     steps: tuple[tuple[Clause, tuple[str, ...]], ...]
     timeout: float
@@ -88,9 +88,9 @@ class Plan:
         modes: Collection[str] = (),
         timeout: float = 60,
     ) -> Plan:
-        """Choose the clauses, by id or letter, and the modes; none chosen means all.
+        """Choose clauses, by id or letter, and modes; an empty choice means all.
 
-        Raises ``ValueError`` when there is nothing to run.
+        Raises ``ValueError`` if there is nothing to run.
         """
         known = {*CLAUSES, *(id[0] for id in CLAUSES)}
         if unknown := [name for name in clauses if name not in known]:
@@ -110,7 +110,7 @@ class Plan:
         return sum(len(modes) for _, modes in self.steps)
 
     def jobs(self) -> Iterator[Job]:
-        """List what is to be done, in order."""
+        """List the jobs, in order."""
         for clause, modes in self.steps:
             for mode in modes:
                 yield Job(clause, mode)
@@ -121,9 +121,9 @@ class Plan:
         folder: Path,
         on_start: Callable[[str], None] = lambda _: None,
     ) -> Iterator[Iterator[Row]]:
-        """Run it in *folder*. Gives the rows in order, each as soon as all before it are there.
+        """Run the plan in *folder*. Gives the rows in order, each as early as possible.
 
-        *on_start* gets the name of each check that starts. Raises ``OSError`` if the folder cannot
+        *on_start* gets the name of each check at its start. Raises ``OSError`` if the folder cannot
         be used.
         """
         with scratch(folder) as room, ExitStack() as stack:
@@ -148,7 +148,7 @@ class Plan:
         workers: list[Worker],
         on_start: Callable[[str], None],
     ) -> Iterator[tuple[Job, Outcome]]:
-        """Give the jobs to workers, and their outcomes to the caller, as they come."""
+        """Give the jobs to workers, and yield the outcomes as they come."""
         jobs = list(self.jobs())[::-1]
         while True:
             for worker in workers:
@@ -163,7 +163,7 @@ class Plan:
             busy = [worker for worker in workers if worker.job is not None]
             if not busy:
                 return
-            # A child of a check may hold the pipe open for ever: processes are looked at, too.
+            # A child of a check may keep the pipe open for ever, so the processes are checked too.
             wait([worker.pipe for worker in busy], 0.2)
             for worker in busy:
                 if (ended := worker.look()) is not None:
@@ -172,12 +172,13 @@ class Plan:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """Make a fresh folder in *folder*, and remove it whatever happens."""
+    """Make a new folder in *folder*, and remove it at the end, also after errors."""
     room = Path(tempfile.mkdtemp(prefix="mappedfile-check-", dir=folder))
     try:
         yield room
     finally:
-        # A program just killed may hold its files a moment longer. Windows deletes no open file.
+        # A program that was just killed may have its files open a moment longer. Windows deletes no
+        # open file.
         for pause in (0, 0.1, 0.3, 1, 3):
             time.sleep(pause)
             shutil.rmtree(room, ignore_errors=True)
@@ -188,12 +189,12 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 class Worker:
-    """A process that runs one check at a time. A check that failed is its last."""
+    """A process that runs one check at a time, until a check fails."""
 
     def __init__(self, room: Path, timeout: float) -> None:
         self.room = room
         self.timeout = timeout
-        #: What it does now; None when it has nothing to do.
+        #: The present job, or None.
         self.job: Job | None = None
         self.process: Any = None
         self.pipe: Any = None
@@ -201,7 +202,7 @@ class Worker:
         self._began = 0.0
 
     def begin(self, job: Job) -> None:
-        """Have a check run."""
+        """Start a check in the worker."""
         self.job = job
         self._sent = False
         self._began = time.monotonic()
@@ -211,11 +212,11 @@ class Worker:
             self._send()
 
     def _start(self) -> None:
-        """Start the process. Spawned on every system: a fork would take locks and threads along."""
+        """Start the process. It is spawned on every system: a fork would copy locks of threads."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs,), name="mappedfile check")
-        with no_interrupt():  # the process hears of it when it has made itself ready
+        with no_interrupt():  # the process reads it after its start
             self.process.start()
         theirs.close()
 
@@ -223,7 +224,7 @@ class Worker:
         assert self.job is not None
         self._sent = True
         self._began = time.monotonic()
-        with suppress(OSError):  # it has ended: look() sees that
+        with suppress(OSError):  # the process has ended, which look() detects
             self.pipe.send((self.job.clause.id, self.job.mode, self._folder()))
 
     def _folder(self) -> Path:
@@ -231,7 +232,7 @@ class Worker:
         return self.room / f"{self.job.clause.id}-{self.job.mode.replace('+', 'plus')}"
 
     def look(self) -> tuple[Job, Outcome] | None:
-        """Return what has come of the check, if it has come to an end."""
+        """Return the outcome of the check, or None while it runs."""
         answer = self._answer()
         if answer is None or self.job is None:
             return None
@@ -249,7 +250,7 @@ class Worker:
                 answer: tuple[Result, str] = self.pipe.recv()
                 if self._sent:
                     return answer
-                self._send()  # it is ready: the check's own time begins
+                self._send()  # it is ready: the time of the check begins
                 return None
             if self.process.exitcode is None or self.pipe.poll():
                 limit = self.timeout if self._sent else START
@@ -262,7 +263,7 @@ class Worker:
         return "fails", f"the process crashed: {how_it_ended(self.process.exitcode)}"
 
     def close(self) -> None:
-        """End the process, and the processes it started."""
+        """End the process and its children."""
         process, self.process = self.process, None
         if process is None:
             return
@@ -276,7 +277,7 @@ class Worker:
 
 @contextmanager
 def no_interrupt() -> Iterator[None]:
-    """Keep Ctrl-C waiting for a while, here and in processes that are started meanwhile."""
+    """Block Ctrl-C in the block, also in processes that are started in it."""
     if sys.platform == "win32":
         yield
         return
@@ -288,9 +289,9 @@ def no_interrupt() -> Iterator[None]:
 
 
 def how_it_ended(code: int | None) -> str:
-    """Say what an exit code means."""
+    """Describe an exit code."""
     if code is None or code >= 0:
-        # Windows: an NTSTATUS, as 0xC0000005 for an access violation
+        # Windows: an NTSTATUS, such as 0xC0000005 for an access violation
         return f"exit status {code:#x}" if code and code > 255 else f"exit status {code}"
     with suppress(ValueError):
         return signal.Signals(-code).name
@@ -298,17 +299,17 @@ def how_it_ended(code: int | None) -> str:
 
 
 def work(pipe: Connection) -> None:
-    """Run the checks that the pipe asks for; the worker's main function."""
+    """Run the checks that the pipe requests: the main function of a worker."""
     if sys.platform == "win32":
         import msvcrt
 
         from mappedfile.contract._kernel32 import take_children_along
 
-        # A crash ends the process, without a dialog.
+        # A crash ends the process without a dialog.
         msvcrt.SetErrorMode(msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX)
         take_children_along()
     else:
-        os.setpgid(0, 0)  # whoever stops the worker stops its children
+        os.setpgid(0, 0)  # the end of the worker ends its children
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -327,7 +328,7 @@ def work(pipe: Connection) -> None:
 
 
 def run_one(clause: Clause, subject: Any, room: Path) -> tuple[Result, str]:
-    """Run one check here and now."""
+    """Run one check in this process."""
     try:
         room.mkdir()
         clause.check(subject, room)

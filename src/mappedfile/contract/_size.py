@@ -31,15 +31,16 @@ GIB = 2**30
 
 @clause("S1")
 def S1(subject: Subject, folder: Path) -> None:
-    """An empty file maps, in every mode, as an empty object of length 0, and can grow."""
+    """An empty file maps in every mode, as an object of length 0, and can grow."""
     path = folder / "file"
     mapped = subject.create(path, b"")
     view, other = mapped.view(), mapped.view(0, 0)
     for window in (mapped, view, other):
         equal(0, len(window), "its length")
         equal((b"", b"", []), (window[:], window[0:10], list(window)), "its bytes")
-        equal((0, -1, 0, -1, 1), (window.find(b""), window.find(b"x"), window.rfind(b""), window.rfind(b"x"),
-              window.count(b"")), "what is found in it")  # fmt: skip
+        found = window.find(b""), window.find(b"x"), window.rfind(b""), window.rfind(b"x")
+        equal((0, -1, 0, -1), found, "the places that are found in it")
+        equal(1, window.count(b""), "the number of empty matches in it")
         equal((True, False), (b"" in window, b"x" in window), "what is in it")
         equal((0, not subject.writable), (window.data.nbytes, window.data.readonly), "its buffer")
         for position in (0, -1):
@@ -88,7 +89,7 @@ def S2(subject: Subject, folder: Path) -> None:
     for step, new in enumerate(
         (size + 1, size + 2, size + PAGE, 8 * GRANULARITY, 8 * GRANULARITY + 1, 40 * GRANULARITY)
     ):
-        # Bytes between the old end and the end of its page: of ours, and of somebody else's map.
+        # Bytes between the old end and the end of its page: in our map, and in another map.
         scribble(path, size)
         if step == 0:
             scribble_past(addresses[0], size)
@@ -135,8 +136,9 @@ def S2(subject: Subject, folder: Path) -> None:
 @clause("S3", modes=SHARED_WRITABLE)
 def S3(subject: Subject, folder: Path) -> None:
     """`resize()` to a smaller size raises `BufferError` and changes nothing while a view or buffer
-    is alive (Windows could not do it either: 1224); otherwise it works. What was never seen is
-    never cut: where others have made the file longer it raises `ValueError` until `refresh()`."""
+    is alive (Windows could not do it either: 1224); otherwise it works. It never cuts off bytes
+    that the mapped file has not seen: if others have made the file longer, it raises `ValueError`
+    until `refresh()`."""
     path = folder / "file"
     content = bytes(range(256)) * (4 * PAGE // 256) + b"end"
     size = len(content)
@@ -214,33 +216,31 @@ def S4(subject: Subject, folder: Path) -> None:
     if not subject.shared:
         with subject.create(path, content) as mapped, mapped.view(GRANULARITY) as view:
             for new in (0, 1, 10 * GRANULARITY):
-                with raises(
-                    (OSError, TypeError), f"resize({new}) in mode {subject.mode!r}"
-                ):  # UnsupportedOperation
+                # UnsupportedOperation.
+                with raises((OSError, TypeError), f"resize({new}) in mode {subject.mode!r}"):
                     mapped.resize(new)
                 unchanged(mapped, view, path, content)
         return
     in_child(resize_in_vain, subject, folder)
 
 
-@clause("S5", modes=SHARED_WRITABLE, alone=True)  # it may fill the disk
+@clause("S5", modes=SHARED_WRITABLE, alone=True)  # this may fill the disk
 def S5(subject: Subject, folder: Path) -> None:
-    """A disk without room is `OSError(ENOSPC)` at creation or `resize()`, not a fault later;
-    `sparse=True` opts out. A file that must not exist (`"x+"`) appears with its size, or not at
-    all."""
+    """A full disk is an `OSError(ENOSPC)` at creation or `resize()`, not a fault later;
+    `sparse=True` opts out. A new file (`"x+"`) appears with its size, or not at all."""
     size = 2**20
-    if (
-        subject.mode == "x+" and subject.name == "mappedfile"
-    ):  # mmap's is made in two steps, which may be too quick to be seen
+    # Not for mmap: it creates the file in two steps, which a watcher may be too slow to see.
+    if subject.mode == "x+" and subject.name == "mappedfile":
         watch_creation(subject, folder)
     holes = system_leaves_holes(folder, size)
     if free_space(folder) < 64 * size:
         fill_disk(subject, folder, allocates=holes is not None)
         return
-    # Nobody's large disk gets filled: that the blocks are there when the size is says as much.
+    # A large disk is not filled. It is enough that a file of that size has its blocks.
     if holes is None:
         raise NotHere(
-            "this system does not tell which blocks are in use, or leaves holes where it should allocate (Wine)"
+            "this system does not tell which blocks are in use, or leaves holes where it should"
+            " allocate (Wine)"
         )
     path = folder / "file"
     with subject.create(path, b"x" * PAGE) as mapped:
@@ -267,7 +267,7 @@ def S5(subject: Subject, folder: Path) -> None:
 
 
 def watch_creation(subject: Subject, folder: Path) -> None:
-    """Whoever looks while files are made sees none, or one of its size."""
+    """Another thread that looks while a file is created sees no file, or one of its full size."""
     wrong: list[int] = []
     done = threading.Event()
 
@@ -289,7 +289,7 @@ def watch_creation(subject: Subject, folder: Path) -> None:
     finally:
         done.set()
         watcher.join()
-    equal([], wrong, "the sizes that a new file had before it had its own")
+    equal([], wrong, "the sizes that a new file had before its final size")
     equal(
         {f"new{number}" for number in range(20)},
         {path.name for path in folder.glob("*new*")},
@@ -303,9 +303,9 @@ def watch_creation(subject: Subject, folder: Path) -> None:
 
 @clause("S6")
 def S6(subject: Subject, folder: Path) -> None:
-    """A view lies inside the file, and a view of a view inside that: any byte offset, any length;
-    outside it `ValueError`. Nothing grows or shrinks a file but `resize()` and the creating modes;
-    `stream(grow=True)` grows it by what is written."""
+    """A view lies inside the file, and a view of a view inside that view, at any byte offset and
+    with any length; outside it is a `ValueError`. Only `resize()` and the creating modes grow or
+    shrink a file, and `stream(grow=True)` grows it by its writes."""
     size = GRANULARITY + PAGE + 123
     content = (bytes(range(251)) * (size // 251 + 1))[:size]
     path = folder / "file"
@@ -438,28 +438,28 @@ def S8(subject: Subject, folder: Path) -> None:
     mapped.close()
 
 
-# Files as others treat them
+# Files, as other processes change them
 
 
 def append(path: Path, data: bytes) -> None:
-    """Make a file larger, as a stranger does."""
+    """Make a file longer, as another process does."""
     with open(path, "ab") as file:
         file.write(data)
 
 
 def scribble(path: Path, size: int) -> None:
-    """Write to the last page past the end of the file, through a map of somebody else's."""
+    """Write to the last page, past the end of the file, through another map."""
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as foreign:
         scribble_past(address_of(memoryview(foreign)), size)
 
 
 def scribble_past(address: int, size: int) -> None:
-    """Write to the last page of a map, past its end: hardware cannot forbid it."""
+    """Write to the last page of a map, past its end: the hardware allows it."""
     ctypes.memset(address + size, 0xEE, -size % PAGE)
 
 
 def unchanged(mapped: Any, view: Any, path: Path, content: bytes) -> None:
-    """Break the clause unless all is as it was; *view* reaches from the first multiple of the
+    """Break the clause if anything changed; *view* reaches from the first multiple of the
     granularity to the end."""
     equal(
         (len(content), len(content)),
@@ -476,7 +476,7 @@ def unchanged(mapped: Any, view: Any, path: Path, content: bytes) -> None:
 
 
 def resize_in_vain(subject: Subject, folder: Path) -> None:
-    """S4: make resizes fail, in this process of its own."""
+    """S4: resizes that fail, in a separate process."""
     path = folder / "file"
     content = bytes(range(256)) * (2 * GRANULARITY // 256) + b"end"
     size = len(content)
@@ -520,7 +520,8 @@ def resize_in_vain(subject: Subject, folder: Path) -> None:
             unchanged(mapped, view, path, content)
         if not failed:
             raise NotHere(
-                "no resize fails here: neither RLIMIT_FSIZE nor RLIMIT_AS is heeded, nor is a file too large"
+                "no resize fails here: the system ignores RLIMIT_FSIZE and RLIMIT_AS, and no file"
+                " is too large"
             )
         view[0:3] = b"new"
         equal(
@@ -539,7 +540,7 @@ def resize_in_vain(subject: Subject, folder: Path) -> None:
 
 
 def limits(size: int) -> Iterator[tuple[AbstractContextManager[None], tuple[int, ...]]]:
-    """Give limits under which a file of *size* bytes cannot be grown, and to what it cannot."""
+    """Give limits under which a file of *size* bytes cannot grow, and the sizes that fail."""
     if sys.platform == "win32":
         yield contextlib.nullcontext(), (2**63 - 1, 2**62)
         return
@@ -565,7 +566,7 @@ def limits(size: int) -> Iterator[tuple[AbstractContextManager[None], tuple[int,
 
 
 def allocated(path: Path) -> int:
-    """Bytes of disk blocks that a file has."""
+    """Return the size of a file's disk blocks, in bytes."""
     if sys.platform != "win32":
         return path.stat().st_blocks * 512
     from mappedfile.contract._kernel32 import count_allocated
@@ -574,8 +575,8 @@ def allocated(path: Path) -> int:
 
 
 def system_leaves_holes(folder: Path, size: int) -> bool | None:
-    """Whether files have holes here and blocks elsewhere; None if that cannot be seen, or where the
-    system leaves a hole when it should allocate: Wine, as a file grows with its section."""
+    """Whether files can have holes here. None if that cannot be seen, or if the system leaves a
+    hole where it should allocate: Wine, when a file grows with its section."""
     path = folder / "probe-of-blocks"
     with open(path, "wb") as file:
         file.write(os.urandom(size))
@@ -583,7 +584,7 @@ def system_leaves_holes(folder: Path, size: int) -> bool | None:
         os.fsync(file.fileno())
     full = allocated(path)
     with open(path, "w+b") as file:
-        if sys.platform == "win32":  # where truncate() writes zeros
+        if sys.platform == "win32":  # truncate() may write zeros
             mmap.mmap(file.fileno(), size).close()
         else:
             file.truncate(size)
@@ -597,14 +598,14 @@ def system_leaves_holes(folder: Path, size: int) -> bool | None:
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that the file system of a folder has free."""
-    import shutil  # it takes long to import, and few processes need it
+    """Return the free bytes of a folder's file system."""
+    import shutil  # the import is slow, and few processes need it
 
     return shutil.disk_usage(folder).free
 
 
 def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
-    """Ask a small disk for more than it has."""
+    """Create and grow files that are larger than a small disk."""
     free = free_space(folder)
     too_much = free + 2**20
     kept = folder / "kept"
@@ -637,10 +638,10 @@ def fill_disk(subject: Subject, folder: Path, *, allocates: bool) -> None:
             left = free_space(folder)
             true(
                 left >= free - 2**18,
-                f"what was taken is given back: of {free} bytes free there are {left}",
+                f"the blocks are free again: {left} bytes are free, after {free} before",
             )
             mapped.resize(free // 2)
-            mapped[len(content) :] = b"\1" * (free // 2 - len(content))  # every page has its room
+            mapped[len(content) :] = b"\1" * (free // 2 - len(content))  # every page has a block
             equal(1, mapped[free // 2 - 1], "the last byte")
     kept.unlink()
     if subject.mode != "r+":
@@ -743,21 +744,19 @@ def past(subject: Subject, path: Path, size: int) -> None:
                 equal(
                     b"new\0\0\0\0",
                     view[:],
-                    "the bytes where the file was cut, after it has grown again",
+                    "the bytes where the file was truncated, after it has grown again",
                 )
 
 
 def maps_whole(subject: Subject, path: Path, size: int) -> bool:
-    """Whether the system maps a file of this size as a whole: Wine promises to fill shared maps,
-    and refuses."""
+    """Whether the system can map a file of this size as a whole: Wine reserves memory for shared
+    maps, and may refuse."""
     access = {"r": mmap.ACCESS_READ, "c": mmap.ACCESS_COPY}.get(subject.mode, mmap.ACCESS_WRITE)
     options: dict[str, Any] = {"access": access}
-    if (
-        subject.mode == "c" and sys.platform != "win32"
-    ):  # private maps are not counted before they are written to
-        no_reserve = getattr(
-            mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0
-        )  # Python 3.13 has it
+    # Private maps need no memory before they are written to.
+    if subject.mode == "c" and sys.platform != "win32":
+        # New in Python 3.13.
+        no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
         options = {"flags": mmap.MAP_PRIVATE | no_reserve}
     with open(path, "rb" if access == mmap.ACCESS_READ else "r+b") as file:
         try:

@@ -1,5 +1,5 @@
-"""What the contract is held against: the library in each of its modes; as an oracle, the standard
-library's mmap; and mappedfile.mmap."""
+"""The subjects of the contract: the library in each mode; the standard library's mmap, as an
+oracle; and mappedfile.mmap."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mappedfile import mmap as layer
 
 
 class Subject(NamedTuple):
-    """A way to open files, in one mode."""
+    """A way to open files in one mode."""
 
     name: str
     mode: str
-    #: Opens a file as ``MappedFile`` does; what it returns has MappedFile's vocabulary, as far as
-    #: the subject can.
+    #: Opens a file like ``MappedFile``. The result has the methods of MappedFile that the subject
+    #: supports.
     open: Any
 
     @property
@@ -29,12 +29,12 @@ class Subject(NamedTuple):
 
     @property
     def shared(self) -> bool:
-        """Whether what is written reaches the file."""
+        """Whether writes reach the file."""
         return self.mode not in ("r", "c")
 
     def create(self, path: Path, content: bytes, **options: Any) -> Any:
-        """Open a file with this content in the subject's mode, through the subject itself where the
-        mode creates files."""
+        """Open a file with this content in the subject's mode. Modes that create files create
+        it."""
         if self.mode in ("w+", "x+"):
             mapped = self.open(path, self.mode, size=len(content), **options)
             if content:
@@ -48,8 +48,8 @@ class Subject(NamedTuple):
 
 
 class StdlibWindow:
-    """mmap.mmap under MappedFile's names. It adds nothing that mmap lacks: what mmap cannot do
-    fails, as it does for users."""
+    """mmap.mmap with the method names of MappedFile. It adds no feature that mmap lacks, so these
+    fail."""
 
     module: ClassVar[Any] = mmap
 
@@ -156,7 +156,7 @@ class StdlibFile(StdlibWindow):
 
     def view(self, offset: int = 0, length: int | None = None) -> StdlibWindow:
         offset, length = index(offset), None if length is None else index(length)
-        len(self)  # ValueError when closed
+        len(self)  # raises ValueError if it is closed
         return self.window(self._fd, self._mode, offset, length or 0)
 
     def fileno(self) -> int:
@@ -171,7 +171,7 @@ class StdlibFile(StdlibWindow):
 
 
 class LayerWindow(StdlibWindow):
-    """mappedfile.mmap, likewise."""
+    """mappedfile.mmap, in the same way."""
 
     module: ClassVar[Any] = layer
 
@@ -187,17 +187,17 @@ class LayerFile(StdlibFile, LayerWindow):
     window: ClassVar[type[StdlibWindow]] = LayerWindow
 
 
-#: The library, once in each mode.
+#: The library, in each mode.
 NATIVE: tuple[Subject, ...] = tuple(
     Subject("mappedfile", mode, MappedFile) for mode in ("r", "r+", "w+", "x+", "c")
 )
 
-#: The oracle, likewise.
+#: The oracle, in each mode.
 STDLIB: tuple[Subject, ...] = tuple(
     Subject("mmap", mode, StdlibFile) for mode in ("r", "r+", "w+", "x+", "c")
 )
 
-#: What stands for it: what it keeps of the contract, it does as the library does.
+#: The replacement of mmap: for the clauses that it keeps, it behaves like the library.
 LAYER: tuple[Subject, ...] = tuple(
     Subject("mappedfile.mmap", mode, LayerFile) for mode in ("r", "r+", "w+", "x+", "c")
 )

@@ -25,26 +25,27 @@ CONTENT = pattern(GRANULARITY + PAGE_SIZE + 100)
 
 # T1
 
-#: Bytes in no place of the file, and the parts of the file that T1 knows: up to SHORT it stays;
-#: what is left of that page is zeros.
+#: ABSENT occurs nowhere in the file. The file is truncated to SHORT; the rest of that page is zeros
+#: then.
 ABSENT = b"\xf1" * 3
 WHOLE = (pattern(7 * PAGE_SIZE) + pattern(PAGE_SIZE)[:100]).replace(b"\xf1", b"\xf2")
 SHORT = 3 * PAGE_SIZE + 50
 GONE = 4 * PAGE_SIZE
-#: What is written before the cut, in private maps too: on a page that stays, and on one that goes.
+#: Bytes that are written before the truncation, in private maps too: on a page that stays, and on a
+#: page that will be gone.
 KEPT, LOST = PAGE_SIZE + 5, 5 * PAGE_SIZE + 5
 
 
 @clause("T1")
 def T1(subject: Subject, folder: Path) -> None:
-    """If the file is cut short under a mapping (POSIX), or its pages cannot be read or written any
-    more, the process lives: access through the library raises `MappingFault` (an `OSError`), access
-    through buffers and arrays reads zeros, and `faulted` is true on every object concerned. Other
-    mappings are not disturbed."""
-    # Pages that cannot be read: tests/test_guard.py, which has devices that fail.
+    """If a mapped file is truncated (POSIX), or its pages can no longer be read or written, the
+    process survives. Reading and writing through the library raises `MappingFault` (an `OSError`),
+    buffers and arrays read zeros, and `faulted` is true on every object concerned. Other mappings
+    are not disturbed."""
+    # tests/test_guard.py has pages that cannot be read, on devices that fail.
     if not mappedfile.capabilities().truncate_mapped:
-        raise NotHere("this system lets nobody cut a mapped file short")
-    with Child(lose_pages, subject, folder) as child:  # it may die
+        raise NotHere("this system does not truncate mapped files")
+    with Child(lose_pages, subject, folder) as child:  # it may crash
         while (order := child.hear()) != "done":
             if order == "restore":
                 with (folder / "file").open("r+b") as file:
@@ -57,15 +58,15 @@ def T1(subject: Subject, folder: Path) -> None:
 
 
 def others(order: str | int) -> None:
-    """T1: have the parent, another process, cut the file to a length, or "restore" it."""
+    """T1: ask the parent, another process, to truncate the file, or to "restore" it."""
     say(str(order))
     hear()
 
 
 def lose_pages(subject: Subject, folder: Path) -> None:
-    """T1: meet what is gone in every way there is; in a process of its own."""
+    """T1: meet bytes that are gone, in every way, in a separate process."""
     with suppress(ImportError):
-        import numpy  # noqa: F401 (its libraries are maps of files too)
+        import numpy  # noqa: F401 (its libraries are mapped files too)
     survive(subject, folder)
     before = _probe.handles(), *_probe.file_maps()
     for name, operation in ways(subject).items():
@@ -82,7 +83,7 @@ def lose_pages(subject: Subject, folder: Path) -> None:
 
 
 def survive(subject: Subject, folder: Path) -> None:
-    """T1: the least of it, that even who has no views must pass."""
+    """T1: the minimum, which a subject without views must pass too."""
     file = subject.create(folder / "file", WHOLE)
     equal(WHOLE[GONE], file[GONE], "a byte")
     others(SHORT)
@@ -92,8 +93,8 @@ def survive(subject: Subject, folder: Path) -> None:
 
 
 def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
-    """Name the ways to get at bytes, each given a window and where in it the bytes are that are
-    gone."""
+    """Return the ways to read and write bytes, by name: functions of a window and the place of
+    bytes that are gone."""
     every: dict[str, Callable[[Any, int], object]] = {
         "an index": lambda window, gone: window[gone],
         "a negative index": lambda window, gone: window[gone - len(window)],
@@ -119,7 +120,7 @@ def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
         every["assignment to a slice with a step"] = lambda window, gone: window.__setitem__(
             slice(gone, gone + 20, 10), memoryview(b"..")
         )
-    if subject.shared:  # these look at no bytes: they tell what was met before
+    if subject.shared:  # these touch no bytes: they report an earlier fault
         every["flush"] = lambda window, gone: (window.data[gone], window.flush(gone, 1))
         every["flush of everything"] = lambda window, gone: (window.data[gone], window.flush())
         every["a flush that does not wait"] = lambda window, gone: (
@@ -130,7 +131,7 @@ def ways(subject: Subject) -> dict[str, Callable[[Any, int], object]]:
 
 
 class Maps:
-    """T1: a file with a view on what will be gone, a view elsewhere, and another file."""
+    """T1: a file with a view on bytes that will be gone, a view elsewhere, and another file."""
 
     def __init__(self, subject: Subject, folder: Path) -> None:
         self.path = folder / "file"
@@ -141,14 +142,15 @@ class Maps:
         self.first = SHORT - 20
         self.view = self.file.view(self.first)
         self.elsewhere = self.file.view(7, 2 * PAGE_SIZE)
-        self.whole = bytearray(WHOLE)  # what is to be read through the file, below SHORT
+        self.whole = bytearray(WHOLE)  # bytes below SHORT, read through the file
         if subject.writable:
             for place in (KEPT, LOST):
                 self.file[place] = self.whole[place] = WHOLE[place] ^ 0xFF
-        self.seen = self.whole if subject.shared else WHOLE  # and through views
+        self.seen = self.whole if subject.shared else WHOLE  # and read through views
 
     def check(self, gone: tuple[bool, bool], what: str) -> None:
-        """Break the clause unless file and view are as *gone* says, and what stays is right."""
+        """Break the clause unless file and view are *gone* or not, and the other bytes are
+        right."""
         equal(
             gone,
             (self.file.faulted, self.view.faulted),
@@ -180,8 +182,7 @@ class Maps:
 def meet(
     subject: Subject, folder: Path, whose: str, operation: Callable[[Any, int], object], what: str
 ) -> None:
-    """T1: be told of bytes that are gone, by one way to get at them; and go on once they are
-    back."""
+    """T1: meet bytes that are gone in one way, and go on when they are back."""
     maps = Maps(subject, folder)
     window, first = (maps.file, 0) if whose == "file" else (maps.view, maps.first)
     equal(WHOLE[GONE], window[GONE - first], f"a byte before {what}")
@@ -238,7 +239,7 @@ def meet(
         equal(
             (False, WHOLE[GONE:]),
             (maps.view.faulted, maps.view[GONE - maps.first :]),
-            "a view that was made anew",
+            "a new view",
         )
     if subject.writable:
         maps.file[GONE : GONE + 4] = b"back"
@@ -254,12 +255,12 @@ def meet(
 
 
 def meet_through_buffers(subject: Subject, folder: Path) -> None:
-    """T1: read zeros where the file is gone, and what is there elsewhere; nothing raises."""
+    """T1: read zeros where the file is gone, and its bytes elsewhere; nothing raises."""
     maps = Maps(subject, folder)
     buffer = maps.file.data[3:][2:]
     others(SHORT)
     zeros = bytes(len(WHOLE) - SHORT)
-    # POSIX: the rest of the page in which the file ends is zeros, and can be read without a fault:
+    # POSIX: the rest of the last page of the file is zeros, and can be read without a fault:
     # mmap(2).
     equal(
         zeros[: GONE - SHORT], maps.file[SHORT:GONE], "the rest of the page in which the file ends"
@@ -307,7 +308,7 @@ def meet_through_buffers(subject: Subject, folder: Path) -> None:
 
 
 def accept_the_shorter(subject: Subject, folder: Path) -> None:
-    """T1: go on with what is left of the file."""
+    """T1: go on with the rest of the file."""
     for met in (True, False):
         maps = Maps(subject, folder)
         others(SHORT)
@@ -341,10 +342,10 @@ def accept_the_shorter(subject: Subject, folder: Path) -> None:
 
 @clause("T2")
 def T2(subject: Subject, folder: Path) -> None:
-    """Where the system refuses to cut a mapped file short (Windows), the other side gets its error
-    and the mapping is whole."""
+    """If the system refuses to truncate a mapped file (Windows), the other side gets the system's
+    error and the mapping is complete."""
     if mappedfile.capabilities().truncate_mapped:
-        raise NotHere("this system lets others cut a mapped file short")
+        raise NotHere("this system truncates mapped files")
     path = folder / "file"
     for closed in (False, True):
         file = subject.create(path, CONTENT)
@@ -355,14 +356,12 @@ def T2(subject: Subject, folder: Path) -> None:
             file.close()
         cut_short(subject, folder)
         in_child(cut_short, subject, folder)
-        equal(
-            CONTENT, path.read_bytes(), "the bytes of the file after others tried to cut it short"
-        )
+        equal(CONTENT, path.read_bytes(), "the bytes of the file after others tried to truncate it")
         equal(CONTENT[GRANULARITY:][1 : PAGE_SIZE + 50], buffer.tobytes(), "the bytes of a buffer")
         if not closed:
             equal(CONTENT, file[:], "the bytes of the mapped file")
             equal(CONTENT[GRANULARITY:][: PAGE_SIZE + 50], view[:], "the bytes of a view")
-            with path.open("ab") as other:  # growing is another thing
+            with path.open("ab") as other:  # growing is allowed
                 other.write(b"more")
             equal(
                 (len(CONTENT), CONTENT),
@@ -373,18 +372,16 @@ def T2(subject: Subject, folder: Path) -> None:
         view.close()
         file.close()
         os.truncate(path, 10)
-        equal(
-            CONTENT[:10], path.read_bytes(), "the file, cut short when nothing is mapped any more"
-        )
+        equal(CONTENT[:10], path.read_bytes(), "the file, truncated after everything was closed")
         os.unlink(path)
 
 
 def cut_short(_: Subject, folder: Path) -> None:
-    """T2: try every way to cut the file short."""
+    """T2: try every way to truncate the file."""
     path = folder / "file"
     size = path.stat().st_size
     for wanted in (0, 10, GRANULARITY, size - 1):
-        with suppress(OSError):  # CPython's os.truncate drops what Windows says
+        with suppress(OSError):  # os.truncate of CPython drops the error of Windows
             os.truncate(path, wanted)
         equal(
             size,

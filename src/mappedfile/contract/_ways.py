@@ -1,4 +1,4 @@
-"""B · Bytes in turn: streams. A · Arrays."""
+"""B · Binary streams. A · Arrays."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LINES = (
 
 @clause("B1")
 def B1(subject: Subject, folder: Path) -> None:
-    """A stream reads as a file does: `read`, `readline` and iteration from its position on, `seek`
-    and `tell`. At the end it gives no bytes."""
+    """A stream reads like a file: `read`, `readline` and iteration from its position on, `seek` and
+    `tell`. At the end it gives no bytes."""
     with subject.create(folder / "file", LINES) as mapped:
         stream = mapped.stream()
         model = io.BytesIO(LINES)
@@ -71,9 +71,9 @@ def B1(subject: Subject, folder: Path) -> None:
 
 @clause("B2")
 def B2(subject: Subject, folder: Path) -> None:
-    """A stream is an `io.BufferedIOBase` with a position of its own, on the whole of a mapped file
-    or a view or on a part: what reads or writes binary files takes it. It has no descriptor, and
-    never sets the size of a file by `truncate`."""
+    """A stream is an `io.BufferedIOBase` with its own position, on all or a part of a mapped file
+    or a view. Code that reads or writes binary files accepts it. It has no descriptor, and its
+    `truncate` never changes the size of a file."""
     with subject.create(folder / "file", LINES) as mapped, mapped.view(3, PAGE_SIZE) as view:
         first, second, part = mapped.stream(), mapped.stream(), view.stream(5, 100)
         for stream in (first, second, part):
@@ -108,9 +108,9 @@ def B2(subject: Subject, folder: Path) -> None:
 
 @clause("B3", modes=WRITABLE)
 def B3(subject: Subject, folder: Path) -> None:
-    """What a stream writes is in the window at once, and in the file when the window is shared.
-    Where the window ends, what fits is written, the position is at the end, and `OSError(ENOSPC)`,
-    as of a full device, says how much that was."""
+    """A write to a stream changes the window at once, and the file if the window is shared. At the
+    end of the window the part that fits is written, the position is at the end, and an
+    `OSError(ENOSPC)`, as of a full device, says how much was written."""
     path = folder / "file"
     with subject.create(path, pattern(PAGE_SIZE)) as mapped:
         with mapped.stream(10, 20) as stream:
@@ -137,10 +137,10 @@ def B3(subject: Subject, folder: Path) -> None:
 
 @clause("B4", modes=SHARED_WRITABLE)
 def B4(subject: Subject, folder: Path) -> None:
-    """`stream(grow=True)` has the file grow by what is written past its end: at every moment it is
-    as long as that, and mapped. New bytes that were passed over are zero. Views, buffers and other
-    streams stay as they are, and only a file that can be resized grows: after it was closed,
-    `ValueError`, and nothing is written."""
+    """A write past the end of `stream(grow=True)` grows the file: after each write the file is
+    exactly that long, and mapped. New bytes that were skipped are zero. Views, buffers and other
+    streams are unchanged. Only a file that can be resized grows. After the file is closed, such a
+    write is a `ValueError` and writes nothing."""
     path = folder / "file"
     mapped = subject.create(path, b"")
     model = bytearray()
@@ -172,9 +172,9 @@ def B4(subject: Subject, folder: Path) -> None:
 
 @clause("B5")
 def B5(subject: Subject, folder: Path) -> None:
-    """A stream keeps its memory as a buffer does, and counts as one: `close(strict=True)` says that
-    it is alive, closing its owner leaves it working, and the memory is unmapped when the last
-    stream is closed or gone."""
+    """A stream keeps its memory like a buffer, and counts as one: `close(strict=True)` reports it
+    as alive, it works after its owner is closed, and the memory is unmapped when the last stream is
+    closed or gone."""
     mapped = subject.create(folder / "file", LINES)
     view = mapped.view(GRANULARITY // 2, PAGE_SIZE)
     first, second = mapped.stream(), view.stream()
@@ -193,22 +193,22 @@ def B5(subject: Subject, folder: Path) -> None:
         equal(b"written", first.read(7), "what is written through it then")
     second.close()
     equal(False, view.mapped, "view.mapped after its stream is closed")
-    true(not _probe.is_mapped(address, PAGE_SIZE), "its memory is given back")
+    true(not _probe.is_mapped(address, PAGE_SIZE), "its memory is unmapped")
     del first
     equal(False, mapped.mapped, "mapped after its stream is gone")
 
 
 @clause("B6")
 def B6(subject: Subject, folder: Path) -> None:
-    """A stream that meets bytes that are gone raises `MappingFault`, and its position is where it
-    was."""
+    """A stream raises `MappingFault` when it meets bytes that are gone, and its position is
+    unchanged."""
     if not capabilities().truncate_mapped:
-        raise NotHere("this system lets nobody cut a mapped file short")
+        raise NotHere("this system does not truncate mapped files")
     in_child(read_what_is_gone, subject, folder)  # it may die
 
 
 def read_what_is_gone(subject: Subject, folder: Path) -> None:
-    """B6, in a process of its own."""
+    """B6, in a separate process."""
     path = folder / "file"
     with (
         subject.create(path, pattern(3 * PAGE_SIZE).replace(b"\n", b"-")) as mapped,
@@ -233,7 +233,7 @@ def read_what_is_gone(subject: Subject, folder: Path) -> None:
 
 
 def numpy() -> ModuleType:
-    """Return NumPy, where it is."""
+    """Return NumPy, if it is installed."""
     try:
         import numpy
     except ImportError:
@@ -243,8 +243,8 @@ def numpy() -> ModuleType:
 
 @clause("A1")
 def A1(subject: Subject, folder: Path) -> None:
-    """`array()` is NumPy's array on the memory, at any byte offset: what one writes the other has.
-    It cannot be written where the window cannot, and there is no way to make it writeable."""
+    """`array()` is a NumPy array on the memory, at any byte offset: array and window see one
+    another's writes. The array of a read-only window is read-only, and cannot be made writeable."""
     np = numpy()
     content = pattern(PAGE_SIZE)
     with subject.create(folder / "file", content) as mapped, mapped.view(1, 40) as view:
@@ -288,8 +288,9 @@ def A1(subject: Subject, folder: Path) -> None:
 
 @clause("A2")
 def A2(subject: Subject, folder: Path) -> None:
-    """What lies outside the window, or is no whole number of items where it reaches to the end, is
-    `ValueError`, and an array of Python objects `TypeError`. An empty file gives an empty array."""
+    """An array that reaches outside the window is a `ValueError`. So is one that reaches to the
+    end, if the bytes are not a whole number of items. An array of Python objects is a `TypeError`.
+    An empty file gives an empty array."""
     numpy()
     with subject.create(folder / "file", pattern(100)) as mapped:
         for wrong in (
@@ -320,8 +321,8 @@ def A2(subject: Subject, folder: Path) -> None:
 
 @clause("A3")
 def A3(subject: Subject, folder: Path) -> None:
-    """An array keeps its memory as every buffer does, whatever is closed meanwhile, and whatever
-    was made from it does too."""
+    """An array keeps its memory like every buffer, whatever is closed meanwhile. So does everything
+    made from the array."""
     numpy()
     content = pattern(2 * PAGE_SIZE)
     mapped = subject.create(folder / "file", content)
