@@ -93,8 +93,8 @@ int begin_change(Window *self)
             UNLOCK(file);
             PyErr_Format(
                 PyExc_BufferError,
-                "cannot change the size of %R, or map it, in a signal handler that interrupts a "
-                "change of its size: do it after the handler has returned",
+                "the size of %R is being changed, and this signal handler interrupts the change: "
+                "use the file after the handler has returned",
                 file->name);
             break;
         }
