@@ -76,6 +76,7 @@ typedef struct {
     Map *maps;     /* those that are there */
     int access;
     int sparse;
+    int mmap;                      /* of an Mmap, which has no refresh() */
     int chosen, flags, protection; /* what every map of it is told: mf_mapping */
     size_t reserve;                /* bytes of address space for the map of the whole file */
     /* The process that locked that map, or 0: a forked child inherits no lock. */
@@ -325,9 +326,17 @@ PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyO
 /* Flushes a range, which is not empty, of a window that can be written to. */
 PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable);
 
+/* Slots and properties of a window that an Mmap has too. */
 PyObject *window_subscript(PyObject *object, PyObject *key);
 int window_assign(PyObject *object, PyObject *key, PyObject *value);
+Py_ssize_t window_length(PyObject *object);
+int window_contains(PyObject *object, PyObject *sub);
+int window_get_buffer(PyObject *object, Py_buffer *view, int flags);
+void window_release_buffer(PyObject *object, Py_buffer *view);
 void window_dealloc(PyObject *object);
+PyObject *window_get_closed(PyObject *self, void *unused);
+PyObject *window_get_mapped(PyObject *object, void *unused);
+PyObject *window_get_faulted(PyObject *object, void *unused);
 
 /* Returns the map of a window as one that the caller uses; *length is how much of it is the
  * window's. NULL: an exception is set, or there is none because the window is empty, and *length is

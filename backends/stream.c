@@ -380,18 +380,24 @@ static void raise_full(Stream *self, int64_t count, int64_t total)
     Py_DECREF(text);
 }
 
+/* Whether the file is open, whose size is to be set; or raises and returns 0. */
+static int can_set_size(Stream *self)
+{
+    if (self->window->open)
+        return 1;
+    PyErr_Format(PyExc_ValueError,
+                 "the file %R is closed, and a stream needs it to grow: write before closing it",
+                 self->file->name);
+    return 0;
+}
+
 /* Grows the file so far that count bytes have room at the position. */
 static int make_room(Stream *self, int64_t position, int64_t count)
 {
     int64_t reached = self->offset + position;
 
-    if (!self->window->open) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "the file %R is closed, and a stream needs it to grow: write before closing it",
-            self->file->name);
+    if (!can_set_size(self))
         return -1;
-    }
     if (position > INT64_MAX - self->offset || count > INT64_MAX - reached) {
         PyErr_Format(PyExc_OverflowError,
                      "%lld bytes at position %lld: a file has at most 9223372036854775807 bytes",
@@ -468,6 +474,18 @@ static PyObject *stream_writelines(PyObject *self, PyObject *lines)
 
 /* The position */
 
+/* Raises an OSError, as of files, which programs catch that look for something at the end; and a
+ * ValueError, as of io.BytesIO: it is both. */
+static PyObject *raise_negative(const char *what, int64_t number)
+{
+    PyObject *text = PyUnicode_FromFormat("%s must be 0 or more, not %lld", what,
+                                          (long long)number);
+
+    if (text != NULL)
+        raise_unsupported(Py_BuildValue("(iN)", EINVAL, text));
+    return NULL;
+}
+
 static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
     Stream *self = (Stream *)object;
@@ -505,9 +523,7 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
     }
     if (base + offset < 0) {
         UNLOCK(self);
-        PyErr_Format(PyExc_ValueError, "a position must be 0 or more, not %lld",
-                     (long long)(base + offset));
-        return NULL;
+        return raise_negative("a position", base + offset);
     }
     self->position = offset = base + offset;
     UNLOCK(self);
@@ -526,24 +542,59 @@ static PyObject *stream_tell(PyObject *object, PyObject *unused)
     return position < 0 ? raise_closed_stream(self) : PyLong_FromLongLong(position);
 }
 
-/* Refused, unless nothing is to be cut: zipfile asks for that where it has appended. */
+/* Cuts the file, for a stream that grows it. The stream lets go of its map for that: it is no
+ * buffer in its own way. */
+static int cut(Stream *self, int64_t to)
+{
+    PyObject *kind, *value, *trace;
+    Map *map;
+    int error;
+
+    if (!can_set_size(self))
+        return -1;
+    LOCK(self);
+    map = self->map;
+    self->map = NULL;
+    self->start = NULL;
+    self->length = 0;
+    UNLOCK(self);
+    error = map == NULL ? 0 : map_unexport(map);
+    if (error != 0)
+        raise_os_error(self->file, error, "unmap");
+    else
+        window_set_size(self->window, self->offset + to);
+    PyErr_Fetch(&kind, &value, &trace);
+    error = is_behind(self) ? catch_up(self) : 0;
+    if (kind == NULL)
+        return error;
+    PyErr_Clear();
+    PyErr_Restore(kind, value, trace);
+    return -1;
+}
+
+/* For a stream that grows its file: others refuse. */
 static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
     Stream *self = (Stream *)object;
     Py_ssize_t size;
-    int64_t to;
+    int64_t to, length;
 
     if (to_count("truncate", args, n, &size) < 0 || look_at(self) < 0)
         return NULL;
     to = n == 0 || args[0] == Py_None ? self->position : size;
-    if (self->window != NULL && to == self->length) {
-        UNLOCK(self);
-        return PyLong_FromLongLong(to);
-    }
+    length = self->length;
     UNLOCK(self);
-    raise_unsupported(PyUnicode_FromFormat(
-        "a stream does not set the size of %R: use MappedFile.resize()", self->file->name));
-    return NULL;
+    if (self->window == NULL) {
+        raise_unsupported(PyUnicode_FromFormat(
+            "this stream does not set the size of %R: stream(grow=True) does, and MappedFile.resize()",
+            self->file->name));
+        return NULL;
+    }
+    if (to < 0)
+        return raise_negative("a size", to);
+    if ((to < length && cut(self, to) < 0) || (to > length && make_room(self, to, 0) < 0))
+        return NULL;
+    return PyLong_FromLongLong(to);
 }
 
 /* What a file has besides */
@@ -801,12 +852,15 @@ static PyMethodDef methods[] = {
      "writelines($self, lines, /)\n--\n\nWrite one after the other."},
     {"seek", FAST(stream_seek), METH_FASTCALL,
      "seek($self, offset, whence=0, /)\n--\n\n"
-     "Move to *offset* from the start (0), the position (1) or the end (2); return the position. It may be past the end."},
+     "Move to *offset* from the start (0), the position (1) or the end (2); return the position. It may be past the end.\n\n"
+     "Before the start it raises an error that is an ``OSError`` (``EINVAL``), as of files, and a ``ValueError``."},
     {"tell", stream_tell, METH_NOARGS,
      "tell($self, /)\n--\n\nReturn the position, in bytes from where the stream begins."},
     {"truncate", FAST(stream_truncate), METH_FASTCALL,
      "truncate($self, size=None, /)\n--\n\n"
-     "Raise ``io.UnsupportedOperation``: ``MappedFile.resize()`` sets the size of a file."},
+     "Set the size of the file, so that the stream has *size* bytes, or as many as the position says; return that.\n\n"
+     "It is for a stream with ``grow=True``: others raise ``io.UnsupportedOperation``. ``BufferError`` where the file\n"
+     "would be shorter and a view, a buffer or another stream is alive: ``MappedFile.resize()``."},
     {"flush", stream_flush, METH_NOARGS,
      "flush($self, /)\n--\n\n"
      "Do nothing: what is written is in the memory of the file at once. The window's ``flush()`` puts it on stable storage."},

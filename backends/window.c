@@ -146,9 +146,11 @@ int to_bytes(PyObject *value, Py_buffer *out)
 }
 
 /* A byte of the caller's. */
-static int to_byte(PyObject *value, char *out)
+/* An int from 0 to 255. One that is too large for C is an error of this kind; NULL: the same as any
+ * other. */
+static int to_byte(PyObject *value, PyObject *kind, char *out)
 {
-    Py_ssize_t number = PyNumber_AsSsize_t(value, NULL);
+    Py_ssize_t number = PyNumber_AsSsize_t(value, kind);
 
     if (number == -1 && PyErr_Occurred())
         return -1;
@@ -342,7 +344,7 @@ static PyObject *item(PyObject *object, Py_ssize_t place)
     return byte;
 }
 
-static Py_ssize_t length_of(PyObject *object)
+Py_ssize_t window_length(PyObject *object)
 {
     Window *self = (Window *)object;
 
@@ -433,7 +435,7 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
             raise_byte(self, place, value);
         return -1;
     }
-    if (to_byte(value, &byte) < 0 || look(self) < 0)
+    if (to_byte(value, self->mmap ? PyExc_TypeError : NULL, &byte) < 0 || look(self) < 0)
         return -1;
     length = self->length;
     if (place < 0)
@@ -716,6 +718,9 @@ static int search_window(Window *self, Task *task)
 
     if (look(self) < 0)
         return -1;
+    if (self->mmap &&
+        task->first > self->length) /* nothing is found there, where bytes.find has -1 */
+        task->first = self->length;
     if (!begin_search(task, self->length)) {
         UNLOCK(self->file);
         return 0;
@@ -776,7 +781,7 @@ PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyO
         task.needle = data.buf;
         task.needle_length = data.len;
     } else if (PyIndex_Check(args[0])) {
-        if (to_byte(args[0], &byte) < 0)
+        if (to_byte(args[0], NULL, &byte) < 0)
             return NULL;
         task.needle = &byte;
         task.needle_length = 1;
@@ -905,7 +910,7 @@ static PyObject *window_endswith(PyObject *self, PyObject *const *args, Py_ssize
 }
 
 /* A number first, as in bytes: np.int64(65) is a byte here, though it is bytes-like too. */
-static int contains(PyObject *object, PyObject *sub)
+int window_contains(PyObject *object, PyObject *sub)
 {
     PyObject *number = NULL, *place;
     long long found;
@@ -926,7 +931,7 @@ static int contains(PyObject *object, PyObject *sub)
 
 /* Buffers */
 
-static int get_buffer(PyObject *object, Py_buffer *view, int flags)
+int window_get_buffer(PyObject *object, Py_buffer *view, int flags)
 {
     Window *self = (Window *)object;
     int failed, readonly;
@@ -952,7 +957,7 @@ static int get_buffer(PyObject *object, Py_buffer *view, int flags)
 
 /* Nothing is to be done, since buffers count when they come and go. But NumPy keeps a buffer of an
  * object that can release one, and of any other a bare address. */
-static void release_buffer(PyObject *object, Py_buffer *view)
+void window_release_buffer(PyObject *object, Py_buffer *view)
 {
     (void)object;
     (void)view;
@@ -1092,13 +1097,13 @@ static PyObject *window_use_range(PyObject *object, PyObject *const *args, Py_ss
 
 /* State */
 
-static PyObject *get_closed(PyObject *self, void *unused)
+PyObject *window_get_closed(PyObject *self, void *unused)
 {
     (void)unused;
     return PyBool_FromLong(!((Window *)self)->open);
 }
 
-static PyObject *get_mapped(PyObject *object, void *unused)
+PyObject *window_get_mapped(PyObject *object, void *unused)
 {
     Window *self = (Window *)object;
     int mapped = 0;
@@ -1112,7 +1117,7 @@ static PyObject *get_mapped(PyObject *object, void *unused)
     return PyBool_FromLong(mapped);
 }
 
-static PyObject *get_faulted(PyObject *object, void *unused)
+PyObject *window_get_faulted(PyObject *object, void *unused)
 {
     Window *self = (Window *)object;
 
@@ -1295,10 +1300,10 @@ static PyGetSetDef properties[] = {
      "It keeps the memory: closing its owner, or resizing the file, leaves it as it is. The memory is unmapped when\n"
      "the last buffer, and whatever was made from it, has gone.",
      NULL},
-    {"closed", get_closed, NULL, "Whether ``close()`` was called.", NULL},
-    {"mapped", get_mapped, NULL,
+    {"closed", window_get_closed, NULL, "Whether ``close()`` was called.", NULL},
+    {"mapped", window_get_mapped, NULL,
      "Whether the memory is mapped now. After ``close()``: whether a buffer still keeps it.", NULL},
-    {"faulted", get_faulted, NULL,
+    {"faulted", window_get_faulted, NULL,
      "Whether bytes of the map are gone: the file was cut short under it, or its device failed.\n\n"
      "Buffers read zeros there; access through this object raises ``MappingFault``. ``refresh()`` maps a file anew.",
      NULL},
@@ -1322,12 +1327,12 @@ static PyMemberDef members[] = {
 static PyType_Slot slots[] = {
     {Py_mp_subscript, window_subscript},
     {Py_mp_ass_subscript, window_assign},
-    {Py_sq_length, length_of},
+    {Py_sq_length, window_length},
     {Py_sq_item, item},
-    {Py_sq_contains, contains},
+    {Py_sq_contains, window_contains},
     {Py_tp_iter, iterate},
-    {Py_bf_getbuffer, get_buffer},
-    {Py_bf_releasebuffer, release_buffer},
+    {Py_bf_getbuffer, window_get_buffer},
+    {Py_bf_releasebuffer, window_release_buffer},
     {Py_tp_methods, methods},
     {Py_tp_getset, properties},
     {Py_tp_members, members},

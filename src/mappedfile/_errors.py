@@ -50,9 +50,15 @@ class MappingFault(OSError):  # noqa: N818 (a fault is what it is)
 
 MappingFault.__module__ = "mappedfile"
 
+#: What to do after one.
+_ANEW = "refresh() of the mapped file maps what there is, for new views and streams"
 
-def mapping_fault(name: Name, offset: int | None = None, handle: int = -1) -> MappingFault:
-    """Build the error for bytes of file *name* that are gone. *handle* is the open file, or -1."""
+
+def mapping_fault(name: Name, offset: int | None = None, handle: int = -1, layer: int = 0) -> MappingFault:
+    """Build the error for bytes of file *name* that are gone. *handle* is the open file, or -1.
+
+    *layer* says whether it was mapped with ``mappedfile.mmap``.
+    """
     where = "" if offset is None else f" at offset {offset}"
     code, why = errno.EIO, "the file was cut short, or its device failed"
     if sys.platform != "win32" and handle >= 0 and offset is not None:
@@ -65,7 +71,8 @@ def mapping_fault(name: Name, offset: int | None = None, handle: int = -1) -> Ma
             code, why = errno.ENOSPC, "the disk is full: there is no block for them"
         elif full:
             why = "the file was cut short, its disk is full, or its device failed"
-    fault = MappingFault(code, f"bytes mapped{where} are gone ({why}): refresh() maps what there is", name)
+    what = "another map has what there is" if layer else _ANEW
+    fault = MappingFault(code, f"bytes mapped{where} are gone ({why}): {what}", name)
     fault.offset = offset
     return fault
 

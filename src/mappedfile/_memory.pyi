@@ -29,7 +29,7 @@ GUARD_REFUSED: int
 def connect(
     table: BytesLike,
     os_error: Callable[[int, Name, str], OSError],
-    mapping_fault: Callable[[Name, int, int], MappingFault],
+    mapping_fault: Callable[[Name, int | None, int, int], MappingFault],
     lock_error: Callable[[int, Name, int], OSError | None],
     alive_error: Callable[[int, int, str], BufferError],
     close_descriptor: Callable[[int], None],
@@ -177,7 +177,7 @@ class Window:
     def _lock(self) -> None: ...
     def _unlock(self) -> None: ...
 
-class mmap(Window):  # noqa: N801 (the standard library's name)
+class mmap:  # noqa: N801 (the standard library's name)
     """Map *length* bytes of a file from *offset* on; 0: all there are. A *fileno* of -1 maps memory without a file."""
 
     @overload

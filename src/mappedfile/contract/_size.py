@@ -38,8 +38,10 @@ def S1(subject: Subject, folder: Path) -> None:
     for window in (mapped, view, other):
         equal(0, len(window), "its length")
         equal((b"", b"", []), (window[:], window[0:10], list(window)), "its bytes")
-        equal((0, -1, 0, -1, 1), (window.find(b""), window.find(b"x"), window.rfind(b""), window.rfind(b"x"),
-              window.count(b"")), "what is found in it")  # fmt: skip
+        where = window.find(b""), window.find(b"x"), window.rfind(b""), window.rfind(b"x")
+        equal((0, -1, 0, -1), where, "what is found in it")
+        if hasattr(window, "count"):  # mmap has none
+            equal(1, window.count(b""), "how often nothing is in it")
         equal((True, False), (b"" in window, b"x" in window), "what is in it")
         equal((0, not subject.writable), (window.data.nbytes, window.data.readonly), "its buffer")
         for position in (0, -1):

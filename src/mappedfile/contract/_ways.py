@@ -51,7 +51,7 @@ def B1(subject: Subject, folder: Path) -> None:
 @clause("B2")
 def B2(subject: Subject, folder: Path) -> None:
     """A stream is an `io.BufferedIOBase` with a position of its own, on the whole of a mapped file or a view or on a part: what reads
-    or writes binary files takes it. It has no descriptor, and never sets the size of a file by `truncate`."""
+    or writes binary files takes it. It has no descriptor, and does not set the size of a file by `truncate` unless it grows it."""
     with subject.create(folder / "file", LINES) as mapped, mapped.view(3, PAGE_SIZE) as view:
         first, second, part = mapped.stream(), mapped.stream(), view.stream(5, 100)
         for stream in (first, second, part):
@@ -103,7 +103,7 @@ def B3(subject: Subject, folder: Path) -> None:
 def B4(subject: Subject, folder: Path) -> None:
     """`stream(grow=True)` has the file grow by what is written past its end: at every moment it is as long as that, and mapped. New
     bytes that were passed over are zero. Views, buffers and other streams stay as they are, and only a file that can be resized
-    grows: after it was closed, `ValueError`, and nothing is written."""
+    grows: after it was closed, `ValueError`, and nothing is written. `truncate` sets the size both ways, where `resize` would."""
     path = folder / "file"
     mapped = subject.create(path, b"")
     model = bytearray()
@@ -121,8 +121,20 @@ def B4(subject: Subject, folder: Path) -> None:
         true(steady.read() == model[: -PAGE_SIZE - 7], "another stream has its bytes")
         stream.seek(0)
         true(model == stream.read(), "the stream itself has all")
+        with raises(BufferError, "truncate() with a view and a stream alive"):
+            stream.truncate(10)
         steady.close()
         view.close()
+        del model[-5:]
+        equal(len(model), stream.truncate(len(model)), "what truncate() returns")
+        equal(
+            (len(model), len(model)),
+            (len(mapped), path.stat().st_size),
+            "the length and the size of a file that was cut",
+        )
+        stream.truncate(len(model) + 3)
+        model += bytes(3)
+        true(model == mapped[:], "the window has zeros where it was made longer")
         mapped.close()
         with raises(ValueError, "write() past the end of a file that is closed", says="clos"):
             stream.write(b"x")
