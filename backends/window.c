@@ -718,9 +718,6 @@ static int search_window(Window *self, Task *task)
 
     if (look(self) < 0)
         return -1;
-    if (self->mmap &&
-        task->first > self->length) /* nothing is found there, where bytes.find has -1 */
-        task->first = self->length;
     if (!begin_search(task, self->length)) {
         UNLOCK(self->file);
         return 0;

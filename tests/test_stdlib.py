@@ -156,7 +156,7 @@ def test_subclass(map, tmp_path):
 
 def test_edges(map):
     """It does what mmap does where the library does otherwise."""
-    assert (10, 10, -1, 10) == (map.find(b"", 99), map.rfind(b"", 99), map.find(b"", 5, 4), map.find(b"", 10))
+    assert (-1, -1, -1, 10) == (map.find(b"", 11), map.rfind(b"", 11), map.find(b"", 5, 4), map.find(b"", 10))
     for value, kind in ((256, ValueError), (-1, ValueError), (2**70, TypeError), (b"a", TypeError)):
         with pytest.raises(kind):
             map[0] = value
