@@ -18,7 +18,8 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 NEWER = "3.14"
 SOURCES = {
-    "maxminddb": "maxminddb==3.2.0 --hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92"
+    "maxminddb": "maxminddb==3.2.0 --hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92",
+    "smmap": "smmap==5.0.3 --hash=sha256:4d9debb8b99007ae47165abc08670bd74cb74b5227dda7f643eccc4e9eb5642c",
 }
 
 

@@ -136,10 +136,9 @@ int to_bytes(PyObject *value, Py_buffer *out)
     return failed;
 }
 
-/* Converts a byte of the caller. */
-int to_byte(PyObject *value, char *out)
+int to_byte(PyObject *value, PyObject *kind, char *out)
 {
-    Py_ssize_t number = PyNumber_AsSsize_t(value, NULL);
+    Py_ssize_t number = PyNumber_AsSsize_t(value, kind);
 
     if (number == -1 && PyErr_Occurred())
         return -1;

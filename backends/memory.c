@@ -27,10 +27,10 @@ PyObject *raise_os_error(File *file, int code, const char *doing)
 
 PyObject *raise_fault(File *file, int64_t offset)
 {
-    if (offset < 0)
-        return raise(PyObject_CallFunction(file->state->mapping_fault, "O", file->name));
-    return raise(PyObject_CallFunction(file->state->mapping_fault, "OLn", file->name,
-                                       (long long)offset, (Py_ssize_t)file->file.handle));
+    PyObject *at = offset < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(offset);
+
+    return raise(PyObject_CallFunction(file->state->mapping_fault, "ONni", file->name, at,
+                                       (Py_ssize_t)file->file.handle, file->mmap));
 }
 
 PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *what)
@@ -737,9 +737,7 @@ static int execute(PyObject *module)
     size_t i;
 
     for (i = 0; i < sizeof all / sizeof all[0]; i++) {
-        PyObject *base = all[i].spec == &mmap_spec ? (PyObject *)state->window_type : NULL;
-
-        *all[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, all[i].spec, base);
+        *all[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, all[i].spec, NULL);
         if (*all[i].type == NULL)
             return -1;
     }

@@ -77,6 +77,7 @@ typedef struct {
     Map *maps;     /* its maps */
     int access;
     int sparse;
+    int mmap;                      /* it is of an Mmap, which has no refresh() */
     int chosen, flags, protection; /* for every map of it: see mf_mapping */
     size_t reserve;                /* bytes of address space for the map of the whole file */
     /* The process that locked the map of the whole file in memory, or 0. A forked child inherits no
@@ -279,8 +280,9 @@ int check_fault(const Map *map, int failed, int64_t first, int64_t count);
 /* Raises an exception of this kind, since the window is read-only; returns NULL. */
 PyObject *raise_readonly(Window *self, PyObject *kind);
 
-/* Converts a byte of the caller, from 0 to 255; or raises and returns -1. */
-int to_byte(PyObject *value, char *out);
+/* Converts a byte of the caller, from 0 to 255; or raises and returns -1. An int that is too large
+ * for C is an error of this kind; NULL: the same error as for any other. */
+int to_byte(PyObject *value, PyObject *kind, char *out);
 
 /* Converts where a range begins and how long it is; None is -1, to the end. Or raises and returns
  * -1. */
@@ -353,8 +355,16 @@ PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyO
 /* Flushes a range of a writable window; the range is not empty. */
 PyObject *flush_range(Window *self, int64_t first, int64_t count, int durable);
 
+/* Slots and properties of a window that an Mmap has too. */
 PyObject *window_subscript(PyObject *object, PyObject *key);
 int window_assign(PyObject *object, PyObject *key, PyObject *value);
+Py_ssize_t window_length(PyObject *object);
+int window_contains(PyObject *object, PyObject *sub);
+int window_get_buffer(PyObject *object, Py_buffer *view, int flags);
+void window_release_buffer(PyObject *object, Py_buffer *view);
 void window_dealloc(PyObject *object);
+PyObject *window_get_closed(PyObject *self, void *unused);
+PyObject *window_get_mapped(PyObject *object, void *unused);
+PyObject *window_get_faulted(PyObject *object, void *unused);
 
 #endif

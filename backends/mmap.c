@@ -213,7 +213,7 @@ static int open_section(File *file, const Request *asked)
 
     if (asked->fd == -1)
         return open_memory(file, asked->offset + asked->length, asked->tag, &file->section);
-    if (asked->tag != NULL)
+    if (asked->tag != NULL && file->state->call.system.has_sections)
         return open_memory(file, 0, asked->tag, &file->section);
     if (file->state->call.system.has_sections)
         CALL_AGAIN(file->state, error,
@@ -322,6 +322,7 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     file->flags = asked.flags;
     file->protection = asked.protection;
     file->sparse = 1; /* mmap leaves holes */
+    file->mmap = 1;
     if (self->anonymous && self->tag != NULL && !state->call.system.has_sections) {
         raise_unsupported(PyUnicode_FromString(
             "memory without a file cannot have a tagname on this system: map a file that all "
@@ -338,7 +339,12 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
         self->window.open = 1;
         return (PyObject *)self;
     }
-    raise_os_error(file, error, "map");
+    /* An OSError and a ValueError: mmap raises the one for a FIFO, the other for a file of /proc.
+     */
+    if (error == ENODEV && !state->call.system.has_sections)
+        raise_unsupported(Py_BuildValue("(isO)", ENODEV, "it cannot be mapped", asked.name));
+    else
+        raise_os_error(file, error, "map");
     if (self->window.owns) {
         self->window.owns = 0;
         map_release(self->window.map);
@@ -348,23 +354,6 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
 failed:
     Py_DECREF((PyObject *)self);
     return NULL;
-}
-
-/* Takes no arguments, as object's does: a subclass handles its own arguments. */
-static int mmap_init(PyObject *self, PyObject *args, PyObject *named)
-{
-    if (PyType_GetSlot(Py_TYPE(self), Py_tp_init) != (void *)mmap_init &&
-        (PyTuple_Size(args) != 0 || (named != NULL && PyDict_Size(named) != 0))) {
-        PyErr_SetString(PyExc_TypeError, "mmap.__init__() takes no arguments: mmap.__new__() does");
-        return -1;
-    }
-    return 0;
-}
-
-/* Releases a map that was not closed. There is no warning, as with mmap. */
-static void mmap_finalize(PyObject *self)
-{
-    (void)self;
 }
 
 /* Reading and writing at the position */
@@ -1119,17 +1108,33 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef properties[] = {
+    {"closed", window_get_closed, NULL, "Whether ``close()`` was called.", NULL},
+    {"faulted", window_get_faulted, NULL,
+     "Whether bytes of the map are gone: buffers read zeros there. mmap has no such thing.", NULL},
+    {"_mapped", window_get_mapped, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Mmap, window.weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot slots[] = {
     {Py_tp_new, mmap_new},
-    {Py_tp_init, mmap_init},
-    {Py_tp_finalize, mmap_finalize},
     {Py_tp_dealloc, mmap_dealloc},
     {Py_tp_repr, mmap_repr},
-    {Py_tp_iter, PySeqIter_New},
     {Py_sq_item, mmap_item},
     {Py_mp_subscript, window_subscript}, /* otherwise __getitem__ would call mmap_item */
     {Py_mp_ass_subscript, window_assign},
+    {Py_sq_length, window_length},
+    {Py_sq_contains, window_contains},
+    {Py_bf_getbuffer, window_get_buffer},
+    {Py_bf_releasebuffer, window_release_buffer},
     {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {Py_tp_members, members},
     {Py_tp_doc,
      "mmap(fileno, length, flags=MAP_SHARED, prot=PROT_READ | PROT_WRITE, access=ACCESS_DEFAULT, "
      "offset=0, *, trackfd=True,"
@@ -1143,5 +1148,9 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec mmap_spec = {
-    "mappedfile.mmap.mmap", sizeof(Mmap), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots,
+    "mappedfile.mmap.mmap",
+    sizeof(Mmap),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    slots,
 };

@@ -381,18 +381,24 @@ static void raise_full(Stream *self, int64_t count, int64_t total)
     Py_DECREF(text);
 }
 
+/* Checks that the file is open, so that its size can be set; or raises and returns 0. */
+static int can_set_size(Stream *self)
+{
+    if (self->window->open)
+        return 1;
+    PyErr_Format(PyExc_ValueError,
+                 "the file %R is closed, and a stream needs it to grow: write before closing it",
+                 self->file->name);
+    return 0;
+}
+
 /* Grows the file until count bytes fit at the position. */
 static int make_room(Stream *self, int64_t position, int64_t count)
 {
     int64_t reached = self->offset + position;
 
-    if (!self->window->open) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "the file %R is closed, and a stream needs it to grow: write before closing it",
-            self->file->name);
+    if (!can_set_size(self))
         return -1;
-    }
     if (position > INT64_MAX - self->offset || count > INT64_MAX - reached) {
         PyErr_Format(PyExc_OverflowError,
                      "cannot write %lld bytes at position %lld: a file has at most "
@@ -470,6 +476,18 @@ static PyObject *stream_writelines(PyObject *self, PyObject *lines)
 
 /* The position */
 
+/* Raises an OSError, as of files, which programs catch that look for something at the end; and a
+ * ValueError, as of io.BytesIO: it is both. */
+static PyObject *raise_negative(const char *what, int64_t number)
+{
+    PyObject *text = PyUnicode_FromFormat("%s must be 0 or more, not %lld", what,
+                                          (long long)number);
+
+    if (text != NULL)
+        raise_unsupported(Py_BuildValue("(iN)", EINVAL, text));
+    return NULL;
+}
+
 static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
     Stream *self = (Stream *)object;
@@ -505,9 +523,7 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
     }
     if (base + offset < 0) {
         UNLOCK(self);
-        PyErr_Format(PyExc_ValueError, "a position must be 0 or more, not %lld",
-                     (long long)(base + offset));
-        return NULL;
+        return raise_negative("a position", base + offset);
     }
     self->position = offset = base + offset;
     UNLOCK(self);
@@ -526,24 +542,58 @@ static PyObject *stream_tell(PyObject *object, PyObject *unused)
     return position < 0 ? raise_closed_stream(self) : PyLong_FromLongLong(position);
 }
 
-/* An error, unless nothing would be cut off: zipfile calls it so after it has appended. */
+/* Truncates the file, for a stream with grow=True. It releases its map first, which would count as
+ * a buffer. */
+static int cut(Stream *self, int64_t to)
+{
+    PyObject *kind, *value, *trace;
+    Map *map;
+    int error;
+
+    if (!can_set_size(self))
+        return -1;
+    LOCK(self);
+    map = self->map;
+    self->map = NULL;
+    self->start = NULL;
+    self->length = 0;
+    UNLOCK(self);
+    error = map == NULL ? 0 : map_unexport(map);
+    if (error != 0)
+        raise_os_error(self->file, error, "unmap");
+    else
+        window_set_size(self->window, self->offset + to);
+    PyErr_Fetch(&kind, &value, &trace);
+    error = is_behind(self) ? catch_up(self) : 0;
+    if (kind == NULL)
+        return error;
+    PyErr_Clear();
+    PyErr_Restore(kind, value, trace);
+    return -1;
+}
+
 static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
     Stream *self = (Stream *)object;
     Py_ssize_t size;
-    int64_t to;
+    int64_t to, length;
 
     if (to_count("truncate", args, n, &size) < 0 || acquire_stream(self) < 0)
         return NULL;
     to = n == 0 || args[0] == Py_None ? self->position : size;
-    if (self->window != NULL && to == self->length) {
-        UNLOCK(self);
-        return PyLong_FromLongLong(to);
-    }
+    length = self->length;
     UNLOCK(self);
-    raise_unsupported(PyUnicode_FromFormat(
-        "a stream does not set the size of %R: use MappedFile.resize()", self->file->name));
-    return NULL;
+    if (self->window == NULL) {
+        raise_unsupported(PyUnicode_FromFormat(
+            "this stream does not set the size of %R: stream(grow=True) does, and MappedFile.resize()",
+            self->file->name));
+        return NULL;
+    }
+    if (to < 0)
+        return raise_negative("a size", to);
+    if ((to < length && cut(self, to) < 0) || (to > length && make_room(self, to, 0) < 0))
+        return NULL;
+    return PyLong_FromLongLong(to);
 }
 
 /* Other methods of a file */
@@ -807,14 +857,17 @@ static PyMethodDef methods[] = {
      "seek($self, offset, whence=0, /)\n--\n\n"
      "Set the position, in bytes, and return it.\n\n"
      "*offset* counts from the start (*whence* 0), from the position (1) or from the end (2).\n"
-     "The position can lie past the end."},
+     "The position can lie past the end. Before the start it raises an ``OSError`` (``EINVAL``) that\n"
+     "is a ``ValueError`` too."},
     {"tell", stream_tell, METH_NOARGS,
      "tell($self, /)\n--\n\n"
      "Return the position, in bytes from the start of the stream."},
     {"truncate", FAST(stream_truncate), METH_FASTCALL,
      "truncate($self, size=None, /)\n--\n\n"
-     "Raise ``io.UnsupportedOperation``: ``MappedFile.resize()`` sets the size of a file.\n\n"
-     "With ``grow=True``, a *size* that is the present length is no error."},
+     "Set the size of the file, so that the stream has *size* bytes; without *size*, up to the\n"
+     "position. Return the size.\n\n"
+     "Only a stream with ``grow=True`` can: any other raises ``io.UnsupportedOperation``. Raises\n"
+     "``BufferError`` if that shortens the file while a view, a buffer or another stream is alive."},
     {"flush", stream_flush, METH_NOARGS,
      "flush($self, /)\n--\n\n"
      "Do nothing: a write changes the mapped memory at once.\n\n"

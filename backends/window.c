@@ -135,7 +135,7 @@ static PyObject *item(PyObject *object, Py_ssize_t place)
     return byte;
 }
 
-static Py_ssize_t length_of(PyObject *object)
+Py_ssize_t window_length(PyObject *object)
 {
     Window *self = (Window *)object;
 
@@ -227,7 +227,7 @@ static int set_byte(Window *self, PyObject *key, PyObject *value)
             raise_byte(self, place, value);
         return -1;
     }
-    if (to_byte(value, &byte) < 0 || acquire(self) < 0)
+    if (to_byte(value, self->mmap ? PyExc_TypeError : NULL, &byte) < 0 || acquire(self) < 0)
         return -1;
     length = self->length;
     if (place < 0)
@@ -570,7 +570,7 @@ PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyO
         task.needle = data.buf;
         task.needle_length = data.len;
     } else if (PyIndex_Check(args[0])) {
-        if (to_byte(args[0], &byte) < 0)
+        if (to_byte(args[0], NULL, &byte) < 0)
             return NULL;
         task.needle = &byte;
         task.needle_length = 1;
@@ -699,7 +699,7 @@ static PyObject *window_endswith(PyObject *self, PyObject *const *args, Py_ssize
 }
 
 /* A number comes first, as in bytes: np.int64(65) is also bytes-like, and is taken as a byte. */
-static int contains(PyObject *object, PyObject *sub)
+int window_contains(PyObject *object, PyObject *sub)
 {
     PyObject *number = NULL, *place;
     long long found;
@@ -720,7 +720,7 @@ static int contains(PyObject *object, PyObject *sub)
 
 /* Buffers */
 
-static int get_buffer(PyObject *object, Py_buffer *view, int flags)
+int window_get_buffer(PyObject *object, Py_buffer *view, int flags)
 {
     Window *self = (Window *)object;
     int failed, readonly;
@@ -747,7 +747,7 @@ static int get_buffer(PyObject *object, Py_buffer *view, int flags)
 /* There is nothing to do, since Buffer objects are counted instead. The slot must exist: NumPy
  * keeps the buffer of an object that can release one, and only the address from any other object.
  */
-static void release_buffer(PyObject *object, Py_buffer *view)
+void window_release_buffer(PyObject *object, Py_buffer *view)
 {
     (void)object;
     (void)view;
@@ -887,13 +887,13 @@ static PyObject *window_use_range(PyObject *object, PyObject *const *args, Py_ss
 
 /* State */
 
-static PyObject *get_closed(PyObject *self, void *unused)
+PyObject *window_get_closed(PyObject *self, void *unused)
 {
     (void)unused;
     return PyBool_FromLong(!((Window *)self)->open);
 }
 
-static PyObject *get_mapped(PyObject *object, void *unused)
+PyObject *window_get_mapped(PyObject *object, void *unused)
 {
     Window *self = (Window *)object;
     int mapped = 0;
@@ -907,7 +907,7 @@ static PyObject *get_mapped(PyObject *object, void *unused)
     return PyBool_FromLong(mapped);
 }
 
-static PyObject *get_faulted(PyObject *object, void *unused)
+PyObject *window_get_faulted(PyObject *object, void *unused)
 {
     Window *self = (Window *)object;
 
@@ -1103,10 +1103,10 @@ static PyGetSetDef properties[] = {
      "It keeps the memory mapped and in its place when the window is closed or the file is\n"
      "resized. The memory is unmapped when the last buffer and everything made from it are gone.",
      NULL},
-    {"closed", get_closed, NULL, "Whether ``close()`` was called.", NULL},
-    {"mapped", get_mapped, NULL,
+    {"closed", window_get_closed, NULL, "Whether ``close()`` was called.", NULL},
+    {"mapped", window_get_mapped, NULL,
      "Whether the memory is mapped now. After ``close()`` it is, while a buffer keeps it.", NULL},
-    {"faulted", get_faulted, NULL,
+    {"faulted", window_get_faulted, NULL,
      "Whether bytes of the map are gone: the file was truncated under it, or its device failed.\n\n"
      "Buffers read zeros there. Reading or writing these bytes through this object raises\n"
      "``MappingFault``. ``refresh()`` of a file maps it again.",
@@ -1131,12 +1131,12 @@ static PyMemberDef members[] = {
 static PyType_Slot slots[] = {
     {Py_mp_subscript, window_subscript},
     {Py_mp_ass_subscript, window_assign},
-    {Py_sq_length, length_of},
+    {Py_sq_length, window_length},
     {Py_sq_item, item},
-    {Py_sq_contains, contains},
+    {Py_sq_contains, window_contains},
     {Py_tp_iter, iterate},
-    {Py_bf_getbuffer, get_buffer},
-    {Py_bf_releasebuffer, release_buffer},
+    {Py_bf_getbuffer, window_get_buffer},
+    {Py_bf_releasebuffer, window_release_buffer},
     {Py_tp_methods, methods},
     {Py_tp_getset, properties},
     {Py_tp_members, members},

@@ -3,14 +3,17 @@
 python -m pytest tests/programs.py, with the folder of their sources in MAPPEDFILE_PROGRAMS: tox -e programs.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import need
 
 HERE = Path(__file__).parent
 SOURCES = os.environ.get("MAPPEDFILE_PROGRAMS", "")
@@ -21,18 +24,32 @@ PROGRAMS = {
         Path(SOURCES, "maxminddb"),
         ["tests/decoder_test.py", "tests/reader_test.py", "tests/threading_test.py"],
     ),
-    "numpy": (HERE, ["--pyargs", "numpy._core.tests.test_memmap", "numpy.lib.tests.test_format"]),
+    "multiprocessing": (
+        HERE,
+        ["multiprocessing_of_cpython.py", "-k", "Heap or SharedMem or SharedCTypes or Array or Value"],
+    ),
+    "numpy": (
+        HERE,
+        [
+            "--pyargs",
+            "numpy._core.tests.test_memmap",
+            "numpy._core.tests.test_multiarray::TestFromBuffer",
+            "numpy.lib.tests.test_format",
+        ],
+    ),
+    "smmap": (Path(SOURCES, "smmap"), ["smmap/test"]),
 }
 
 #: What must pass on mmap: fewer, and something is missing.
-AT_LEAST = {"maxminddb": 290, "numpy": 60}
+AT_LEAST = {"maxminddb": 290, "multiprocessing": 20, "numpy": 60, "smmap": 9}
 
 #: The tests that cannot pass, and why.
 CANNOT = {
     "numpy": {
         "TestMemmap::test_empty_array": (
             "S1: an empty file is mapped, and is empty; the test wants numpy.memmap to be refused one"
-        )
+        ),
+        "TestFromBuffer::test_mmap_close": "L4: close() works while an array is alive; the test wants a BufferError",
     }
 }
 
@@ -40,6 +57,8 @@ CANNOT = {
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program(program, tmp_path):
     """Each of its tests does on mappedfile.mmap what it does on mmap, but for those that are known not to."""
+    if program == "multiprocessing":
+        need(has_tests_of_cpython(), "CPython's own tests: Debian has them in libpython3-testsuite")
     expected, before = outcomes(program, "mmap", tmp_path)
     actual, after = outcomes(program, "mappedfile.mmap", tmp_path)
     known = CANNOT.get(program, {})
@@ -51,6 +70,13 @@ def test_program(program, tmp_path):
     assert expected | dict.fromkeys(cannot, "failed") == actual
     print(f"\n{program}: {passed} passed on mmap, {passed - len(cannot)} on mappedfile.mmap, {len(cannot)} cannot;"
           f" {before:.1f} s and {after:.1f} s")  # fmt: skip
+
+
+def has_tests_of_cpython():
+    """Whether this Python has them."""
+    with suppress(ModuleNotFoundError):
+        return importlib.util.find_spec("test._test_multiprocessing") is not None
+    return False
 
 
 def outcomes(program, module, folder):

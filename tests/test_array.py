@@ -269,6 +269,8 @@ def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
         warnings.simplefilter("ignore")  # NumPy warns of versions past 1.0
         np.save(other, np.asarray(loaded, order=order))
     assert path.read_bytes()[:8] == other.read_bytes()[:8]
+    if order == "C":
+        assert path.read_bytes() == other.read_bytes()
     if path.stat().st_size > 100_000:
         return  # NumPy, and so we, read no such header: below
     for mode in ("r", "r+", "c"):

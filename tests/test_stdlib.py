@@ -1,14 +1,24 @@
 """mappedfile.mmap against the standard library's mmap: CPython's own tests, and what they do not look at."""
 
+import copy
+import errno
+import io
 import json
+import mmap
+import os
+import pickle
 import subprocess
 import sys
+import weakref
+from collections import abc
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support import need, only
+from support import LINUX, need, only
 
+from mappedfile import MappingFault, capabilities
+from mappedfile import mmap as layer
 from mappedfile.contract._oracle import LAYER_BREAKS
 
 WINDOWS = sys.platform == "win32"
@@ -86,6 +96,105 @@ def outcomes(module, tests, folder):
     )
     assert 0 == done.returncode, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def map(tmp_path):
+    """A map of a small file."""
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with open(tmp_path / "file", "r+b") as file, layer.mmap(file.fileno(), 0) as made:
+        yield made
+
+
+def test_has_the_names_of_mmap():
+    """Programs look at names to tell what they were given: there are those of the newest mmap alone."""
+    newest = {"seekable", "set_name", "madvise"}
+    ours = {"faulted", "_mapped"}
+    names = set(dir(layer.mmap))
+
+    assert set(dir(mmap.mmap)) <= names
+    assert set() == names - set(dir(mmap.mmap)) - newest - ours - {"__contains__", "__getstate__"}
+    assert (layer.mmap, object) == layer.mmap.__mro__
+    assert "mmap.mmap" in repr(layer.mmap)
+    with pytest.raises(TypeError, match="immutable"):
+        layer.mmap.find = None
+
+
+def test_is_no_sequence(map):
+    """It is what mmap is to collections.abc."""
+    theirs = mmap.mmap(-1, 1)
+
+    for kind in (abc.Sequence, abc.Iterable, abc.Collection, abc.Reversible, abc.Sized, abc.Hashable, io.IOBase):
+        assert isinstance(theirs, kind) == isinstance(map, kind)
+    assert [b"0", b"1"] == list(map)[:2]
+    assert b"9" == next(reversed(map))
+
+
+class Made(layer.mmap):
+    """A subclass as programs have them."""
+
+    def __new__(cls, descriptor, *, name):
+        made = super().__new__(cls, descriptor, 0)
+        made.name = name
+        return made
+
+
+def test_subclass(map, tmp_path):
+    """A subclass has arguments of its own, attributes and weak references."""
+    with open(tmp_path / "file", "r+b") as file:
+        made = Made(file.fileno(), name="notes")
+    assert ("notes", 10, made) == (made.name, len(made), weakref.ref(made)())
+    assert "Made" in repr(made)
+    made.close()
+    for arguments in ((1,), (), (1, 2)):
+        with pytest.raises(TypeError):
+            Made(*arguments)
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            copied(map)
+
+
+def test_edges(map):
+    """It does what mmap does where the library does otherwise."""
+    assert (-1, -1, -1, 10) == (map.find(b"", 11), map.rfind(b"", 11), map.find(b"", 5, 4), map.find(b"", 10))
+    for value, kind in ((256, ValueError), (-1, ValueError), (2**70, TypeError), (b"a", TypeError)):
+        with pytest.raises(kind):
+            map[0] = value
+    assert 4 == map.write(memoryview(b"a-b-c-d-")[::2])
+    assert (2, b"abcd") == (map.find(memoryview(b"c-d-")[::2], 0), map[:4])
+
+
+@pytest.mark.skipif(WINDOWS, reason="there a tagname names memory")
+def test_tagname_of_a_file(tmp_path):
+    """It does nothing for a file, whose own name is there."""
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with open(tmp_path / "file", "r+b") as file:
+        for made in (layer.mmap(file.fileno(), 0, "tag"), layer.mmap(file.fileno(), 5, tagname="tag")):
+            assert b"01234" == made[:5]
+            made.close()
+
+
+@pytest.mark.skipif(not LINUX, reason="there is no /proc")
+def test_what_cannot_be_mapped(tmp_path):
+    """It is an OSError and a ValueError: mmap raises the one or the other, and programs catch that."""
+    os.mkfifo(tmp_path / "fifo")
+    for path, flags in (("/proc/self/status", os.O_RDONLY), (tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)):
+        descriptor = os.open(path, flags)
+        for length in (0, 10):
+            with pytest.raises(OSError) as caught:
+                layer.mmap(descriptor, length, access=layer.ACCESS_READ)
+            assert (errno.ENODEV, True) == (caught.value.errno, isinstance(caught.value, ValueError))
+        os.close(descriptor)
+
+
+@pytest.mark.skipif(not capabilities().truncate_mapped, reason="this system cuts no mapped file")
+def test_a_fault_says_what_to_do(map, tmp_path):
+    """A map has no refresh(): another one has what there is."""
+    os.truncate(tmp_path / "file", 0)
+    for use in (map.read, map.read_byte, map.readline, lambda: map[0], lambda: map.resize(20), lambda: map.write(b"a")):
+        with pytest.raises(MappingFault, match="map the file again"):
+            use()
+    assert map.faulted
 
 
 def test_the_page_tells_it():

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import pickle
 import random
 import shutil
@@ -107,9 +108,14 @@ def test_positions(file: MappedFile) -> None:
     assert (3, 5, 8, 100) == (s.seek(3), s.seek(2, 1), s.seek(-1, 2), s.seek(100))
     assert (b"", b"", b"") == (s.read(), s.readline(), s.peek())
     assert 100 == s.tell()
-    for wrong in ((-1,), (-101, 1), (-10, 2), (0, 3), (0, -1)):
+    for wrong in ((0, 3), (0, -1)):
         with pytest.raises(ValueError):
             s.seek(*wrong)
+    for wrong in ((-1,), (-101, 1), (-10, 2)):  # an OSError, as of files, and a ValueError, as of io.BytesIO
+        with pytest.raises(OSError) as caught:
+            s.seek(*wrong)
+        assert isinstance(caught.value, ValueError)
+        assert errno.EINVAL == caught.value.errno
     for wrong in ((1.0,), ("1",), (0, "1"), (), (0, 0, 0)):
         with pytest.raises(TypeError):
             s.seek(*wrong)
@@ -235,7 +241,7 @@ def test_read_only(path: Path) -> None:
 
 
 def test_truncate(file: MappedFile) -> None:
-    """Nothing but resize() sets the size of a file."""
+    """Nothing but resize(), and a stream with grow=True, sets the size of a file."""
     s = file.stream()
     s.seek(3)
     for size in ((), (None,), (3,), (0,), (13,), (100,)):
@@ -332,6 +338,42 @@ def test_grow_after_close(path: Path) -> None:
     assert (6, 2, b"6", b"") == (s.tell() + 3, s.write(b"45"), s.read(1), s.read())
     s.close()
     assert b"123456" == path.read_bytes()
+
+
+def test_truncate_with_grow(file: MappedFile) -> None:
+    """A stream that grows its file sets its size both ways, from where it begins, and stays where it is."""
+    with file.stream(4, grow=True) as s:
+        s.seek(3)
+        assert (3, 3, b"one\ntwo") == (s.truncate(), s.tell(), file[:])
+        assert (9, 3, b"one\ntwo" + bytes(6)) == (s.truncate(9), s.tell(), file[:])
+        assert (bytes(6), 13) == (s.read(), os.path.getsize(file.name))
+        assert (0, 4, b"") == (s.truncate(0), len(file), s.read())
+        assert 5 == s.write(b"after")
+        assert b"one\n" + bytes(9) + b"after" == file[:]
+        with pytest.raises(OSError) as caught:
+            s.truncate(-1)
+        assert (errno.EINVAL, True) == (caught.value.errno, isinstance(caught.value, ValueError))
+        assert 18 == len(file)
+
+
+def test_truncate_in_use(file: MappedFile) -> None:
+    """It cuts nothing that a view, a buffer or another stream has; then it goes on as before."""
+    with file.stream(grow=True) as s:
+        for kept in (file.view, lambda: file.data, lambda: file.stream(grow=True)):
+            with kept(), pytest.raises(BufferError, match=r"1 (view|buffer)"):
+                s.truncate(3)
+            assert (0, b"one\ntwo\n\nfour") == (s.seek(0), s.read())
+        with open(file.name, "ab") as other:
+            other.write(b"another's")
+        with pytest.raises(ValueError, match="refresh"):
+            s.truncate(3)
+        assert file.refresh()
+        assert (3, 3, 3) == (s.truncate(3), len(file), os.path.getsize(file.name))
+        file.close()
+        for size in (2, 4):
+            with pytest.raises(ValueError, match="closed"):
+                s.truncate(size)
+        assert (0, b"one") == (s.seek(0), s.read())
 
 
 def test_too_far(file: MappedFile) -> None:
@@ -486,6 +528,7 @@ def test_pages_that_are_gone(path: Path) -> None:
                     call()
                 assert position == s.tell()
                 assert caught.value.offset >= PAGE_SIZE
+                assert "refresh() of the mapped file maps the present bytes, for new views and streams" in str(caught.value)
                 assert str(path) == str(caught.value.filename)
         s.seek(0)
         assert b"xxxx" == s.readline(4)
@@ -605,6 +648,29 @@ def test_zipfile(stream: Any) -> None:
         with archive.open("a.txt") as member:
             assert CONTENT.splitlines(keepends=True)[0] == member.readline()
     assert not stream.closed
+
+
+def test_zipfile_that_gets_shorter(stream: Any) -> None:
+    """Zipfile cuts what an archive has no more."""
+    with zipfile.ZipFile(stream, "w") as out:
+        out.writestr("a.txt", b"a")
+        out.comment = b"a long comment"
+    length = stream.tell()
+    with zipfile.ZipFile(stream, "a") as out:
+        out.comment = b""
+    assert length - 14 == stream.seek(0, 2)
+    with zipfile.ZipFile(stream) as archive:
+        assert (b"a", b"") == (archive.read("a.txt"), archive.comment)
+
+
+def test_no_archive(file: MappedFile) -> None:
+    """What looks for something at the end of a file is told that this is too short for it."""
+    with file.stream() as s:
+        assert not zipfile.is_zipfile(s)
+        s.seek(0)
+        assert not tarfile.is_tarfile(s)
+        with pytest.raises(zipfile.BadZipFile):
+            zipfile.ZipFile(s)
 
 
 @pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])

@@ -59,9 +59,17 @@ class MappingFault(OSError):  # noqa: N818 (it is called a fault)
 
 MappingFault.__module__ = "mappedfile"
 
+#: What to do after one.
+_ANEW = "refresh() of the mapped file maps the present bytes, for new views and streams"
 
-def mapping_fault(name: Name, offset: int | None = None, handle: int = -1) -> MappingFault:
-    """Build the error for bytes of file *name* that are gone. *handle* is the open file, or -1."""
+
+def mapping_fault(
+    name: Name, offset: int | None = None, handle: int = -1, layer: int = 0
+) -> MappingFault:
+    """Build the error for bytes of file *name* that are gone. *handle* is the open file, or -1.
+
+    *layer* is 1 for a map of ``mappedfile.mmap``.
+    """
     where = "" if offset is None else f" at offset {offset}"
     code, why = errno.EIO, "the file was truncated, or its device failed"
     if sys.platform != "win32" and handle >= 0 and offset is not None:
@@ -74,9 +82,8 @@ def mapping_fault(name: Name, offset: int | None = None, handle: int = -1) -> Ma
             code, why = errno.ENOSPC, "the disk is full: it has no block for them"
         elif full:
             why = "the file was truncated, its disk is full, or its device failed"
-    fault = MappingFault(
-        code, f"bytes mapped{where} are gone ({why}): call refresh() to map the present bytes", name
-    )
+    what = "map the file again" if layer else _ANEW
+    fault = MappingFault(code, f"bytes mapped{where} are gone ({why}): {what}", name)
     fault.offset = offset
     return fault
 

@@ -29,7 +29,7 @@ GUARD_REFUSED: int
 def connect(
     table: BytesLike,
     os_error: Callable[[int, Name, str], OSError],
-    mapping_fault: Callable[[Name, int, int], MappingFault],
+    mapping_fault: Callable[[Name, int | None, int, int], MappingFault],
     lock_error: Callable[[int, Name, int], OSError | None],
     alive_error: Callable[[int, int, str], BufferError],
     close_descriptor: Callable[[int], None],
@@ -209,7 +209,7 @@ class Window:
     def _lock(self) -> None: ...
     def _unlock(self) -> None: ...
 
-class mmap(Window):  # noqa: N801 (the standard library's name)
+class mmap:  # noqa: N801 (the standard library's name)
     """Map *length* bytes of a file from *offset* on, or memory without a file."""
 
     @overload
@@ -236,27 +236,33 @@ class mmap(Window):  # noqa: N801 (the standard library's name)
         *,
         trackfd: bool = ...,
     ) -> Self: ...
-    def __iter__(self) -> Iterator[bytes]: ...  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-    def find(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        sub: BytesLike,  # type: ignore[override]
-        start: SupportsIndex | None = ...,
-        end: SupportsIndex | None = ...,
-        /,
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> bytes: ...
+    @overload
+    def __setitem__(self, key: SupportsIndex, value: SupportsIndex, /) -> None: ...
+    @overload
+    def __setitem__(self, key: slice, value: BytesLike, /) -> None: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[bytes]: ...  # it does not exist, but iter() works
+    def __contains__(self, sub: SupportsIndex | BytesLike, /) -> bool: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def faulted(self) -> bool: ...
+    @property
+    def _mapped(self) -> bool: ...
+    def find(
+        self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
     ) -> int: ...
-    def rfind(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        sub: BytesLike,  # type: ignore[override]
-        start: SupportsIndex | None = ...,
-        end: SupportsIndex | None = ...,
-        /,
+    def rfind(
+        self, sub: BytesLike, start: SupportsIndex | None = ..., end: SupportsIndex | None = ..., /
     ) -> int: ...
-    def flush(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        offset: SupportsIndex = ...,
-        size: SupportsIndex = ...,  # type: ignore[override]
-        *,
-        flags: SupportsIndex = ...,
+    def flush(
+        self, offset: SupportsIndex = ..., size: SupportsIndex = ..., *, flags: SupportsIndex = ...
     ) -> None: ...
     def madvise(
         self, option: SupportsIndex, start: SupportsIndex = ..., length: SupportsIndex = ..., /

@@ -14,6 +14,7 @@ from mappedfile._file import MappedFile
 from mappedfile._types import File, Mode
 
 _MADE_BY = ("w+", "x+")
+_DIGITS = 21  # of the longest axis that NumPy leaves room for in a header
 
 
 class NpyFile(MappedFile):
@@ -200,7 +201,12 @@ def _header_bytes(header: Header) -> bytes:
         except ValueError:  # too long for this version, or not in Latin-1
             continue
         return out.getvalue()
-    text = repr(fields).encode("utf-8")
+    # As NumPy writes it, to the byte: others' readers may know no other form. It leaves room for an axis that grows.
+    text = "{" + "".join(f"{name!r}: {fields[name]!r}, " for name in sorted(fields)) + "}"
+    if header.shape:
+        text += " " * (_DIGITS - len(str(header.shape[-1 if header.fortran_order else 0])))
+    encoded = text.encode("utf-8")
     magic = npy.magic(3, 0)
-    text += b" " * (-(len(magic) + 4 + len(text) + 1) % npy.ARRAY_ALIGN) + b"\n"
-    return magic + len(text).to_bytes(4, "little") + text
+    room = npy.ARRAY_ALIGN - (len(magic) + 4 + len(encoded) + 1) % npy.ARRAY_ALIGN
+    encoded += b" " * room + b"\n"
+    return magic + len(encoded).to_bytes(4, "little") + encoded

@@ -71,7 +71,6 @@ HOLDS_FROM: dict[str, tuple[int, int]] = {"P1": (3, 15), "P5": (3, 15), "P6": (3
 LAYER_BREAKS: dict[str, str] = {
     "L1": "each map keeps a descriptor of its own, until it is closed",
     "L5": "`close()` is not strict, and takes no argument",
-    "L6": "a needle that is a number is a `TypeError`",
     "L8": "no `ResourceWarning`",
     "L10": "it has no `handle`",
     "F5": "each map keeps the descriptor that its flush needs",

@@ -40,7 +40,8 @@ def S1(subject: Subject, folder: Path) -> None:
         equal((b"", b"", []), (window[:], window[0:10], list(window)), "its bytes")
         found = window.find(b""), window.find(b"x"), window.rfind(b""), window.rfind(b"x")
         equal((0, -1, 0, -1), found, "the places that are found in it")
-        equal(1, window.count(b""), "the number of empty matches in it")
+        if hasattr(window, "count"):  # mmap has none
+            equal(1, window.count(b""), "the number of empty matches in it")
         equal((True, False), (b"" in window, b"x" in window), "what is in it")
         equal((0, not subject.writable), (window.data.nbytes, window.data.readonly), "its buffer")
         for position in (0, -1):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import mmap
 import os
+import threading
 from operator import index
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -139,6 +140,9 @@ class StdlibFile(StdlibWindow):
         flags["x+"] = os.O_RDWR | os.O_CREAT | os.O_EXCL
         self.name = file
         self.mode = mode
+        self._lock = (
+            threading.RLock()
+        )  # of the number of the descriptor: closed, it may be another file's
         owned = not isinstance(file, int) and not hasattr(file, "fileno")
         binary = getattr(os, "O_BINARY", 0)
         self._fd = (
@@ -156,8 +160,9 @@ class StdlibFile(StdlibWindow):
 
     def view(self, offset: int = 0, length: int | None = None) -> StdlibWindow:
         offset, length = index(offset), None if length is None else index(length)
-        len(self)  # raises ValueError if it is closed
-        return self.window(self._fd, self._mode, offset, length or 0)
+        with self._lock:
+            len(self)  # raises ValueError if it is closed
+            return self.window(self._fd, self._mode, offset, length or 0)
 
     def fileno(self) -> int:
         len(self)
@@ -165,9 +170,10 @@ class StdlibFile(StdlibWindow):
 
     def close(self, *, strict: bool = False) -> None:
         super().close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
 
 class LayerWindow(StdlibWindow):
@@ -177,7 +183,7 @@ class LayerWindow(StdlibWindow):
 
     @property
     def mapped(self) -> bool:
-        return bool(self._map.mapped)
+        return bool(self._map._mapped)
 
 
 class LayerFile(StdlibFile, LayerWindow):

@@ -72,8 +72,8 @@ def B1(subject: Subject, folder: Path) -> None:
 @clause("B2")
 def B2(subject: Subject, folder: Path) -> None:
     """A stream is an `io.BufferedIOBase` with its own position, on all or a part of a mapped file
-    or a view. Code that reads or writes binary files accepts it. It has no descriptor, and its
-    `truncate` never changes the size of a file."""
+    or a view. Code that reads or writes binary files accepts it. It has no descriptor. Its
+    `truncate` changes the size of a file only if the stream grows the file."""
     with subject.create(folder / "file", LINES) as mapped, mapped.view(3, PAGE_SIZE) as view:
         first, second, part = mapped.stream(), mapped.stream(), view.stream(5, 100)
         for stream in (first, second, part):
@@ -140,7 +140,8 @@ def B4(subject: Subject, folder: Path) -> None:
     """A write past the end of `stream(grow=True)` grows the file: after each write the file is
     exactly that long, and mapped. New bytes that were skipped are zero. Views, buffers and other
     streams are unchanged. Only a file that can be resized grows. After the file is closed, such a
-    write is a `ValueError` and writes nothing."""
+    write is a `ValueError` and writes nothing. `truncate` sets the size both ways, where `resize`
+    would."""
     path = folder / "file"
     mapped = subject.create(path, b"")
     model = bytearray()
@@ -162,8 +163,20 @@ def B4(subject: Subject, folder: Path) -> None:
         true(steady.read() == model[: -PAGE_SIZE - 7], "another stream has its bytes")
         stream.seek(0)
         true(model == stream.read(), "the stream itself has all")
+        with raises(BufferError, "truncate() with a view and a stream alive"):
+            stream.truncate(10)
         steady.close()
         view.close()
+        del model[-5:]
+        equal(len(model), stream.truncate(len(model)), "what truncate() returns")
+        equal(
+            (len(model), len(model)),
+            (len(mapped), path.stat().st_size),
+            "the length and the size of a file that was cut",
+        )
+        stream.truncate(len(model) + 3)
+        model += bytes(3)
+        true(model == mapped[:], "the window has zeros where it was made longer")
         mapped.close()
         with raises(ValueError, "write() past the end of a file that is closed", says="clos"):
             stream.write(b"x")
