@@ -585,7 +585,8 @@ static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssi
     UNLOCK(self);
     if (self->window == NULL) {
         raise_unsupported(PyUnicode_FromFormat(
-            "this stream does not set the size of %R: stream(grow=True) does, and MappedFile.resize()",
+            "this stream does not set the size of %R: stream(grow=True) does, and "
+            "MappedFile.resize()",
             self->file->name));
         return NULL;
     }
@@ -857,8 +858,8 @@ static PyMethodDef methods[] = {
      "seek($self, offset, whence=0, /)\n--\n\n"
      "Set the position, in bytes, and return it.\n\n"
      "*offset* counts from the start (*whence* 0), from the position (1) or from the end (2).\n"
-     "The position can lie past the end. Before the start it raises an ``OSError`` (``EINVAL``) that\n"
-     "is a ``ValueError`` too."},
+     "The position can lie past the end. A position before the start raises an error that is\n"
+     "an ``OSError`` (``EINVAL``) and a ``ValueError``."},
     {"tell", stream_tell, METH_NOARGS,
      "tell($self, /)\n--\n\n"
      "Return the position, in bytes from the start of the stream."},
@@ -866,8 +867,9 @@ static PyMethodDef methods[] = {
      "truncate($self, size=None, /)\n--\n\n"
      "Set the size of the file, so that the stream has *size* bytes; without *size*, up to the\n"
      "position. Return the size.\n\n"
-     "Only a stream with ``grow=True`` can: any other raises ``io.UnsupportedOperation``. Raises\n"
-     "``BufferError`` if that shortens the file while a view, a buffer or another stream is alive."},
+     "Any stream but one with ``grow=True`` raises ``io.UnsupportedOperation``. Raises\n"
+     "``BufferError`` if that shortens the file while a view, a buffer or another stream is\n"
+     "alive."},
     {"flush", stream_flush, METH_NOARGS,
      "flush($self, /)\n--\n\n"
      "Do nothing: a write changes the mapped memory at once.\n\n"
