@@ -17,7 +17,9 @@ HUNG = 124  # the exit status then
 
 def call(command: Sequence[str | Path], **options: Any) -> None:
     """Run a command, with its output only if it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options
+    )
     if done.returncode:
         raise SystemExit(f"failed: {' '.join(map(str, command))}\n{done.stdout}")
 

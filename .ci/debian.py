@@ -53,10 +53,22 @@ def make(folder: Path, suite: str, packages: Sequence[str]) -> None:
         raise SystemExit("root is needed, to make a Debian in a folder and to run its programs")
     if shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         raise SystemExit("debootstrap is missing: run .ci/apt")
-    command = [*UNSHARED, MAKE, "sh", f"--include={','.join(packages)}", suite, str(folder), *source()]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    command = [
+        *UNSHARED,
+        MAKE,
+        "sh",
+        f"--include={','.join(packages)}",
+        suite,
+        str(folder),
+        *source(),
+    ]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
-        raise SystemExit(f"{done.stdout}\ndebootstrap failed: does {suite} still have {', '.join(packages)}?")
+        raise SystemExit(
+            f"{done.stdout}\ndebootstrap failed: does {suite} still have {', '.join(packages)}?"
+        )
 
 
 def source() -> list[str]:
@@ -64,7 +76,9 @@ def source() -> list[str]:
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
     wanted = ["Created-By: Packages", "Origin: Debian", "Component: main"]
     try:
-        found = subprocess.run([*command, *wanted], capture_output=True, text=True, check=True).stdout.split()
+        found = subprocess.run(
+            [*command, *wanted], capture_output=True, text=True, check=True
+        ).stdout.split()
     except (OSError, subprocess.CalledProcessError):
         return []
     mirror = next((uri for uri in found if "security" not in uri), None)

@@ -24,7 +24,15 @@ SUITE = "forky"
 PACKAGES = (
     *("python3.14", "python3.14-dev", "python3.14-venv", "libpython3.14-testsuite"),
     *("python3.15", "python3.15-dev", "python3.15-venv", "libpython3.15-testsuite"),
-    *("gcc", "libc6-dev", "strace", "e2fsprogs", "mount", "vmtouch", "util-linux-extra"),  # what the tests use: .ci/apt
+    *(
+        "gcc",
+        "libc6-dev",
+        "strace",
+        "e2fsprogs",
+        "mount",
+        "vmtouch",
+        "util-linux-extra",
+    ),  # what the tests use: .ci/apt
 )
 
 
@@ -37,19 +45,33 @@ def main(version: str, *arguments: str) -> int:
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         # This system's pip knows where packages are to be had.
         target = ["--only-binary", ":all:", "--python-version", version]
-        pip("download", *target, "--dest", folder, f"{wheel}[cli,plot]", "-r", PROJECT / "tests" / "requirements.txt")
+        pip(
+            "download",
+            *target,
+            "--dest",
+            folder,
+            f"{wheel}[cli,plot]",
+            "-r",
+            PROJECT / "tests" / "requirements.txt",
+        )
         call([*within, f"python{version}", "-m", "venv", f"{folder}/venv"], env=environment())
         python = [*within, f"{folder}/venv/bin/python"]
         wheels = Path(folder).glob("*.whl")
-        call([*python, "-m", "pip", "install", "--no-index", "--no-deps", *wheels], env=environment())
-        told = subprocess.run([*python, "--version"], env=environment(), stdout=subprocess.PIPE, text=True, check=True)
+        call(
+            [*python, "-m", "pip", "install", "--no-index", "--no-deps", *wheels], env=environment()
+        )
+        told = subprocess.run(
+            [*python, "--version"], env=environment(), stdout=subprocess.PIPE, text=True, check=True
+        )
         print(f"=== {told.stdout.strip()} of Debian {SUITE}", flush=True)
         return run([*python, "-m", "pytest", *arguments])
 
 
 def run(command: list[str]) -> int:
     """Run it, but not for ever; what it starts does not outlive it. Return its exit status."""
-    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment(), stdin=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         return process.wait(SECONDS)
     except subprocess.TimeoutExpired:

@@ -33,7 +33,9 @@ def build(kind: str, folder: Path) -> None:
     for name in ("backends", "src", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+            shutil.copytree(
+                source, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+            )
         else:
             shutil.copy(source, folder)
     flags = dict.fromkeys(("CFLAGS", "LDFLAGS"), COMPILE[kind])
@@ -53,7 +55,9 @@ def build(kind: str, folder: Path) -> None:
 
 def library(name: str) -> str:
     """Return the path of a runtime of gcc's."""
-    told = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout
     return str(Path(told.strip()).resolve())
 
 
@@ -65,7 +69,10 @@ def run(arguments: list[str], **settings: str) -> int:
 
 def asan(arguments: list[str]) -> int:
     """Run the tests with the sanitizers; then the storms for leaks: children under strace cannot be searched."""
-    settings = {"LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}", "PYTHONMALLOC": "malloc"}
+    settings = {
+        "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
+        "PYTHONMALLOC": "malloc",
+    }
 
     def reports(arguments: list[str], more: str) -> tuple[int, list[str]]:
         """Run them; return the status, and what the sanitizers reported. pytest would lose it with the process."""
@@ -100,7 +107,10 @@ def coverage(arguments: list[str], folder: Path) -> int:
         run(["coverage", step[0], "--rcfile", str(folder / "rc"), *step[1:]])
     for notes in sorted(folder.rglob("*.gcno")):
         subprocess.run(
-            ["gcov", "-b", "-o", str(notes.parent), str(notes)], cwd=folder, stdout=subprocess.DEVNULL, check=True
+            ["gcov", "-b", "-o", str(notes.parent), str(notes)],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            check=True,
         )
     for listing in sorted(folder.glob("*.c.gcov")):
         if (ROOT / "backends" / listing.stem).exists():

@@ -32,7 +32,14 @@ def main(arguments: list[str]) -> int:
         tests = PROJECT / "tests" / "programs.py"
         status = subprocess.run([*command, tests], env=environment, check=False).returncode
         if status == 0 and "TOX_PACKAGE" in os.environ:
-            command = [sys.executable, str(PROJECT / ".ci" / "forky.py"), NEWER, "-s", *arguments, str(tests)]
+            command = [
+                sys.executable,
+                str(PROJECT / ".ci" / "forky.py"),
+                NEWER,
+                "-s",
+                *arguments,
+                str(tests),
+            ]
             status = subprocess.run(command, env=environment, check=False).returncode
         return status
 
@@ -52,7 +59,9 @@ def fetch(name: str, pin: str, folder: Path) -> None:
         ":all:",
     ]
     command += ["--require-hashes", "-r", str(requirement), "-d", str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{name} could not be fetched")
     (sdist,) = folder.glob(f"{name}-*.tar.gz")

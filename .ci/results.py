@@ -15,16 +15,28 @@ from pathlib import Path
 # What pytest closes with. An environment may have several.
 CLOSING = re.compile(r"^(?:=+ )?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s\b.*$", re.MULTILINE)
 SUMMARY = re.compile(r"^=+ short test summary info =+$", re.MULTILINE)
-KINDS = {"passed": "passed", "failed": "failed", "error": "failed", "errors": "failed", "skipped": "skipped"}
+KINDS = {
+    "passed": "passed",
+    "failed": "failed",
+    "error": "failed",
+    "errors": "failed",
+    "skipped": "skipped",
+}
 
 
 def main(path: Path, status: int) -> None:
     """Print it, for a tox that ended with this status."""
     total = dict.fromkeys(KINDS.values(), 0)
     environments = json.loads(path.read_text("utf-8"))["testenvs"] if path.exists() else {}
-    environments = {name: one for name, one in environments.items() if "result" in one and not name.startswith(".pkg")}
+    environments = {
+        name: one
+        for name, one in environments.items()
+        if "result" in one and not name.startswith(".pkg")
+    }
     for name, environment in environments.items():
-        output = "".join(command["output"] for command in environment.get("test", ())).replace("\r\n", "\n")
+        output = "".join(command["output"] for command in environment.get("test", ())).replace(
+            "\r\n", "\n"
+        )
         counts = count(output)
         if not environment["result"]["success"] and not counts["failed"]:
             counts["failed"] = 1  # a build, a type or a style

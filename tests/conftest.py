@@ -22,7 +22,9 @@ STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
 #: How many seconds a test may take.
 LIMIT = 7200 if STRESS else 300
 
-settings.register_profile("short", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "short", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
 settings.load_profile("long" if STRESS else "short")
 
@@ -40,7 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     kept = []
     for item in items:
         marked = {
-            node.nodeid.partition("[")[0] for node, mark in item.iter_markers_with_node("skipif") if any(mark.args)
+            node.nodeid.partition("[")[0]
+            for node, mark in item.iter_markers_with_node("skipif")
+            if any(mark.args)
         }
         if not marked & skipped:
             kept.append(item)

@@ -321,7 +321,9 @@ class Refresh(Using):
     def look(self, failed: bool) -> None:
         more = CONTENT + b"more" * PAGE_SIZE
         assert self.path.read_bytes() == more
-        assert (len(self.file), self.file[:]) in ([(SIZE, CONTENT)] if failed else [(len(more), more)])
+        assert (len(self.file), self.file[:]) in (
+            [(SIZE, CONTENT)] if failed else [(len(more), more)]
+        )
         self.file.refresh()
         assert self.file[:] == more
         self.look_at_what_is_alive()

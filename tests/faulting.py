@@ -139,7 +139,9 @@ class Round:
     def run(self) -> None:
         filled(Path(self.name), self.content)
         self.open()
-        self.cutter.tell(self.number, self.chance.randrange(1500), self.kept // PAGE_SIZE, self.restored)
+        self.cutter.tell(
+            self.number, self.chance.randrange(1500), self.kept // PAGE_SIZE, self.restored
+        )
         while not self.cutter.done():
             self.step()
         for _ in range(4):
@@ -154,7 +156,9 @@ class Round:
         os.unlink(self.name)
 
     def open(self) -> None:
-        self.file = MappedFile(self.name, self.mode, reserve=self.chance.choice((0, 0, PAGES * PAGE_SIZE)))
+        self.file = MappedFile(
+            self.name, self.mode, reserve=self.chance.choice((0, 0, PAGES * PAGE_SIZE))
+        )
         # Faults take time where nothing was touched before, and elsewhere none but the first.
         if self.chance.random() < 0.5:
             self.reading(lambda: self.file[:], 0)
@@ -192,7 +196,9 @@ class Round:
 
     def step(self) -> None:
         window, first = (
-            (self.file, 0) if self.view is None or self.chance.random() < 0.6 else (self.view, self.view.offset)
+            (self.file, 0)
+            if self.view is None or self.chance.random() < 0.6
+            else (self.view, self.view.offset)
         )
         if not len(window):
             return
@@ -259,9 +265,13 @@ class Round:
 
     def do_sum(self, window: Any, first: int, start: int, stop: int) -> None:
         array = np.frombuffer(window.data, "u1")[start:stop]
-        expected = int(np.frombuffer(self.content[first + start : first + stop], "u1").sum(dtype="u8"))
+        expected = int(
+            np.frombuffer(self.content[first + start : first + stop], "u1").sum(dtype="u8")
+        )
         total = int(array.sum(dtype="u8"))
-        assert total == expected or (total < expected and (self.zeros or (window.faulted and self.file.faulted)))
+        assert total == expected or (
+            total < expected and (self.zeros or (window.faulted and self.file.faulted))
+        )
         if not self.zeros:
             below = max(min(self.kept - first - start, stop - start), 0)
             self.check(array[:below].tobytes(), first + start)
@@ -277,7 +287,9 @@ class Round:
         self.reading(flush, first)
 
     def do_advise(self, window: Any, first: int, start: int, stop: int) -> None:
-        kind = self.chance.choice(("willneed", "sequential", "cold", "pageout", "populate_read", "populate_write"))
+        kind = self.chance.choice(
+            ("willneed", "sequential", "cold", "pageout", "populate_read", "populate_write")
+        )
         if self.mode == "r" and kind == "populate_write":
             return
         try:
@@ -325,7 +337,9 @@ class Round:
     def look(self) -> None:
         """All is done: what is gone is gone, and what is whole is whole."""
         for window, first in (
-            ((self.file, 0), (self.view, self.view.offset)) if self.view is not None else ((self.file, 0),)
+            ((self.file, 0), (self.view, self.view.offset))
+            if self.view is not None
+            else ((self.file, 0),)
         ):
             whole = min(max(self.kept - first, 0), len(window))
             assert window[:whole] == self.content[first : first + whole]
@@ -412,7 +426,9 @@ def storm(folder: str, times: str) -> None:
                 own = files[number]
                 with faults("in a file of its own"):
                     own.count(number)
-                assert zlib.crc32(shared.data) == zlib.crc32(left), "wrong bytes of a file that all share"
+                assert zlib.crc32(shared.data) == zlib.crc32(left), (
+                    "wrong bytes of a file that all share"
+                )
                 assert shared.faulted
                 with faults("in a file that all share"):
                     shared.find(ABSENT, number * 100)
@@ -429,7 +445,9 @@ def storm(folder: str, times: str) -> None:
             with MappedFile(path, "r+") as file:
                 views = [file.view(page * PAGE_SIZE, 100) for page in range(20)]
                 for page, view in enumerate(views):
-                    assert view[:] == CONTENT[page * PAGE_SIZE :][:100], "wrong bytes of a map that nobody cut"
+                    assert view[:] == CONTENT[page * PAGE_SIZE :][:100], (
+                        "wrong bytes of a map that nobody cut"
+                    )
                     view.close()
                 assert file[-10:] == CONTENT[-10:]
                 assert not file.faulted
@@ -462,7 +480,9 @@ def storm(folder: str, times: str) -> None:
 def grown(folder: str, reserve: str) -> None:
     """A map becomes longer, and the file is cut."""
     os.chdir(folder)
-    with MappedFile(filled(Path("file"), CONTENT[: 3 * PAGE_SIZE]), "r+", reserve=int(reserve)) as file:
+    with MappedFile(
+        filled(Path("file"), CONTENT[: 3 * PAGE_SIZE]), "r+", reserve=int(reserve)
+    ) as file:
         assert file[:] == CONTENT[: 3 * PAGE_SIZE]
         file.resize(len(CONTENT))
         os.truncate("file", PAGE_SIZE)
@@ -530,7 +550,9 @@ def interrupts(folder: str, times: str) -> None:
     gc.collect()
     after = _probe.file_maps()
     assert before == after, f"left behind: {before} {after}"
-    rubbish = [bytes([255]) * size for size in range(40, 400) for _ in range(200)]  # where freed memory was
+    rubbish = [
+        bytes([255]) * size for size in range(40, 400) for _ in range(200)
+    ]  # where freed memory was
     os.truncate("file", PAGE_SIZE)
     for page in range(1, 50):
         with faults():
@@ -890,7 +912,10 @@ def toggles(folder: str) -> None:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         text = Path("report").read_text()
         assert status == -signal.SIGBUS, (steps, status, text)
-        assert text.startswith("enabled\nFatal Python error: Bus error") or text == "disabled\n", (steps, text)
+        assert text.startswith("enabled\nFatal Python error: Bus error") or text == "disabled\n", (
+            steps,
+            text,
+        )
         assert text.count("Fatal") <= 1, (steps, text)
     print(tried)
 
@@ -986,7 +1011,11 @@ def too_many_maps(folder: str) -> None:
     with suppress(OSError):
         while True:  # of two kinds by turns: the system makes one map of neighbours of a kind
             fill.append(
-                mmap.mmap(-1, PAGE_SIZE, prot=(mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE)[len(fill) % 2])
+                mmap.mmap(
+                    -1,
+                    PAGE_SIZE,
+                    prot=(mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE)[len(fill) % 2],
+                )
             )
     os.write(1, b"full\n")
     data[PAGE_SIZE * 5]
@@ -1123,7 +1152,9 @@ def device_fails(path: str, control: str, mode: str) -> None:
             with file.view(number * PAGE_SIZE, PAGE_SIZE) as view:
                 assert view[:] == fuse.page(number)
                 assert not view.faulted
-        expected = b"".join(bytes(PAGE_SIZE) if number in (3, 6) else fuse.page(number) for number in range(pages))
+        expected = b"".join(
+            bytes(PAGE_SIZE) if number in (3, 6) else fuse.page(number) for number in range(pages)
+        )
         assert np.frombuffer(file.data, "u1").tobytes() == expected
         failing.write_text("")
         file.refresh()

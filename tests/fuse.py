@@ -71,14 +71,21 @@ class Server:
         if code == READ:
             _, offset, size = struct.unpack_from("<QQI", rest)
             failing = self.control.read_text().split()
-            if any(str(number) in failing for number in range(offset // PAGE, (offset + size - 1) // PAGE + 1)):
+            if any(
+                str(number) in failing
+                for number in range(offset // PAGE, (offset + size - 1) // PAGE + 1)
+            ):
                 return errno.EIO
             return self.content[offset : offset + size]
         return b"" if code in (RELEASE, FLUSH, FSYNC) else errno.ENOSYS
 
     def attributes(self, node: int) -> bytes:
-        size, mode = (0, stat.S_IFDIR | 0o755) if node == ROOT else (len(self.content), stat.S_IFREG | 0o644)
-        return struct.pack("<6Q10I", node, size, size // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, PAGE, 0)
+        size, mode = (
+            (0, stat.S_IFDIR | 0o755) if node == ROOT else (len(self.content), stat.S_IFREG | 0o644)
+        )
+        return struct.pack(
+            "<6Q10I", node, size, size // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, PAGE, 0
+        )
 
 
 if __name__ == "__main__":

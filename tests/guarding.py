@@ -39,7 +39,10 @@ class Helper:
         self.take, self.touch = library.take, library.touch
         self.blocked, self.misalign = library.blocked, library.misalign
         self.read_once = library.read_once
-        self.flags = {name: getattr(library, name)() for name in ("restarts", "once", "nests", "on_stack", "info")}
+        self.flags = {
+            name: getattr(library, name)()
+            for name in ("restarts", "once", "nests", "on_stack", "info")
+        }
 
     def seen(self) -> dict[str, int]:
         """What its handler saw."""
@@ -246,7 +249,16 @@ TAKERS: dict[str, Callable[[Helper], None]] = {
 TIMES = {each.__name__: each for each in (before, after, between, twice)}
 EVENTS = {
     each.__name__: each
-    for each in (fault, faults, fault_in_thread, fault_of_mmap, misaligned, misaligned_in_ours, raised, killed)
+    for each in (
+        fault,
+        faults,
+        fault_in_thread,
+        fault_of_mmap,
+        misaligned,
+        misaligned_in_ours,
+        raised,
+        killed,
+    )
 }
 
 
@@ -308,7 +320,10 @@ def main() -> None:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status == -signal.SIGALRM:
             raise SystemExit(f"{name}: hangs {sys.argv[1]} the guard")
-        outcomes[name] = {"status": status, "said": (folder / "said").read_text().replace(str(folder), "FOLDER")}
+        outcomes[name] = {
+            "status": status,
+            "said": (folder / "said").read_text().replace(str(folder), "FOLDER"),
+        }
     print(json.dumps(outcomes))
 
 

@@ -185,7 +185,10 @@ def interrupted_at(number: int, event: str, call: Call, file: MappedFile, path: 
     def trace(frame: FrameType, what: str, _: Any) -> Any:
         nonlocal left
         if what == "call":
-            if not frame.f_code.co_filename.startswith(PACKAGE) or "contract" in frame.f_code.co_filename:
+            if (
+                not frame.f_code.co_filename.startswith(PACKAGE)
+                or "contract" in frame.f_code.co_filename
+            ):
                 return None
             frame.f_trace_opcodes = event == "opcode"
         if what in (event, "call", "return"):
@@ -225,7 +228,9 @@ class Timer:
             self.armed = True
             signal.setitimer(signal.ITIMER_REAL, self.again)  # from now on: the call has its share
 
-    def __call__(self, seconds: float, call: Call, file: MappedFile, path: Path, again: float = 0) -> bool:
+    def __call__(
+        self, seconds: float, call: Call, file: MappedFile, path: Path, again: float = 0
+    ) -> bool:
         came = False
         try:
             try:
@@ -297,7 +302,9 @@ class Nested:
     def settle(self, what: str) -> None:
         """Raise what the handler met and should not have; it may well find the file closed, or without bytes."""
         for error in self.errors:
-            is_closed = (self.name == "close" or what.startswith("close")) and "is closed" in str(error)
+            is_closed = (self.name == "close" or what.startswith("close")) and "is closed" in str(
+                error
+            )
             if not is_closed and what != "resize to nothing" and self.name != "resize down":
                 error.add_note(f"in the handler: {self.name}, during: {what}")
                 raise error

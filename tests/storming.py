@@ -50,7 +50,9 @@ class Round:
             with open(self.path, "wb") as file:
                 file.write(OURS * min(self.size, 2 * PAGE_SIZE))
                 file.truncate(self.size)
-        options: dict[str, Any] = {"size": self.size, "sparse": True} if mode in ("w+", "x+") else {}
+        options: dict[str, Any] = (
+            {"size": self.size, "sparse": True} if mode in ("w+", "x+") else {}
+        )
         if dice.random() < 0.3 and capabilities().reserve:
             options["reserve"] = self.size + 300_000
         self.file = MappedFile(self.path, mode, **options)  # type: ignore[call-overload]
@@ -120,7 +122,9 @@ def refresh(now: Round, dice: random.Random) -> None:
 def cut(now: Round, dice: random.Random) -> None:
     """The same after they cut it short."""
     with suppress(PermissionError):  # Windows, while it is mapped
-        os.truncate(now.path, max(os.path.getsize(now.path) - dice.choice([1, PAGE_SIZE, 100_000]), 0))
+        os.truncate(
+            now.path, max(os.path.getsize(now.path) - dice.choice([1, PAGE_SIZE, 100_000]), 0)
+        )
     now.file.refresh()
 
 
@@ -247,7 +251,13 @@ class Player(threading.Thread):
     """Does one thing over and over, for a round."""
 
     def __init__(
-        self, now: Round, names: Sequence[str], number: int, steps: int, start: threading.Barrier, seed: int
+        self,
+        now: Round,
+        names: Sequence[str],
+        number: int,
+        steps: int,
+        start: threading.Barrier,
+        seed: int,
     ) -> None:
         super().__init__(daemon=True)
         self.now, self.names, self.action = now, names, ACTIONS[names[number]]
@@ -360,9 +370,7 @@ def left(before: Any) -> Any:
     for _ in range(1000):
         now = handles(), file_maps()
         if sys.platform == "win32" and now[1] == before[1] and abs(now[0] - before[0]) < 10:
-            return (
-                before  # it makes events for locks that threads wait for, and keeps them: fewer than there were rounds
-            )
+            return before  # it makes events for locks that threads wait for, and keeps them: fewer than there were rounds
         if now == before:
             break
         time.sleep(0.01)
@@ -392,7 +400,9 @@ def find_1(folder: Path, seconds: float = 1e9, rounds: int = 10**9) -> dict[str,
         time.sleep(random.Random(seen["rounds"]).random() * 0.002)
         file.close()
         thread.join()
-        assert all(isinstance(error, ValueError) and "is closed" in str(error) for error in errors), errors
+        assert all(
+            isinstance(error, ValueError) and "is closed" in str(error) for error in errors
+        ), errors
         seen["closed before"] += len(errors)
         assert not file.mapped
         for use in (lambda f: f[0], lambda f: f.__setitem__(0, 1), lambda f: f.find(b"absent")):

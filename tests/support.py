@@ -53,7 +53,9 @@ def mounts() -> bool:
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"):
         return False
     with tempfile.TemporaryDirectory() as place:
-        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "tmpfs", place], capture_output=True, check=False
+        ).returncode:
             return False
         unmount(Path(place))
     return True
@@ -70,7 +72,9 @@ def small_file_system(folder: Path, kind: str, size: int) -> Iterator[Path]:
     elif kind == "overlay":
         for layer in ("lower", "upper", "work"):
             (folder / layer).mkdir()
-        layers = f"lowerdir={folder / 'lower'},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+        layers = (
+            f"lowerdir={folder / 'lower'},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+        )
         mount = ["mount", "-t", "overlay", "-o", layers, "overlay", place]
     else:
         image = folder / f"{kind}.image"
@@ -91,7 +95,11 @@ def make_image(image: Path, kind: str, size: int) -> None:
     with open(image, "wb") as file:
         file.truncate(size)
     # No journal, and no lazy work in the background: what is free stays what is free.
-    options = ["-q", "-F", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0"] if kind == "ext4" else []
+    options = (
+        ["-q", "-F", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0"]
+        if kind == "ext4"
+        else []
+    )
     done = subprocess.run([make, *options, image], capture_output=True, check=False, text=True)
     need(done.returncode == 0, f"to make a {kind}: {done.stderr.strip()}")
 
@@ -114,7 +122,10 @@ def strace() -> str:
     found = shutil.which("strace")
     works = (
         found
-        and subprocess.run([found, "-qq", "-e", "trace=none", "true"], capture_output=True, check=False).returncode == 0
+        and subprocess.run(
+            [found, "-qq", "-e", "trace=none", "true"], capture_output=True, check=False
+        ).returncode
+        == 0
     )
     return found if works else ""
 
@@ -135,7 +146,9 @@ def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
     """Have strace attached to a process meanwhile."""
     log.unlink(missing_ok=True)
     command = [strace(), "-f", "-y", "-o", log, *arguments, "-p", str(pid)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         first = process.stderr.readline()
         try:
             assert "attached" in first, first
@@ -147,7 +160,11 @@ def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
 
 def import_on(backend: object) -> Any:
     """Import the package once more, on a backend of its own."""
-    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "mappedfile"}
+    ours = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "mappedfile"
+    }
     for name in ours:
         del sys.modules[name]
     native = ModuleType("mappedfile._native")

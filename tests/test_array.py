@@ -34,7 +34,23 @@ def file(path: Path) -> Iterator[MappedFile]:
 
 
 @pytest.mark.parametrize(
-    "dtype", ["u1", "<f4", ">i8", "?", "S7", "<U2", "V5", "<M8[s]", "c16", "<f2", "(2,)<f4", RECORD, None, int]
+    "dtype",
+    [
+        "u1",
+        "<f4",
+        ">i8",
+        "?",
+        "S7",
+        "<U2",
+        "V5",
+        "<M8[s]",
+        "c16",
+        "<f2",
+        "(2,)<f4",
+        RECORD,
+        None,
+        int,
+    ],
 )
 def test_what_frombuffer_gives(file: MappedFile, dtype: Any) -> None:
     """The array is what numpy.frombuffer makes of the same bytes, at any offset."""
@@ -68,7 +84,9 @@ def test_shapes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
     size = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
     with MappedFile(path) as file:
         if minus is not None and minus < len(shape):
-            others = np.prod(shape[:minus] + shape[minus + 1 :], dtype=int) * np.dtype(dtype).itemsize
+            others = (
+                np.prod(shape[:minus] + shape[minus + 1 :], dtype=int) * np.dtype(dtype).itemsize
+            )
             fits = offset <= 240 and others and (240 - offset) % others == 0
             given = (*shape[:minus], -1, *shape[minus + 1 :])
             if not fits:
@@ -85,7 +103,10 @@ def test_shapes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
         else:
             array = file.array(dtype, given, offset, order)
             model = np.ndarray(shape, dtype, CONTENT[offset : offset + size], order=order)
-            assert (model.shape, model.strides if size else ()) == (array.shape, array.strides if size else ())
+            assert (model.shape, model.strides if size else ()) == (
+                array.shape,
+                array.strides if size else (),
+            )
             assert model.tobytes() == array.tobytes()
 
 
@@ -106,7 +127,12 @@ def test_read_only(path: Path, how: dict[str, Any]) -> None:
         for window in (file, view):
             array = window.array(**how)
             base = array.base
-            for one in (array, array[1:], array.view("u1") if array.ndim == 1 else array.T, np.asarray(base)):
+            for one in (
+                array,
+                array[1:],
+                array.view("u1") if array.ndim == 1 else array.T,
+                np.asarray(base),
+            ):
                 with pytest.raises(ValueError):
                     one[0] = 1
                 with pytest.raises(ValueError):
@@ -237,7 +263,9 @@ def test_without_numpy(path: Path) -> None:
         WITHOUT,
         "import sys, mappedfile; mappedfile.MappedFile(sys.argv[1]).close(); assert 'numpy' not in sys.modules",
     ):
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+        )
         assert (0, "") == (done.returncode, done.stderr)
 
 
@@ -256,7 +284,11 @@ def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
     assert (np.dtype(dtype), (shape,) if shape == 5 else shape) == (made.dtype, made.shape)
     assert made.flags.f_contiguous if order == "F" else made.flags.c_contiguous
     assert not any(made.tobytes())
-    made[...] = np.ones(made.shape, "u1").astype(dtype) if made.dtype.names is None else np.ones((), "u1").astype(dtype)
+    made[...] = (
+        np.ones(made.shape, "u1").astype(dtype)
+        if made.dtype.names is None
+        else np.ones((), "u1").astype(dtype)
+    )
     made.flush()
     limit = {"max_header_size": 10**6}
     loaded = np.load(path, **limit)
@@ -273,7 +305,11 @@ def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
         return  # NumPy, and so we, read no such header: below
     for mode in ("r", "r+", "c"):
         array = open_npy(other, mode)
-        assert (loaded.dtype, loaded.shape, mode != "r") == (array.dtype, array.shape, array.flags.writeable)
+        assert (loaded.dtype, loaded.shape, mode != "r") == (
+            array.dtype,
+            array.shape,
+            array.flags.writeable,
+        )
         assert np.array_equal(loaded, array)
         assert array.flags.f_contiguous == loaded.flags.f_contiguous
 
@@ -346,7 +382,10 @@ def test_goes_without_a_word(path: Path) -> None:
 def test_flush_is_durable(tmp_path: Path) -> None:
     """flush() waits for the device."""
     program = "import sys, mappedfile; a = mappedfile.open_npy(sys.argv[1], 'w+', shape=9); a[:] = 1; a.flush()"
-    assert any("fsync" in line for line in traced(program, tmp_path / "a.npy", calls="fsync,msync", folder=tmp_path))
+    assert any(
+        "fsync" in line
+        for line in traced(program, tmp_path / "a.npy", calls="fsync,msync", folder=tmp_path)
+    )
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "w+", "x+", "c"])
@@ -396,11 +435,36 @@ GOOD = b"{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}\n"
         (ValueError, lambda version: npy(b"{", b"", version)),
         (ValueError, lambda version: npy(b"[1]\n", b"", version)),
         (ValueError, lambda version: npy(b"{'descr': '<f8', 'shape': (3,)}\n", b"", version)),
-        (ValueError, lambda version: npy(b"{'descr': '<f8', 'fortran_order': 0, 'shape': (3,)}\n", b"", version)),
-        (ValueError, lambda version: npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': 3}\n", b"", version)),
-        (ValueError, lambda version: npy(b"{'descr': 'x', 'fortran_order': False, 'shape': (3,)}\n", b"", version)),
-        (ValueError, lambda version: npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}\n", b"", version)),
-        (TypeError, lambda version: npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (3,)}\n", version=version)),
+        (
+            ValueError,
+            lambda version: npy(
+                b"{'descr': '<f8', 'fortran_order': 0, 'shape': (3,)}\n", b"", version
+            ),
+        ),
+        (
+            ValueError,
+            lambda version: npy(
+                b"{'descr': '<f8', 'fortran_order': False, 'shape': 3}\n", b"", version
+            ),
+        ),
+        (
+            ValueError,
+            lambda version: npy(
+                b"{'descr': 'x', 'fortran_order': False, 'shape': (3,)}\n", b"", version
+            ),
+        ),
+        (
+            ValueError,
+            lambda version: npy(
+                b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}\n", b"", version
+            ),
+        ),
+        (
+            TypeError,
+            lambda version: npy(
+                b"{'descr': '|O', 'fortran_order': False, 'shape': (3,)}\n", version=version
+            ),
+        ),
     ],
 )
 def test_no_npy(path: Path, kind: Any, content: Any, version: bytes) -> None:
@@ -408,7 +472,9 @@ def test_no_npy(path: Path, kind: Any, content: Any, version: bytes) -> None:
     path.write_bytes(content(version))
     with pytest.raises(kind) as caught:
         open_npy(path)
-    assert repr(str(path)) in str(caught.value).replace("PosixPath(", "").replace("WindowsPath(", "")
+    assert repr(str(path)) in str(caught.value).replace("PosixPath(", "").replace(
+        "WindowsPath(", ""
+    )
     gc.collect()
     path.write_bytes(npy(GOOD, version=version))
     assert (3,) == open_npy(path).shape

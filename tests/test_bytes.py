@@ -60,7 +60,9 @@ def window_on(folder: Path, place: Any, mode: Any = "r+") -> Iterator[tuple[Any,
 
 
 @pytest.fixture(scope="module", params=("file", *PLACES), ids=str)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Model]]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, Model]]:
     """A window and its model, which tests change together."""
     with window_on(tmp_path_factory.mktemp("bytes"), request.param) as both:
         yield both
@@ -72,7 +74,11 @@ limits = (
     | st.integers(-20, 20)
     | st.sampled_from([-LARGEST, LARGEST, -(10**30), 10**30])
 )
-steps = st.none() | st.integers(-9, 9).filter(bool) | st.sampled_from([PAGE_SIZE, -PAGE_SIZE, LARGEST, -LARGEST])
+steps = (
+    st.none()
+    | st.integers(-9, 9).filter(bool)
+    | st.sampled_from([PAGE_SIZE, -PAGE_SIZE, LARGEST, -LARGEST])
+)
 positions = st.integers(-SIZE - 5, SIZE + 5) | st.integers(-20, 20)
 needles = st.lists(st.sampled_from(b"ab\0\xffx"), max_size=12).map(bytes)
 
@@ -112,19 +118,31 @@ def test_set_item(pair: tuple[Any, Model], position: int, value: int) -> None:
     window, model = pair
     expected = outcome(lambda: model.__setitem__(position, value))
     result = outcome(lambda: window.__setitem__(position, value))
-    if expected is not ValueError or result is not IndexError:  # either will do where both are wrong
+    if (
+        expected is not ValueError or result is not IndexError
+    ):  # either will do where both are wrong
         assert expected == result
     assert same(model, window)
 
 
-@given(data=st.data(), start=limits, stop=limits, step=steps, longer=st.sampled_from([0, 0, 0, 0, -1, 1]))
-def test_set_slice(pair: tuple[Any, Model], data: st.DataObject, start: int, stop: int, step: int, longer: int) -> None:
+@given(
+    data=st.data(),
+    start=limits,
+    stop=limits,
+    step=steps,
+    longer=st.sampled_from([0, 0, 0, 0, -1, 1]),
+)
+def test_set_slice(
+    pair: tuple[Any, Model], data: st.DataObject, start: int, stop: int, step: int, longer: int
+) -> None:
     """A slice is set to bytes of its own length; others are a ValueError, for a window does not change its length."""
     window, model = pair
     length = len(model[start:stop:step])
     pattern = data.draw(st.binary(min_size=1, max_size=20))
     new = (pattern * (length // len(pattern) + 2))[: max(length + longer, 0)]
-    kind = data.draw(st.sampled_from([bytes, bytearray, memoryview, lambda new: np.frombuffer(new, "u1")]))
+    kind = data.draw(
+        st.sampled_from([bytes, bytearray, memoryview, lambda new: np.frombuffer(new, "u1")])
+    )
     if len(new) == length:
         window[start:stop:step] = kind(new)
         model[start:stop:step] = new
@@ -145,7 +163,9 @@ def test_search(pair: tuple[Any, Model], needle: bytes, start: int | None, end: 
 
 
 @given(number=st.integers(-1, 256), start=limits, end=limits)
-def test_search_for_a_number(pair: tuple[Any, Model], number: int, start: int | None, end: int | None) -> None:
+def test_search_for_a_number(
+    pair: tuple[Any, Model], number: int, start: int | None, end: int | None
+) -> None:
     """A number stands for one byte; one that is no byte is a ValueError."""
     window, model = pair
     for name in ("find", "rfind", "count"):
@@ -172,11 +192,15 @@ def test_index(pair: tuple[Any, Model], needle: bytes, start: int | None, end: i
     for name in ("index", "rindex"):
         for sub in (needle, needle[0] if needle else 97):
             expected = outcome(lambda name=name, sub=sub: getattr(model, name)(sub, start, end))
-            assert expected == outcome(lambda name=name, sub=sub: getattr(window, name)(sub, start, end))
+            assert expected == outcome(
+                lambda name=name, sub=sub: getattr(window, name)(sub, start, end)
+            )
 
 
 @given(data=st.data(), start=limits, end=limits)
-def test_starts_and_ends(pair: tuple[Any, Model], data: st.DataObject, start: int | None, end: int | None) -> None:
+def test_starts_and_ends(
+    pair: tuple[Any, Model], data: st.DataObject, start: int | None, end: int | None
+) -> None:
     """startswith and endswith compare as those of bytes, with every start and end, and with tuples."""
     window, model = pair
     length = data.draw(st.integers(0, 300))
@@ -245,7 +269,14 @@ def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
         with pytest.raises(ValueError, match="zero"):
             window[::0] = b""
         for needle in ("x", None, 1.5, [97], ...):
-            for search in (window.find, window.rfind, window.count, window.__contains__, window.index, window.rindex):
+            for search in (
+                window.find,
+                window.rfind,
+                window.count,
+                window.__contains__,
+                window.index,
+                window.rindex,
+            ):
                 with pytest.raises(TypeError):
                     search(needle)
         for part in ("x", None, 1, 1.5, [b"a"], ("x",), (97,), (None,)):
@@ -253,7 +284,13 @@ def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
                 with pytest.raises(TypeError):
                     test(part)
         for limit in ("0", 1.5, b"", [0]):
-            for search in (window.find, window.rfind, window.count, window.startswith, window.endswith):
+            for search in (
+                window.find,
+                window.rfind,
+                window.count,
+                window.startswith,
+                window.endswith,
+            ):
                 with pytest.raises(TypeError):
                     search(b"a", limit)
                 with pytest.raises(TypeError):
@@ -398,11 +435,17 @@ def test_a_long_search_hears_signals(folder: Path) -> None:
     only(os.name == "posix", "maps a file of 1 TiB")
     command = [sys.executable, "-c", LONG_SEARCH, folder / "long"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (0, "find rfind count", "") == (done.returncode, " ".join(done.stdout.split()), done.stderr)
+    assert (0, "find rfind count", "") == (
+        done.returncode,
+        " ".join(done.stdout.split()),
+        done.stderr,
+    )
 
 
 @given(st.binary(min_size=1, max_size=3), st.data())
-def test_pieces_of_a_search(three_pieces: tuple[MappedFile, bytes], needle: bytes, data: st.DataObject) -> None:
+def test_pieces_of_a_search(
+    three_pieces: tuple[MappedFile, bytes], needle: bytes, data: st.DataObject
+) -> None:
     """A search that is done in pieces finds what begins in one and ends in the next, and counts it once."""
     file, content = three_pieces
     near = st.sampled_from(EDGES) | st.integers(0, len(content))
@@ -417,10 +460,16 @@ def test_pieces_of_a_search(three_pieces: tuple[MappedFile, bytes], needle: byte
 
 
 #: Where the pieces of a search end: backends/window.c.
-EDGES = [edge + by for edge in (64 << 10, 1 << 20, (1 << 20) + (64 << 10), 2 << 20) for by in (-3, -2, -1, 0, 1)]
+EDGES = [
+    edge + by
+    for edge in (64 << 10, 1 << 20, (1 << 20) + (64 << 10), 2 << 20)
+    for by in (-3, -2, -1, 0, 1)
+]
 
 
 @pytest.fixture(scope="module")
 def three_pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MappedFile, bytes]]:
-    with MappedFile(tmp_path_factory.mktemp("pieces") / "file", "w+", size=(2 << 20) + 1000) as file:
+    with MappedFile(
+        tmp_path_factory.mktemp("pieces") / "file", "w+", size=(2 << 20) + 1000
+    ) as file:
         yield file, bytes(len(file))

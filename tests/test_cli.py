@@ -183,7 +183,10 @@ def run(command, *arguments, expect, **environment):
         timeout=240,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
     )
-    out, err = done.stdout.decode("utf-8").replace("\r\n", "\n"), done.stderr.decode("utf-8").replace("\r\n", "\n")
+    out, err = (
+        done.stdout.decode("utf-8").replace("\r\n", "\n"),
+        done.stderr.decode("utf-8").replace("\r\n", "\n"),
+    )
     assert expect == done.returncode, out + err
     return out, err
 
@@ -196,7 +199,11 @@ def on_a_terminal(command, *arguments, expect, keys=None, after=None, **environm
 
     child, terminal = pty.fork()
     if child == 0:
-        os.execve(command[0], [*command, *map(str, arguments)], {**os.environ, "TERM": "xterm-256color", **environment})
+        os.execve(
+            command[0],
+            [*command, *map(str, arguments)],
+            {**os.environ, "TERM": "xterm-256color", **environment},
+        )
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
     shown = b""
     while True:
@@ -229,7 +236,14 @@ MODES = ("r", "r+", "c")
 def told(tmp_path_factory):
     """The JSON report of a whole run."""
     folder = tmp_path_factory.mktemp("whole")
-    out, err = run(REAL, "check", "--json", *(word for mode in MODES for word in ("--mode", mode)), folder, expect=0)
+    out, err = run(
+        REAL,
+        "check",
+        "--json",
+        *(word for mode in MODES for word in ("--mode", mode)),
+        folder,
+        expect=0,
+    )
     assert "" == err
     assert [] == os.listdir(folder)
     return json.loads(out)
@@ -250,11 +264,13 @@ class TestRealContract:
     def test_every_clause_is_in_the_report(self, told):
         """One row a clause, in the contract's order, with one outcome a mode."""
         expected = [
-            (clause.id, clause.says, [mode for mode in clause.modes if mode in MODES]) for clause in CLAUSES.values()
+            (clause.id, clause.says, [mode for mode in clause.modes if mode in MODES])
+            for clause in CLAUSES.values()
         ]
 
         assert expected == [
-            (row["id"], row["says"], [outcome["mode"] for outcome in row["modes"]]) for row in told["clauses"]
+            (row["id"], row["says"], [outcome["mode"] for outcome in row["modes"]])
+            for row in told["clauses"]
         ]
 
     def test_no_clause_fails(self, told):
@@ -266,7 +282,11 @@ class TestRealContract:
         """There is no result "not here" without a message."""
         outcomes = [outcome for row in told["clauses"] for outcome in row["modes"]]
 
-        assert [] == [outcome for outcome in outcomes if outcome["result"] == "not_here" and not outcome["message"]]
+        assert [] == [
+            outcome
+            for outcome in outcomes
+            if outcome["result"] == "not_here" and not outcome["message"]
+        ]
 
     def test_the_report_tells_the_system(self, told):
         """Version, page size, granularity and capabilities are those that the package tells."""
@@ -307,7 +327,11 @@ class TestReport:
 
     def test_json(self, told, folder):
         """A clause that fails, errs, crashes or hangs in one mode does not disturb the others."""
-        fates = {(row["id"], outcome["mode"]): outcome for row in told["clauses"] for outcome in row["modes"]}
+        fates = {
+            (row["id"], outcome["mode"]): outcome
+            for row in told["clauses"]
+            for outcome in row["modes"]
+        }
 
         assert FATES == {key: fates[key]["result"] for key in FATES}
         assert "length: expected 3, got 4" == fates["A2", "r+"]["message"]
@@ -329,8 +353,14 @@ class TestReport:
         assert "\x1b" not in out
         assert max(map(len, out.splitlines())) <= 80
         assert "  A1  holds     this holds.\n" in out
-        assert '  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n' in out
-        assert "  A3  FAILS     This meets an error.\n                - OSError: [Errno 5] device on fire\n" in out
+        assert (
+            '  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n'
+            in out
+        )
+        assert (
+            "  A3  FAILS     This meets an error.\n                - OSError: [Errno 5] device on fire\n"
+            in out
+        )
         assert "- mode c: not here: no magic on this system" in out
         assert "  A5  not here  This cannot be shown.\n                - no magic at all\n" in out
         assert f"\npage size    {mappedfile.PAGE_SIZE:,} bytes\n" in out
@@ -369,10 +399,23 @@ class TestReport:
 
     def test_line_by_line(self, program, folder, tmp_path):
         """A pipe has every line at once: the check that is to come waits for somebody who has read the line before."""
-        command = [*program, "check", "--clause", "A1", "--clause", "C1", "--mode", "r", str(folder)]
+        command = [
+            *program,
+            "check",
+            "--clause",
+            "A1",
+            "--clause",
+            "C1",
+            "--mode",
+            "r",
+            str(folder),
+        ]
         with began(command, tmp_path) as process:
             lines = iter(process.stdout.readline, b"")
-            before = [next(line for line in lines if line.startswith(start)) for start in (b"folder", b"  A1")]
+            before = [
+                next(line for line in lines if line.startswith(start))
+                for start in (b"folder", b"  A1")
+            ]
             (tmp_path / "go").touch()
             after = [*lines]
 
@@ -382,7 +425,9 @@ class TestReport:
 
     def test_side_by_side(self, program, folder):
         """Checks that wait for one another come to an end; the rows and modes are in order all the same."""
-        out, _ = run(program, "check", "--json", "--clause", "C2", "--clause", "C3", folder, expect=0)
+        out, _ = run(
+            program, "check", "--json", "--clause", "C2", "--clause", "C3", folder, expect=0
+        )
 
         rows = json.loads(out)["clauses"]
         assert [("C2", ["r", "r+"]), ("C3", ["r", "r+"])] == [
@@ -395,7 +440,17 @@ class TestReport:
 
     def test_ascii(self, program, folder):
         """Where the output takes ASCII alone there are other characters, and no traceback."""
-        out, err = run(REAL, "check", "--clause", "L5", "--mode", "r", folder, expect=0, PYTHONIOENCODING="ascii")
+        out, err = run(
+            REAL,
+            "check",
+            "--clause",
+            "L5",
+            "--mode",
+            "r",
+            folder,
+            expect=0,
+            PYTHONIOENCODING="ascii",
+        )
 
         assert "" == err
         assert "\nL - Lifetime: closing while mapped\n" in out
@@ -423,8 +478,14 @@ class TestUsage:
             (["chek"], "invalid choice"),
             (["check", "--mode", "rw"], "invalid choice"),
             (["check", "--clause", "Q7"], "no such clause: Q7; there are A1, A2"),
-            (["check", "--clause", "A5", "--mode", "c"], "the clauses chosen do not speak of mode c"),
-            (["check", "--timeout", "soon"], "'soon' is not a time: expected seconds, more than 0, such as 60 or 0.5"),
+            (
+                ["check", "--clause", "A5", "--mode", "c"],
+                "the clauses chosen do not speak of mode c",
+            ),
+            (
+                ["check", "--timeout", "soon"],
+                "'soon' is not a time: expected seconds, more than 0, such as 60 or 0.5",
+            ),
             (["check", "--timeout", "0"], "'0' is not a time"),
             (["check", "--timeout", "nan"], "'nan' is not a time"),
         ],
@@ -455,7 +516,13 @@ class TestUsage:
     @pytest.mark.parametrize("buffered", ["", "1"])
     @pytest.mark.parametrize(
         "arguments",
-        [("check", "--clause", "A1"), ("check", "--json", "--clause", "A1"), ("warm",), ("info", "--json"), ()],
+        [
+            ("check", "--clause", "A1"),
+            ("check", "--json", "--clause", "A1"),
+            ("warm",),
+            ("info", "--json"),
+            (),
+        ],
     )
     def test_nobody_reads(self, program, folder, arguments, buffered):
         """A pipe whose reader has gone, as in ``mappedfile check | true``: nothing is said, and the status is 141."""
@@ -504,7 +571,9 @@ class TestUsage:
 
         assert "" == err
         assert (out, err) == run(REAL, "--help", expect=0)
-        assert ["check", "residency", "warm", "evict", "info"] == re.findall(r"^    (\w+) {2,}\w", out, re.MULTILINE)
+        assert ["check", "residency", "warm", "evict", "info"] == re.findall(
+            r"^    (\w+) {2,}\w", out, re.MULTILINE
+        )
         for status in ("0", "1", "2", "130", "141"):
             assert re.search(rf"^  {status} +\w", out, re.MULTILINE)
 
@@ -532,7 +601,8 @@ class TestTerminal:
         assert "\x1b[33mnot here" in text
         end = ESCAPES.sub("", text[text.rindex("What fails") :])
         assert (
-            '\n  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n' in end
+            '\n  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n'
+            in end
         )
         assert "\nThe contract does not hold here: A2, A3.\n" in end
         assert "━" not in end
@@ -540,7 +610,9 @@ class TestTerminal:
 
     def test_ascii(self, program, folder):
         """A terminal that takes ASCII alone gets nothing else."""
-        text = on_a_terminal(program, "check", "--clause", "A", folder, expect=1, PYTHONIOENCODING="ascii")
+        text = on_a_terminal(
+            program, "check", "--clause", "A", folder, expect=1, PYTHONIOENCODING="ascii"
+        )
 
         assert text.isascii()
         assert "Traceback" not in text
@@ -564,7 +636,9 @@ class TestTerminal:
 
     def test_ctrl_c(self, program, folder):
         """Ctrl-C typed on the terminal: a message, the folder as it was, status 130."""
-        text = on_a_terminal(program, "check", "--clause", "B2", folder, expect=130, keys=b"\x03", after=b"B2")
+        text = on_a_terminal(
+            program, "check", "--clause", "B2", folder, expect=130, keys=b"\x03", after=b"B2"
+        )
 
         assert "mappedfile: interrupted" in text
         assert "Traceback" not in text

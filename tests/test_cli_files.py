@@ -58,14 +58,17 @@ class TestDirectories:
         need((top / "link").exists(), "symbolic links")
         assert [str(top / "link")] == [file.name for file in found([str(top / "link")])]
         loop = str(top / "b" / "loop")
-        assert [path.replace(str(top), loop) for path in paths] == [file.name for file in found([loop])]
+        assert [path.replace(str(top), loop) for path in paths] == [
+            file.name for file in found([loop])
+        ]
 
     def test_a_file_counts_once(self, tree):
         """What is named again is told, and not done again."""
         top, paths = tree
         out, err = run(REAL, "warm", top, paths[3], top / "b" / "same", expect=0)
         again = [
-            f"mappedfile warm: {path}: counted once, under another name" for path in (paths[3], top / "b" / "same")
+            f"mappedfile warm: {path}: counted once, under another name"
+            for path in (paths[3], top / "b" / "same")
         ]
         assert again == err.splitlines()
         assert [*paths, "4 files"] == [line.rpartition(": ")[0] for line in out.splitlines()]
@@ -103,14 +106,18 @@ sys.exit(main(["warm", sys.argv[1]]))
         with MappedFile(paths[3]) as file, file.view() as view:
             view.lock()
             out, _ = run(REAL, "residency", top, expect=0)
-            assert re.search(r"^4 files: \d+ of 10 pages in memory \(\d+\.\d %\)$", out.splitlines()[-1])
+            assert re.search(
+                r"^4 files: \d+ of 10 pages in memory \(\d+\.\d %\)$", out.splitlines()[-1]
+            )
             assert all(f"\n{path}: " in f"\n{out}" for path in paths)
             out, _ = run(REAL, "residency", "--summary", top, expect=0)
             assert re.search(r"^4 files: \d+ of 10 pages in memory \(\d+\.\d %\)\n$", out)
             out, _ = run(REAL, "evict", "-s", top, expect=0)
             assert re.search(r"^4 files: \d+ of \d+ pages evicted; 4 stay: ", out)
             files = told("residency", top)
-        assert [(0, 1), (0, 2), (0, 3), (4, 4)] == [(file["resident"], file["pages"]) for file in files]
+        assert [(0, 1), (0, 2), (0, 3), (4, 4)] == [
+            (file["resident"], file["pages"]) for file in files
+        ]
 
 
 class TestRanges:
@@ -157,7 +164,9 @@ class TestRanges:
             file[key] for key in ("size", "offset", "length", "pages")
         )
         (file,) = told("warm", path, "--range", "1T-")
-        assert (size, size, 0, 0) == tuple(file[key] for key in ("size", "offset", "length", "pages"))
+        assert (size, size, 0, 0) == tuple(
+            file[key] for key in ("size", "offset", "length", "pages")
+        )
 
     @needs_evict
     def test_only_the_range_comes_in(self, path):
@@ -176,10 +185,22 @@ class TestRanges:
         """Pages are counted in the range, and numbered as in the file."""
         path.write_bytes(bytes(100 * PAGE_SIZE))
         with kept(path, (0, 100 * PAGE_SIZE)):
-            out, _ = run(REAL, "residency", path, "--range", f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}", expect=0)
+            out, _ = run(
+                REAL,
+                "residency",
+                path,
+                "--range",
+                f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}",
+                expect=0,
+            )
             (file,) = told("residency", path, "--range", f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}")
-        assert f"{path}: 40.0 KiB to 80.0 KiB of 400.0 KiB, 10 of 10 pages in memory (100.0 %)" == out.splitlines()[0]
-        assert (10, 10, 1.0, [[10, 10]]) == tuple(file[key] for key in ("pages", "resident", "fraction", "runs"))
+        assert (
+            f"{path}: 40.0 KiB to 80.0 KiB of 400.0 KiB, 10 of 10 pages in memory (100.0 %)"
+            == out.splitlines()[0]
+        )
+        assert (10, 10, 1.0, [[10, 10]]) == tuple(
+            file[key] for key in ("pages", "resident", "fraction", "runs")
+        )
 
     @needs_evict
     def test_evict(self, path):
@@ -251,7 +272,9 @@ class TestHoles:
         with MappedFile(path) as mapped:
             whole = data_in(mapped, 0, len(mapped))
             assert all(start % PAGE_SIZE == 0 for start, _ in whole)
-            assert all(start + size == len(mapped) or size % PAGE_SIZE == 0 for start, size in whole)
+            assert all(
+                start + size == len(mapped) or size % PAGE_SIZE == 0 for start, size in whole
+            )
             assert all(one + size < two for (one, size), (two, _) in pairwise(whole))
             for place in (3 * MIB, 3 * MIB + 3 * PAGE_SIZE - 2, 9 * MIB):
                 assert any(start <= place < start + size for start, size in whole)
@@ -271,8 +294,18 @@ class TestDocuments:
     def test_fields(self, path, folder):
         """Every file of every command has its size and range, how many pages that is, and how many are in memory."""
         path.write_bytes(bytes(3 * PAGE_SIZE))
-        expected = {"file": str(path), "size": 3 * PAGE_SIZE, "offset": 0, "length": 3 * PAGE_SIZE, "pages": 3}
-        extra = {"residency": {"fraction", "runs"}, "warm": {"data", "missing", "seconds"}, "evict": {"evicted"}}
+        expected = {
+            "file": str(path),
+            "size": 3 * PAGE_SIZE,
+            "offset": 0,
+            "length": 3 * PAGE_SIZE,
+            "pages": 3,
+        }
+        extra = {
+            "residency": {"fraction", "runs"},
+            "warm": {"data", "missing", "seconds"},
+            "evict": {"evicted"},
+        }
         for command, fields in extra.items():
             if command != "warm" and sys.platform == "win32":
                 continue

@@ -33,7 +33,8 @@ HERE = Path(__file__).parent
 
 makes_calls_fail = needs(strace(), "strace, and permission to trace")
 reaches_limits = needs(
-    importlib.util.find_spec("resource") and os.path.exists("/proc/self/statm"), "limits that can be set and are heeded"
+    importlib.util.find_spec("resource") and os.path.exists("/proc/self/statm"),
+    "limits that can be set and are heeded",
 )
 
 CALLS = (
@@ -106,7 +107,14 @@ FAILURES = {
     "Scenario": ("openat EMFILE", "fstat EIO", "mmap ENOMEM", "munmap ENOMEM", "close EIO"),
     "Read": ("openat EACCES", "fstat EOVERFLOW", "mmap ENODEV", "munmap EINVAL", "close EIO"),
     "Private": ("openat ENFILE", "fstat EIO", "mmap EAGAIN", "munmap ENOMEM", "close ENOSPC"),
-    "Adopt": ("fcntl EBADF", "fcntl EMFILE", "fstat EIO", "mmap ENOMEM", "munmap ENOMEM", "close EIO"),
+    "Adopt": (
+        "fcntl EBADF",
+        "fcntl EMFILE",
+        "fstat EIO",
+        "mmap ENOMEM",
+        "munmap ENOMEM",
+        "close EIO",
+    ),
     "Create": ("openat ENOSPC", "fstat EIO", "fallocate ENOSPC", "fallocate EIO"),
     "CreateSparse": ("openat EDQUOT", "fstat EIO", "ftruncate EFBIG"),
     "Empty": ("openat EROFS", "fstat EIO", "fallocate EDQUOT"),
@@ -147,13 +155,19 @@ def is_ours(call: str) -> bool:
 
 
 @makes_calls_fail
-@pytest.mark.parametrize(("scenario", "failure"), [(name, one) for name, many in FAILURES.items() for one in many])
+@pytest.mark.parametrize(
+    ("scenario", "failure"), [(name, one) for name, many in FAILURES.items() for one in many]
+)
 def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
     """Whichever of its calls fails: an OSError with that number and the file's name; what was opened is closed, what was made
     is gone, what was there goes on."""
     name, code = failure.split()
     # glibc's fstat is one or the other.
-    hits = [(call, number) for call, number, ours in victim.calls(scenario) if ours and SAME.get(call, call) == name]
+    hits = [
+        (call, number)
+        for call, number, ours in victim.calls(scenario)
+        if ours and SAME.get(call, call) == name
+    ]
     assert hits, f"{scenario} has no {name}"
     for call, number in hits:
         inject = f"inject={call}:error={code}:when={number}"
@@ -185,7 +199,9 @@ REMAPPED = ["GrowAlone", "GrowWithView", "RefreshAlone", "RefreshPrivateAlone"]
 @pytest.mark.parametrize("scenario", REMAPPED)
 def test_remap_fails(victim: Victim, scenario: str) -> None:
     """A map that cannot be grown in place is made anew, and nobody notices: S2."""
-    lines, error, after = victim.suffer(scenario, "-e", "trace=mremap", "-e", "inject=mremap:error=ENOMEM")
+    lines, error, after = victim.suffer(
+        scenario, "-e", "trace=mremap", "-e", "inject=mremap:error=ENOMEM"
+    )
     assert "(INJECTED)" in "".join(lines)
     assert (None, FINE) == (error, after)
 
@@ -243,7 +259,9 @@ def test_interrupted(victim: Victim, scenario: str, call: str) -> None:
 @pytest.mark.parametrize("code", ["EOPNOTSUPP", "ENOSYS"])
 def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
     """Where blocks cannot be reserved they are written, and nobody notices: S5."""
-    lines, error, after = victim.suffer(scenario, "-e", "trace=fallocate", "-e", f"inject=fallocate:error={code}")
+    lines, error, after = victim.suffer(
+        scenario, "-e", "trace=fallocate", "-e", f"inject=fallocate:error={code}"
+    )
     assert "(INJECTED)" in "".join(lines)
     assert (None, FINE) == (error, after)
 
@@ -253,7 +271,12 @@ def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
 def test_writing_fails_after_that(victim: Victim, scenario: str) -> None:
     """And when that fails, the file is as it was: S4, S5."""
     for number in range(1, 6):
-        inject = "-e", "inject=fallocate:error=EOPNOTSUPP", "-e", f"inject=pwrite64:error=ENOSPC:when={number}"
+        inject = (
+            "-e",
+            "inject=fallocate:error=EOPNOTSUPP",
+            "-e",
+            f"inject=pwrite64:error=ENOSPC:when={number}",
+        )
         lines, error, after = victim.suffer(scenario, "-e", "trace=fallocate,pwrite64", *inject)
         if not any("pwrite64" in line and "(INJECTED)" in line for line in lines):
             break
@@ -267,7 +290,9 @@ def test_rollback_fails(victim: Victim) -> None:
     """Of two errors the first is told: S4."""
     inject = "-e", "inject=fallocate:error=ENOSPC", "-e", "inject=ftruncate:error=EIO"
     _, error, _ = victim.suffer("Grow", "-e", "trace=fallocate,ftruncate", *inject)
-    assert errno.ENOSPC == error["errno"]  # the file has grown by the zeros in its last page, and nobody can help it
+    assert (
+        errno.ENOSPC == error["errno"]
+    )  # the file has grown by the zeros in its last page, and nobody can help it
 
 
 # Limits
@@ -305,7 +330,9 @@ before = handles(), file_maps()
 def in_a_process(program: str, path: Path) -> None:
     """Run a program that reaches a limit."""
     command = [sys.executable, "-W", "error", "-c", START + textwrap.dedent(program), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120
+    )
     assert (0, "") == (done.returncode, done.stderr)
 
 
@@ -481,8 +508,14 @@ def test_windows_calls_fail(folder: Path, name: str) -> None:
         assert bool(failure) == bool(calls.failed)
         calls.settle()
         # What is not needed any more is given back when the resize has been done.
-        resized = scenario.file is not None and not scenario.file.closed and len(scenario.file) != failing.SIZE
-        scenario.look(error is not None and not (resized and failure[0] in kernel32_calls.GIVING_BACK))
+        resized = (
+            scenario.file is not None
+            and not scenario.file.closed
+            and len(scenario.file) != failing.SIZE
+        )
+        scenario.look(
+            error is not None and not (resized and failure[0] in kernel32_calls.GIVING_BACK)
+        )
         scenario.clean()
         return calls.names(), error and error.with_traceback(None)
 
@@ -502,7 +535,9 @@ def test_windows_calls_fail(folder: Path, name: str) -> None:
             # the map comes first, there is little left that can go wrong then.
             assert "Grow" in name, where
             assert "CreateFileMappingW" in calls[:place], where
-            assert call in (("MapViewOfFile3", "VirtualFree") if capabilities().reserve else ("MapViewOfFile",)), where
+            assert call in (
+                ("MapViewOfFile3", "VirtualFree") if capabilities().reserve else ("MapViewOfFile",)
+            ), where
         else:
             assert (1234, True) == (error.winerror, "file" in str(error.filename)), where
         assert held == (handles(), file_maps()), where

@@ -96,7 +96,9 @@ def traced_steps(path: Path, folder: Path) -> Iterator[tuple[str, Step]]:
     """Linux: take the steps under strace."""
     step = None
     flushes = "msync,fsync,fdatasync,sync_file_range,sync,syncfs"
-    for line in traced(TRACED, path, calls=f"{flushes},access,?faccessat,?faccessat2", folder=folder):
+    for line in traced(
+        TRACED, path, calls=f"{flushes},access,?faccessat,?faccessat2", folder=folder
+    ):
         if found := re.search(r'access.*"/mark/(.*)/(.*)"', line):
             windows = [tuple(map(int, pair.split("+"))) for pair in found[2].split(",") if pair]
             step = Step(windows, [])
@@ -106,7 +108,11 @@ def traced_steps(path: Path, folder: Path) -> Iterator[tuple[str, Step]]:
             call = re.sub(rf"\d+<{re.escape(str(path))}>", "file", line.rpartition(")")[0] + ")")
             # Lengths in pages: the last may be a part.
             step.seen.append(
-                re.sub(r"(msync\(0x[0-9a-f]+), (\d+)", lambda m: f"{m[1]}, {pages(int(m[2]))} pages", call)
+                re.sub(
+                    r"(msync\(0x[0-9a-f]+), (\d+)",
+                    lambda m: f"{m[1]}, {pages(int(m[2]))} pages",
+                    call,
+                )
             )
 
 
@@ -125,7 +131,9 @@ def watched_steps(path: Path) -> Iterator[tuple[str, Step]]:
         exec(STEPS, {"MappedFile": MappedFile, "path": path, "mark": mark})
     for name, where, made in steps:
         seen = [
-            f"{call}(file)" if call == "FlushFileBuffers" else f"{call}({given[0]:#x}, {pages(given[1])} pages)"
+            f"{call}(file)"
+            if call == "FlushFileBuffers"
+            else f"{call}({given[0]:#x}, {pages(given[1])} pages)"
             for call, given in made
             if call.startswith("Flush")
         ]
@@ -196,10 +204,14 @@ def assert_covered(windows: list[tuple[int, int]], seen: list[str]) -> None:
     for call in seen:
         found = re.fullmatch(r"FlushViewOfFile\((0x[0-9a-f]+), (\d+) pages\)", call)
         assert found, call
-        asked.update(range(int(found[1], 16), int(found[1], 16) + int(found[2]) * PAGE_SIZE, PAGE_SIZE))
+        asked.update(
+            range(int(found[1], 16), int(found[1], 16) + int(found[2]) * PAGE_SIZE, PAGE_SIZE)
+        )
     if WINDOWS:
         for start, length in windows:
-            assert asked.issuperset(range(start - start % PAGE_SIZE, start + length, PAGE_SIZE)), seen
+            assert asked.issuperset(range(start - start % PAGE_SIZE, start + length, PAGE_SIZE)), (
+                seen
+            )
 
 
 @sees_calls
@@ -232,7 +244,9 @@ def test_not_durable(calls: dict[str, Step]) -> None:
     """A flush that is not durable starts write-back and waits for nothing: F3."""
     (window,), seen = calls["not durable"]
     first = 1_000_003 + 5 - (1_000_003 + 5) % PAGE_SIZE
-    start = [] if WINDOWS else [f"sync_file_range(file, {first}, {PAGE_SIZE}, SYNC_FILE_RANGE_WRITE)"]
+    start = (
+        [] if WINDOWS else [f"sync_file_range(file, {first}, {PAGE_SIZE}, SYNC_FILE_RANGE_WRITE)"]
+    )
     assert [flushed(window, 5, 10, durable=False), *start] == seen
     windows, seen = calls["the whole file, not durable"]
     if WINDOWS:
@@ -317,7 +331,9 @@ def test_calls_of_the_backend(folder: Path, like: str) -> None:
                 flush()
             assert str(path) == str(caught.value.filename)
             if like == "windows":
-                assert "sync" not in [call[0] for call in recorder.calls], "what failed is not followed by a sync"
+                assert "sync" not in [call[0] for call in recorder.calls], (
+                    "what failed is not followed by a sync"
+                )
 
 
 # F8
@@ -334,7 +350,10 @@ def full_device(tmp_path: Path) -> Iterator[Path]:
         with MappedFile(file, "x+", size=8 * 2**20):
             pass
         os.sync()
-        with pytest.raises(OSError, match="No space left"), open(outer / "filler", "wb", buffering=0) as filler:
+        with (
+            pytest.raises(OSError, match="No space left"),
+            open(outer / "filler", "wb", buffering=0) as filler,
+        ):
             while True:
                 filler.write(bytes(2**16))
         yield file

@@ -48,7 +48,9 @@ for command in sys.stdin:
 
 def test_follow(tmp_path: Path) -> None:
     """Every line comes, once and in order, whatever is done to the log meanwhile."""
-    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     names: dict[str, Any] = {}
     exec(compile(code, PAGE, "exec"), names)
     path = tmp_path / "log"

@@ -22,7 +22,13 @@ import pytest
 from conftest import STRESS
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support import LINUX, only
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile, MappingFault, capabilities
@@ -50,7 +56,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 SIZES = st.one_of(
     st.integers(0, 5 * PAGE_SIZE),
     st.integers(0, 3 * GRANULARITY),
-    st.builds(lambda pages, by: max(pages * PAGE_SIZE + by, 0), st.integers(0, 40), st.integers(-2, 2)),
+    st.builds(
+        lambda pages, by: max(pages * PAGE_SIZE + by, 0), st.integers(0, 40), st.integers(-2, 2)
+    ),
 )
 PARTS = st.tuples(st.floats(0, 1), st.floats(0, 1))
 
@@ -152,7 +160,10 @@ class Model(RuleBasedStateMachine):
         self.file.refresh()
         self.size = len(self.disk)
 
-    @rule(reserve=st.sampled_from([0, 0, 1, 3 * PAGE_SIZE + 1, GRANULARITY, 4 * GRANULARITY]), sparse=st.booleans())
+    @rule(
+        reserve=st.sampled_from([0, 0, 1, 3 * PAGE_SIZE + 1, GRANULARITY, 4 * GRANULARITY]),
+        sparse=st.booleans(),
+    )
     def reopen(self, reserve: int, sparse: bool) -> None:
         self.file.close()
         self.drop_all()
@@ -179,7 +190,9 @@ class Model(RuleBasedStateMachine):
 def test_as_a_bytearray(place: Path) -> None:
     """Whatever the order, and whatever is alive, a mapped file that is resized is a bytearray that is: S2, S3, S8."""
     machine = type("Machine", (Model,), {"path": place / "file"})
-    run_state_machine_as_test(machine, settings=settings(STEPS, max_examples=1))  # loads what it needs
+    run_state_machine_as_test(
+        machine, settings=settings(STEPS, max_examples=1)
+    )  # loads what it needs
     before = handles(), file_maps()
     run_state_machine_as_test(machine, settings=STEPS)
     assert before == (handles(), file_maps())
@@ -276,7 +289,9 @@ def look(file: MappedFile) -> Any:
             if length >= 16:
                 place = (-first) % 8
                 view[place : place + 8] = word(first + place)
-                check(view[place : place + 8], first + place)  # zeros, if another process has cut the file and grown it
+                check(
+                    view[place : place + 8], first + place
+                )  # zeros, if another process has cut the file and grown it
 
     return step
 
@@ -370,13 +385,22 @@ class Shrinks:
 def test_shrinking_between_two_looks(place: Path) -> None:
     """What is asked for is looked at once nothing of the caller's can run any more: S6."""
     with MappedFile(place / "file", "x+", size=10 * PAGE_SIZE) as file:
-        for use in (file.flush, file.view, file.residency, lambda *range_: file.advise("willneed", *range_)):
+        for use in (
+            file.flush,
+            file.view,
+            file.residency,
+            lambda *range_: file.advise("willneed", *range_),
+        ):
             file.resize(10 * PAGE_SIZE)
             file[0]
-            with pytest.raises(ValueError, match=r"past the end of the mapped file, which has 5 bytes"):
+            with pytest.raises(
+                ValueError, match=r"past the end of the mapped file, which has 5 bytes"
+            ):
                 use(Shrinks(file, 9 * PAGE_SIZE), 10)
             file.resize(10 * PAGE_SIZE)
-            with pytest.raises(ValueError, match=r"past the end of the mapped file, which has 5 bytes"):
+            with pytest.raises(
+                ValueError, match=r"past the end of the mapped file, which has 5 bytes"
+            ):
                 use(9 * PAGE_SIZE, Shrinks(file, 10))
         file.resize(10 * PAGE_SIZE)
         assert b"" == file[Shrinks(file, 9 * PAGE_SIZE) :]
@@ -448,7 +472,9 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
                 file.resize(5)
                 assert file[:] == path.read_bytes()
         assert before == (handles(), file_maps())
-        print(f"{other.stdout.read().strip()} turns of theirs, {turns} of ours, {refreshed} new sizes, {faults} faults")
+        print(
+            f"{other.stdout.read().strip()} turns of theirs, {turns} of ours, {refreshed} new sizes, {faults} faults"
+        )
         assert other.returncode == 0
     assert turns > 10
     assert refreshed > 3
@@ -480,9 +506,11 @@ def test_cycles(place: Path, reserve: int, alive: str) -> None:
         marks = []
         for cycle in range(CYCLES):
             file[50] = cycle % 256
-            kept: Any = {"nothing": lambda: None, "view": lambda: file.view(3, 60), "buffer": lambda: file.data}[
-                alive
-            ]()
+            kept: Any = {
+                "nothing": lambda: None,
+                "view": lambda: file.view(3, 60),
+                "buffer": lambda: file.data,
+            }[alive]()
             for size in (101, PAGE_SIZE + 1, 20 * PAGE_SIZE):
                 file.resize(size)
                 file[size - 1] = 1

@@ -26,7 +26,9 @@ import mappedfile
 from mappedfile import PAGE_SIZE
 from mappedfile.contract import CLAUSES, STDLIB, Broken
 
-pytestmark = pytest.mark.skipif(not mappedfile.capabilities().guard_buffers, reason="no SIGBUS: test_guard_windows.py")
+pytestmark = pytest.mark.skipif(
+    not mappedfile.capabilities().guard_buffers, reason="no SIGBUS: test_guard_windows.py"
+)
 
 HERE = Path(__file__).parent
 MAX_MAPS = Path("/proc/sys/vm/max_map_count")
@@ -35,7 +37,9 @@ MAX_MAPS = Path("/proc/sys/vm/max_map_count")
 def run(function: str, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Call a function of tests/faulting.py in a process of its own, and return how that ended."""
     command = [sys.executable, "-W", "error", HERE / "faulting.py", function, *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"
+    }
     pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     return subprocess.run(command, env=environment, timeout=timeout, check=False, **pipes)
 
@@ -58,7 +62,10 @@ def dies(function: str, *arguments: object, by: int = getattr(signal, "SIGBUS", 
 def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tests/sigbus.c, compiled: another library."""
     library = tmp_path_factory.mktemp("helper") / "sigbus.so"
-    subprocess.run([compiler(), "-O1", "-shared", "-fPIC", "-o", library, HERE / "sigbus.c", "-lpthread"], check=True)
+    subprocess.run(
+        [compiler(), "-O1", "-shared", "-fPIC", "-o", library, HERE / "sigbus.c", "-lpthread"],
+        check=True,
+    )
     return library
 
 
@@ -123,7 +130,9 @@ def test_fork(folder: Path) -> None:
 @pytest.mark.parametrize("guard", ["with", "without"])
 def test_fork_while_others_map(folder: Path, guard: str) -> None:
     """A child that is born while other threads map, unmap and meet faults can do all of that, with the guard and without."""
-    assert "done" == said("fork_storm", folder, 3000 if STRESS else 200, guard, timeout=600 if STRESS else 120)
+    assert "done" == said(
+        "fork_storm", folder, 3000 if STRESS else 200, guard, timeout=600 if STRESS else 120
+    )
 
 
 def test_sub_interpreters(folder: Path) -> None:
@@ -178,12 +187,22 @@ def test_fault_guard_late(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(helper: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, object]]]:
+def outcomes(
+    helper: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, dict[str, object]]]:
     """What came of every scenario of tests/guarding.py, with the guard and without."""
     pipe = subprocess.PIPE
     running = {}
     for guard in ("with", "without"):
-        command = [sys.executable, "-W", "ignore", HERE / "guarding.py", guard, helper, tmp_path_factory.mktemp(guard)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            HERE / "guarding.py",
+            guard,
+            helper,
+            tmp_path_factory.mktemp(guard),
+        ]
         running[guard] = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
     found = {}
     try:
@@ -203,10 +222,14 @@ def comparable(outcome: dict[str, object]) -> tuple[object, str]:
     in faulthandler's C stack (Python 3.14)."""
     text = re.sub(r"0x[0-9a-f]+", "0x", str(outcome["said"]).partition("\nThread 0x")[0])
     left_out = ("threading.py", "/mappedfile/_native.")
-    return outcome["status"], "\n".join(line for line in text.splitlines() if not any(map(line.__contains__, left_out)))
+    return outcome["status"], "\n".join(
+        line for line in text.splitlines() if not any(map(line.__contains__, left_out))
+    )
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(name.rpartition(": ")[0] for name in guarding.SCENARIOS))
+@pytest.mark.parametrize(
+    "name", dict.fromkeys(name.rpartition(": ")[0] for name in guarding.SCENARIOS)
+)
 def test_signal_of_others(outcomes: dict[str, dict[str, dict[str, object]]], name: str) -> None:
     """SIGBUS that is not the library's (a page of somebody else's map, a misaligned address, raise(), kill() during a system call)
     does exactly what it does without the guard: the same end of the process, or the same handler, which sees the same signal, code,
@@ -223,9 +246,16 @@ def test_signals_of_others_that_hang() -> None:
     """The scenarios left out are those that never end, with the guard or without: a handler that returns from a fault and has mended
     nothing is called again."""
     left_out = {
-        f"{taker}: {event}" for taker in guarding.TAKERS for event in guarding.EVENTS if guarding.hangs(taker, event)
+        f"{taker}: {event}"
+        for taker in guarding.TAKERS
+        for event in guarding.EVENTS
+        if guarding.hangs(taker, event)
     }
-    handlers = [taker for taker in guarding.TAKERS if taker.split(",")[0] in ("plain", "info") and "once" not in taker]
+    handlers = [
+        taker
+        for taker in guarding.TAKERS
+        if taker.split(",")[0] in ("plain", "info") and "once" not in taker
+    ]
     pythons = ("Python", "faulthandler on Python")
     assert left_out == {
         *(
@@ -241,17 +271,30 @@ def test_what_the_scenarios_are(outcomes: dict[str, dict[str, dict[str, object]]
     """The comparison is of something: processes die of SIGBUS, handlers are called, calls are interrupted."""
     outcome = outcomes["with"]
     bus = -signal.SIGBUS
-    assert (bus, "begin\n") == (outcome["nobody: before: fault"]["status"], outcome["nobody: before: fault"]["said"])
-    assert bus == outcome["SIG_IGN: between: fault"]["status"] == outcome["nobody: twice: killed"]["status"]
+    assert (bus, "begin\n") == (
+        outcome["nobody: before: fault"]["status"],
+        outcome["nobody: before: fault"]["said"],
+    )
+    assert (
+        bus
+        == outcome["SIG_IGN: between: fault"]["status"]
+        == outcome["nobody: twice: killed"]["status"]
+    )
     assert "b'late'" in outcome["SIG_IGN: twice: killed"]["said"]
     for time_ in guarding.TIMES:
         assert "Fatal Python error: Bus error" in outcome[f"faulthandler: {time_}: fault"]["said"]
         assert "Python's handler\nread -4" in outcome[f"Python: {time_}: killed"]["said"]
-        assert "'calls': 2, 'number': 7, 'code': 2" in outcome[f"info: {time_}: faults"]["said"] or not LINUX
+        assert (
+            "'calls': 2, 'number': 7, 'code': 2" in outcome[f"info: {time_}: faults"]["said"]
+            or not LINUX
+        )
         assert bus == outcome[f"plain, once: {time_}: faults"]["status"]
         for event in ("misaligned", "misaligned_in_ours") if LINUX else ():
             assert bus == outcome[f"SIG_IGN: {time_}: {event}"]["status"]
-            assert "read it\nseen {'calls': 3, 'number': 7, 'code': 1" in outcome[f"info: {time_}: {event}"]["said"]
+            assert (
+                "read it\nseen {'calls': 3, 'number': 7, 'code': 1"
+                in outcome[f"info: {time_}: {event}"]["said"]
+            )
 
 
 def test_handler_that_jumps(helper: Path, folder: Path) -> None:
@@ -325,8 +368,13 @@ def test_inside(folder: Path, flags: tuple[str, ...]) -> None:
     program = folder / "inside"
     backends = HERE.parent / "backends"
     sources = [HERE / "posix_inside.c", backends / "posix.c", backends / "search.c"]
-    subprocess.run([compiler(), "-O1", *flags, "-I", backends, "-o", program, *sources, "-lpthread"], check=True)
-    done = subprocess.run([program, folder / "file"], capture_output=True, text=True, check=False, timeout=60)
+    subprocess.run(
+        [compiler(), "-O1", *flags, "-I", backends, "-o", program, *sources, "-lpthread"],
+        check=True,
+    )
+    done = subprocess.run(
+        [program, folder / "file"], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (0, "all is well\n") == (done.returncode, done.stdout), done.stderr
 
 
@@ -349,7 +397,10 @@ def test_lost_silently(folder: Path) -> None:
 def test_no_room_for_zeros(folder: Path) -> None:
     """When the process has as many maps as the system allows, the page of zeros cannot be put, and it dies as without the guard."""
     only(MAX_MAPS.exists(), "no limit of maps that could be reached: /proc/sys/vm/max_map_count")
-    only(int(MAX_MAPS.read_text()) <= 300_000, f"{MAX_MAPS} is so large that it takes too long to reach")
+    only(
+        int(MAX_MAPS.read_text()) <= 300_000,
+        f"{MAX_MAPS} is so large that it takes too long to reach",
+    )
     assert "full" == dies("too_many_maps", folder)
 
 
@@ -377,7 +428,10 @@ def test_disk_that_is_cut(folder: Path) -> None:
     with small_file_system(folder, "ext4", 16 << 20) as place:
         path = place / "file"
         path.write_bytes(
-            b"".join(number.to_bytes(8, "little") * (PAGE_SIZE // 8) for number in range(0, 12 << 20, PAGE_SIZE))
+            b"".join(
+                number.to_bytes(8, "little") * (PAGE_SIZE // 8)
+                for number in range(0, 12 << 20, PAGE_SIZE)
+            )
         )
         os.sync()
         right, gone, faulted = said("disk_goes", path, folder / "ext4.image").split()
@@ -395,7 +449,9 @@ def failing_file_system(folder: Path, pages: int) -> Iterator[tuple[Path, Path]]
     place.mkdir()
     control.touch()
     command = [sys.executable, HERE / "fuse.py", place, str(pages), control]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
         try:
             ready = server.stdout.readline()
             need(ready, f"to mount a FUSE file system: {ready or server.stderr.read()}")

@@ -36,7 +36,9 @@ def unix_name(path: Path) -> bytes:
     """What a file is called on the Unix side; only Wine has one."""
     function = getattr(ctypes.WinDLL("kernel32"), "wine_get_unix_file_name", None)
     if function is None:
-        pytest.skip("Windows lets nobody cut a mapped file, and no volume here fails: only Wine has a Unix side")
+        pytest.skip(
+            "Windows lets nobody cut a mapped file, and no volume here fails: only Wine has a Unix side"
+        )
     function.restype = ctypes.c_char_p
     function.argtypes = [ctypes.c_wchar_p]
     return function(str(path))
@@ -48,7 +50,9 @@ def cut(path: Path, size: int) -> None:
     # start may return before the program ends, with a status of its own (Wine 10); the size changes before the pages go.
     script = 'truncate -s "$0" "$1" && touch "$2"'
     names = [os.fsdecode(unix_name(each)) for each in (path, done)]
-    subprocess.run(["start", "/wait", "/unix", "/bin/sh", "-c", script, str(size), *names], check=False)
+    subprocess.run(
+        ["start", "/wait", "/unix", "/bin/sh", "-c", script, str(size), *names], check=False
+    )
     until = time.monotonic() + 20
     while not done.exists():
         need(time.monotonic() < until, "start /unix, sh, truncate and touch, on the Unix side")
@@ -96,7 +100,10 @@ def test_access(path: Path, mode: Any, whose: str) -> None:
         cases = []
         for name, access in (READING if mode == "r" else READING | WRITING).items():
             file = stack.enter_context(MappedFile(path, mode))
-            view, elsewhere = stack.enter_context(file.view()), stack.enter_context(file.view(0, PAGE_SIZE))
+            view, elsewhere = (
+                stack.enter_context(file.view()),
+                stack.enter_context(file.view(0, PAGE_SIZE)),
+            )
             assert CONTENT == file[:] == view[:]
             cases.append((name, access, file, view, elsewhere))
         cut(path, SHORT)
@@ -105,7 +112,9 @@ def test_access(path: Path, mode: Any, whose: str) -> None:
             for _ in range(2):
                 with pytest.raises(MappingFault) as caught:
                     access(window)
-                assert (errno.EIO, str(path)) == (caught.value.errno, str(caught.value.filename)), name
+                assert (errno.EIO, str(path)) == (caught.value.errno, str(caught.value.filename)), (
+                    name
+                )
                 # The first byte that was met: from the end for who begins there.
                 end = len(CONTENT) if name in ("rfind", "iteration from the end") else GONE + 10
                 assert GONE <= caught.value.offset <= end, name
@@ -149,7 +158,9 @@ def test_shorter(path: Path) -> None:
         assert CONTENT == path.read_bytes()
 
 
-@pytest.mark.skipif(not mappedfile.capabilities().reserve, reason="no address space can be reserved here")
+@pytest.mark.skipif(
+    not mappedfile.capabilities().reserve, reason="no address space can be reserved here"
+)
 def test_reserved(path: Path) -> None:
     """A map that has grown where it is, into what it reserved, is made of more than one view: all of it is guarded."""
     size = len(CONTENT)
@@ -222,7 +233,9 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.mark.parametrize("what", ["file.data[here.GONE]", "bytes(file.data)", "file.view().data[here.GONE:].tobytes()"])
+@pytest.mark.parametrize(
+    "what", ["file.data[here.GONE]", "bytes(file.data)", "file.view().data[here.GONE:].tobytes()"]
+)
 def test_buffers(path: Path, what: str) -> None:
     """Buffers cannot be saved: reading one where the file is gone ends the process. capabilities().guard_buffers says so."""
     assert not mappedfile.capabilities().guard_buffers
@@ -271,7 +284,10 @@ for way in ("file[here.GONE]", "file[here.GONE:]", "file.find(here.ABSENT)"):
         print("told", flush=True)
 """
     done = run(program, path)
-    assert (0, ["cut", "False True", *["told"] * 3]) == (done.returncode, done.stdout.splitlines()), done.stderr
+    assert (0, ["cut", "False True", *["told"] * 3]) == (
+        done.returncode,
+        done.stdout.splitlines(),
+    ), done.stderr
 
 
 @pytest.mark.parametrize("guard", ["True", "False"])

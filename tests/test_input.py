@@ -296,7 +296,12 @@ def state(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.iterdir()):
         status = path.lstat()
         regular = stat.S_ISREG(status.st_mode)
-        found[path.name] = (status.st_mode, status.st_size, status.st_mtime_ns, path.read_bytes() if regular else b"")
+        found[path.name] = (
+            status.st_mode,
+            status.st_size,
+            status.st_mtime_ns,
+            path.read_bytes() if regular else b"",
+        )
     return found
 
 
@@ -307,7 +312,10 @@ def test_opening(row: Row, place: Place) -> None:
     handle, no map, no file created or touched: I2, I3."""
     file = row.file(place)
     if "-only fd" in row.id:
-        only(not duplicates_with_more_rights(file), "this system duplicates a handle with more rights: Wine")
+        only(
+            not duplicates_with_more_rights(file),
+            "this system duplicates a handle with more rights: Wine",
+        )
     before, held = state(place.folder), (handles(), file_maps())
     with pytest.raises(row.kind) as caught:
         MappedFile(file, row.mode, **row.options)
@@ -338,14 +346,50 @@ def test_opening(row: Row, place: Place) -> None:
 USING: list[Any] = [
     # name, modes, error, what it says, call
     ("view negative offset", "*", ValueError, "offset must be 0 or more", lambda f, v: f.view(-1)),
-    ("view negative length", "*", ValueError, "length must be 0 or more", lambda f, v: f.view(0, -1)),
-    ("view past the end", "*", ValueError, f"offset {SIZE + 1} .*{SIZE} bytes", lambda f, v: f.view(SIZE + 1)),
-    ("view past the end, empty", "*", ValueError, f"offset {SIZE + 1} ", lambda f, v: f.view(SIZE + 1, 0)),
-    ("view too long", "*", ValueError, f"length {SIZE + 1} .*{SIZE} bytes", lambda f, v: f.view(0, SIZE + 1)),
-    ("view too long by offset", "*", ValueError, "past the end of the mapped file", lambda f, v: f.view(SIZE, 1)),
+    (
+        "view negative length",
+        "*",
+        ValueError,
+        "length must be 0 or more",
+        lambda f, v: f.view(0, -1),
+    ),
+    (
+        "view past the end",
+        "*",
+        ValueError,
+        f"offset {SIZE + 1} .*{SIZE} bytes",
+        lambda f, v: f.view(SIZE + 1),
+    ),
+    (
+        "view past the end, empty",
+        "*",
+        ValueError,
+        f"offset {SIZE + 1} ",
+        lambda f, v: f.view(SIZE + 1, 0),
+    ),
+    (
+        "view too long",
+        "*",
+        ValueError,
+        f"length {SIZE + 1} .*{SIZE} bytes",
+        lambda f, v: f.view(0, SIZE + 1),
+    ),
+    (
+        "view too long by offset",
+        "*",
+        ValueError,
+        "past the end of the mapped file",
+        lambda f, v: f.view(SIZE, 1),
+    ),
     ("view sum wraps", "*", ValueError, "past the end", lambda f, v: f.view(2**63 - 1, 2**63 - 1)),
     ("view offset huge", "*", OverflowError, "offset must be at most", lambda f, v: f.view(2**63)),
-    ("view length huge", "*", OverflowError, "length must be at most", lambda f, v: f.view(0, 2**64)),
+    (
+        "view length huge",
+        "*",
+        OverflowError,
+        "length must be at most",
+        lambda f, v: f.view(0, 2**64),
+    ),
     ("view offset str", "*", TypeError, "", lambda f, v: f.view("0")),
     ("view offset float", "*", TypeError, "", lambda f, v: f.view(0.0)),
     ("view offset None", "*", TypeError, "", lambda f, v: f.view(None, 1)),
@@ -376,9 +420,27 @@ USING: list[Any] = [
     ("find fails", "*", ZeroDivisionError, "", lambda f, v: f.find(Index())),
     ("in str", "*", TypeError, "", lambda f, v: "a" in f),
     ("in 256", "*", ValueError, "", lambda f, v: 256 in v),
-    ("flush negative offset", "*", ValueError, "offset must be 0 or more", lambda f, v: f.flush(-1)),
-    ("flush negative length", "*", ValueError, "length must be 0 or more", lambda f, v: v.flush(0, -1)),
-    ("flush past the end", "*", ValueError, "past the end of the view", lambda f, v: v.flush(0, 101)),
+    (
+        "flush negative offset",
+        "*",
+        ValueError,
+        "offset must be 0 or more",
+        lambda f, v: f.flush(-1),
+    ),
+    (
+        "flush negative length",
+        "*",
+        ValueError,
+        "length must be 0 or more",
+        lambda f, v: v.flush(0, -1),
+    ),
+    (
+        "flush past the end",
+        "*",
+        ValueError,
+        "past the end of the view",
+        lambda f, v: v.flush(0, 101),
+    ),
     (
         "flush past the end of the file",
         "*",
@@ -394,11 +456,23 @@ USING: list[Any] = [
     ("resize str", "+", TypeError, "", lambda f, v: f.resize("1")),
     ("resize float", "+", TypeError, "", lambda f, v: f.resize(1.0)),
     ("resize None", "+", TypeError, "", lambda f, v: f.resize(None)),
-    ("resize negative", "+", ValueError, "size must be 0 or more bytes, not -1", lambda f, v: f.resize(-1)),
+    (
+        "resize negative",
+        "+",
+        ValueError,
+        "size must be 0 or more bytes, not -1",
+        lambda f, v: f.resize(-1),
+    ),
     ("resize huge", "+", OverflowError, "size must be at most", lambda f, v: f.resize(2**63)),
     ("resize alive", "+", BufferError, "1 view of it alive", lambda f, v: f.resize(1)),
     ("resize r", "-", io.UnsupportedOperation, r"open it in mode 'r\+'", lambda f, v: f.resize(1)),
-    ("set byte 256", "w", ValueError, r"range\(0, 256\), not 256", lambda f, v: f.__setitem__(0, 256)),
+    (
+        "set byte 256",
+        "w",
+        ValueError,
+        r"range\(0, 256\), not 256",
+        lambda f, v: f.__setitem__(0, 256),
+    ),
     ("set byte -1", "w", ValueError, r"range\(0, 256\), not -1", lambda f, v: v.__setitem__(0, -1)),
     ("set byte huge", "w", ValueError, str(2**64), lambda f, v: v.__setitem__(0, 2**64)),
     ("set byte str", "w", TypeError, "", lambda f, v: f.__setitem__(0, "a")),
@@ -407,19 +481,55 @@ USING: list[Any] = [
     ("set byte past the end", "w", IndexError, "", lambda f, v: v.__setitem__(100, 1)),
     ("set byte wraps", "w", IndexError, "", lambda f, v: f.__setitem__(2**64, 1)),
     ("set byte fails", "w", ZeroDivisionError, "", lambda f, v: f.__setitem__(0, Index())),
-    ("set slice short", "w", ValueError, "4 bytes .* 3 bytes", lambda f, v: f.__setitem__(slice(4), b"abc")),
-    ("set slice long", "w", ValueError, "4 bytes .* 5 bytes", lambda f, v: f.__setitem__(slice(4), b"abcde")),
+    (
+        "set slice short",
+        "w",
+        ValueError,
+        "4 bytes .* 3 bytes",
+        lambda f, v: f.__setitem__(slice(4), b"abc"),
+    ),
+    (
+        "set slice long",
+        "w",
+        ValueError,
+        "4 bytes .* 5 bytes",
+        lambda f, v: f.__setitem__(slice(4), b"abcde"),
+    ),
     ("set slice empty", "w", ValueError, "", lambda f, v: f.__setitem__(slice(4), b"")),
-    ("set slice past the end", "w", ValueError, "", lambda f, v: v.__setitem__(slice(100, 104), b"abcd")),
+    (
+        "set slice past the end",
+        "w",
+        ValueError,
+        "",
+        lambda f, v: v.__setitem__(slice(100, 104), b"abcd"),
+    ),
     ("set slice str", "w", TypeError, "", lambda f, v: f.__setitem__(slice(4), "abcd")),
     ("set slice int", "w", TypeError, "", lambda f, v: f.__setitem__(slice(4), 4)),
     ("set slice None", "w", TypeError, "", lambda f, v: f.__setitem__(slice(4), None)),
     ("set slice list", "w", TypeError, "", lambda f, v: f.__setitem__(slice(4), [1, 2, 3, 4])),
-    ("set slice fails", "w", ZeroDivisionError, "", lambda f, v: f.__setitem__(slice(Index()), b"")),
-    ("set extended slice", "w", ValueError, "", lambda f, v: f.__setitem__(slice(0, 4, 2), b"abcd")),
+    (
+        "set slice fails",
+        "w",
+        ZeroDivisionError,
+        "",
+        lambda f, v: f.__setitem__(slice(Index()), b""),
+    ),
+    (
+        "set extended slice",
+        "w",
+        ValueError,
+        "",
+        lambda f, v: f.__setitem__(slice(0, 4, 2), b"abcd"),
+    ),
     ("set in r", "r", TypeError, "read-only", lambda f, v: f.__setitem__(0, 1)),
     ("set slice in r", "r", TypeError, "read-only", lambda f, v: v.__setitem__(slice(4), b"abcd")),
-    ("set slice in r, empty", "r", TypeError, "read-only", lambda f, v: v.__setitem__(slice(0), b"")),
+    (
+        "set slice in r, empty",
+        "r",
+        TypeError,
+        "read-only",
+        lambda f, v: v.__setitem__(slice(0), b""),
+    ),
     ("close positional", "*", TypeError, "", lambda f, v: f.close(True)),
     ("close strict", "*", BufferError, "1 view of it alive", lambda f, v: f.close(strict=True)),
     ("assign attribute", "*", AttributeError, "", lambda f, v: setattr(f, "colour", 1)),
@@ -431,9 +541,15 @@ MODES = {"*": ("r", "r+", "c"), "+": ("r+",), "-": ("r", "c"), "w": ("r+", "c"),
 
 @pytest.mark.parametrize(
     ("mode", "kind", "says", "call"),
-    [pytest.param(mode, *rest, id=f"{name}-{mode}") for name, modes, *rest in USING for mode in MODES[modes]],
+    [
+        pytest.param(mode, *rest, id=f"{name}-{mode}")
+        for name, modes, *rest in USING
+        for mode in MODES[modes]
+    ],
 )
-def test_using(place: Place, mode: str, kind: Any, says: str, call: Callable[[Any, Any], object]) -> None:
+def test_using(
+    place: Place, mode: str, kind: Any, says: str, call: Callable[[Any, Any], object]
+) -> None:
     """A call that cannot be raises the error that fits, says what is wrong, changes no byte and holds nothing: I3."""
     path = place.file
     with MappedFile(path, mode) as file, file.view(0, 100) as view:
@@ -500,7 +616,9 @@ def test_missing_permission(folder: Path) -> None:
     before = state(folder)
     program = f"import sys; sys.path[:] = {sys.path!r}\n{UNPRIVILEGED}"
     # Everything is imported before the user changes: the sources may be nobody else's to read.
-    done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder], capture_output=True, text=True, check=False
+    )
     assert (0, "") == (done.returncode, done.stderr)
     assert before == state(folder)
     assert [] == list((folder / "folder").iterdir())
@@ -594,7 +712,11 @@ with MappedFile({str(path)!r}, "r+") as one, MappedFile(opened, "r+") as two:
     log = folder / "log"
     subprocess.run([strace(), "-f", "-qq", "-y", "-e", "trace=openat,dup,dup2,dup3,fcntl", "-P", str(path), "-o", log,
                     sys.executable, "-c", program], check=True)  # fmt: skip
-    ours = [line for line in log.read_text().splitlines() if "openat" in line or "DUPFD" in line or "dup" in line]
+    ours = [
+        line
+        for line in log.read_text().splitlines()
+        if "openat" in line or "DUPFD" in line or "dup" in line
+    ]
     assert len(ours) == 3, ours
     for line in ours[1:]:
         assert "O_CLOEXEC" in line or "F_DUPFD_CLOEXEC" in line, line

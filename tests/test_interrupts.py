@@ -46,7 +46,9 @@ def test_at_every_place(folder: Path, what: str, event: str) -> None:
 # By timers
 
 ROUNDS = 100_000 if STRESS else 1000
-timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+timers = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="this system has no interval timers"
+)
 
 
 @pytest.fixture
@@ -116,7 +118,9 @@ def test_in_long_calls(shared_memory: Path, timer: Callable[..., interrupting.Ti
 
 @timers
 @pytest.mark.parametrize("name", interrupting.HANDLERS)
-def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrupting.Timer], name: str) -> None:
+def test_handlers_that_use_it(
+    shared_memory: Path, timer: Callable[..., interrupting.Timer], name: str
+) -> None:
     """A signal handler that uses the object while the same thread is in a call: it works, or says that the size is being changed."""
     large = 48 << 20
     calls: dict[str, interrupting.Call] = {
@@ -139,7 +143,9 @@ def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrup
                 # The handler has closed it, or uses it: both is told in the call. Nothing else is.
                 refused += 1
                 allowed = (
-                    "is closed|never opened" if name == "close" else "is using its memory|refresh\\(\\) first|alive"
+                    "is closed|never opened"
+                    if name == "close"
+                    else "is using its memory|refresh\\(\\) first|alive"
                 )
                 assert re.search(allowed, str(error)), (what, error)
             nested.file = None
@@ -154,7 +160,9 @@ def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrup
 
 @pytest.mark.skipif(not LINUX, reason="no strace but on Linux")
 @pytest.mark.parametrize("how", ["use", "raise"])
-@pytest.mark.parametrize("system_call", ["openat", "fallocate", "ftruncate", "msync,fsync,fdatasync,sync_file_range"])
+@pytest.mark.parametrize(
+    "system_call", ["openat", "fallocate", "ftruncate", "msync,fsync,fdatasync,sync_file_range"]
+)
 def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
     """Every call of the system that a signal can interrupt is made again after the handlers, which may use the file, or raise."""
     need(strace(), "strace, and permission to trace")
@@ -181,7 +189,9 @@ def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
         *paths,
         *script,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300
+    )
     assert (0, "") == (done.returncode, done.stderr)
     print(done.stdout, (folder / "log").read_text().count("INJECTED"))
     came = eval(done.stdout)
@@ -225,8 +235,20 @@ def test_locks_that_fail(folder: Path, when: str) -> None:
     """What a failed lock has made is given back, and what it left has the counts that it had."""
     need(strace(), "strace, and permission to trace")
     inject = f"inject=mlock,mlock2:error=ENOMEM:when={when}"
-    command = [strace(), "-f", "-qq", "-o", folder / "log", "-e", "trace=mlock,mlock2", "-e", inject]
+    command = [
+        strace(),
+        "-f",
+        "-qq",
+        "-o",
+        folder / "log",
+        "-e",
+        "trace=mlock,mlock2",
+        "-e",
+        inject,
+    ]
     command += [sys.executable, "-c", LOCKS, folder / "file"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300
+    )
     assert (0, "") == (done.returncode, done.stderr)
     assert int(done.stdout) > 3

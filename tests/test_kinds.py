@@ -248,7 +248,12 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             for mode in ("r", "c", "r+"):
                 with pytest.raises(OSError) as caught:
                     MappedFile(path, mode)
-                assert caught.value.errno in (errno.ENODEV, errno.ENXIO, errno.EISDIR, errno.EOPNOTSUPP)
+                assert caught.value.errno in (
+                    errno.ENODEV,
+                    errno.ENXIO,
+                    errno.EISDIR,
+                    errno.EOPNOTSUPP,
+                )
                 assert str(path) == str(caught.value.filename)
     reading, writing = os.pipe()
     for descriptor in (reading, writing):
@@ -263,7 +268,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 @linux
 def test_larger_than_memory(tmp_path: Path) -> None:
     """A private map of a file that is larger than memory costs what is written to it: C4."""
-    only(Path("/proc/sys/vm/overcommit_memory").read_text("ascii").strip() != "2", "does not count strictly")
+    only(
+        Path("/proc/sys/vm/overcommit_memory").read_text("ascii").strip() != "2",
+        "does not count strictly",
+    )
     path = tmp_path / "large"
     size = 4 * os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
     with open(path, "wb") as file:
@@ -288,7 +296,9 @@ for turn in range(int(sys.argv[2])):
     MappedFile(f"{sys.argv[1]}-{turn}", "x+", size=3_000_001 + turn).close()
 """
     seen: set[str] = set()
-    with subprocess.Popen([sys.executable, "-c", program, path, "40"], stdout=subprocess.PIPE, text=True) as maker:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path, "40"], stdout=subprocess.PIPE, text=True
+    ) as maker:
         assert maker.stdout is not None
         assert "ready" == maker.stdout.readline().strip()
         while maker.poll() is None:
@@ -326,7 +336,9 @@ class Killed:
 import_on(Killed()).MappedFile(sys.argv[1], "x+", size=1000)
 """
     command = [sys.executable, "-c", program, tmp_path / "new"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, check=False
+    )
     assert -9 == done.returncode
     assert [] == os.listdir(tmp_path)
 
@@ -397,10 +409,15 @@ except OSError:
     pass
 assert os.listdir(".") == ["new"]
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "LD_PRELOAD": str(library)}
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "LD_PRELOAD": str(library),
+    }
     environment |= {"NO_LINKS": links} if links else {}
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert (0, "") == (done.returncode, done.stderr)
 
 
@@ -430,7 +447,9 @@ def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
             assert file.handle != msvcrt.get_osfhandle(descriptor)
         else:
             assert descriptor == file.handle
-        many = [os.open(path, os.O_RDONLY) for _ in range(300)]  # one may have the number of the handle
+        many = [
+            os.open(path, os.O_RDONLY) for _ in range(300)
+        ]  # one may have the number of the handle
         with MappedFile(file, "r+") as same:
             same[0] = 65
         for each in many:

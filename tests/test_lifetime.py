@@ -56,7 +56,12 @@ def test_view_of_a_view(file: MappedFile) -> None:
     outer = file.view(GRANULARITY - 5, 100)
     inner = outer.view(3, 10, populate=True)
     innermost = inner.view(2)
-    assert (GRANULARITY - 2, 10, GRANULARITY, 8) == (inner.offset, len(inner), innermost.offset, len(innermost))
+    assert (GRANULARITY - 2, 10, GRANULARITY, 8) == (
+        inner.offset,
+        len(inner),
+        innermost.offset,
+        len(innermost),
+    )
     assert CONTENT[GRANULARITY : GRANULARITY + 8] == innermost[:]
     with outer.view(100) as none, outer.view(7, 0) as nothing, nothing.view() as neither:
         assert 0 == len(none) == len(nothing) == len(neither)
@@ -79,7 +84,9 @@ def test_view_of_a_view(file: MappedFile) -> None:
     with inner.view(2, 3) as part:
         assert b"new" == part[:]
     file.close()
-    with pytest.raises(ValueError, match="make the view before closing it, or take a slice of data"):
+    with pytest.raises(
+        ValueError, match="make the view before closing it, or take a slice of data"
+    ):
         inner.view()
     assert b"new" == innermost[:3] == bytes(inner.data[2:5])
     inner.close()
@@ -208,7 +215,9 @@ def test_object_as_buffer(path: Path, mode: str) -> None:
             assert (mode == "r") == buffer.readonly
             assert _probe.address_of(window.data) == _probe.address_of(buffer)
             with pytest.raises(BufferError, match="1 buffer of it alive"):
-                view.close(strict=True) if window is view else file.view().close() or file.close(strict=True)
+                view.close(strict=True) if window is view else file.view().close() or file.close(
+                    strict=True
+                )
             buffer.release()
         view.close(strict=True)
         file.close(strict=True)
@@ -264,7 +273,10 @@ def test_what_takes_bytes_takes_a_window(path: Path, tmp_path: Path) -> None:
             for window, content in ((file, CONTENT), (view, CONTENT[5:10_005])):
                 assert content == bytes(window) == bytearray(window) == memoryview(window).tobytes()
                 assert struct.unpack_from("<I", content, 8) == struct.unpack_from("<I", window, 8)
-                assert re.search(rb"\x07.", content, re.DOTALL).span() == re.search(rb"\x07.", window, re.DOTALL).span()
+                assert (
+                    re.search(rb"\x07.", content, re.DOTALL).span()
+                    == re.search(rb"\x07.", window, re.DOTALL).span()
+                )
                 assert hashlib.sha256(content).digest() == hashlib.sha256(window).digest()
                 assert zlib.crc32(content) == zlib.crc32(window)
                 assert content == np.frombuffer(window, "u1").tobytes()
@@ -333,7 +345,11 @@ def test_exit(path: Path, how: str, warn: str) -> None:
     assert done.returncode == (1 if how == "excepthook" else 0), done.stderr
     if warn == "ignore":
         assert done.stderr.strip() in ("", "end")
-    lines = [line for line in done.stderr.splitlines() if "Error" in line and "ResourceWarning" not in line]
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if "Error" in line and "ResourceWarning" not in line
+    ]
     assert [] == lines
     if warn == "always":
         assert "Traceback" not in done.stderr

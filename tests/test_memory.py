@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 from support import LINUX, need, only, strace, traced, unmount
 
 import mappedfile
-from mappedfile import GRANULARITY, PAGE_SIZE, Advice, MappedFile, MappingFault, Residency, View, capabilities
+from mappedfile import (
+    GRANULARITY,
+    PAGE_SIZE,
+    Advice,
+    MappedFile,
+    MappingFault,
+    Residency,
+    View,
+    capabilities,
+)
 from mappedfile._advice import _cached, evict
 from mappedfile._native import ffi
 from mappedfile.contract._memory import CAPABILITY
@@ -31,8 +40,18 @@ MIB = 1 << 20
 
 def run(program: str, *arguments: object, under: tuple[str, ...] = (), expect: int = 0) -> str:
     """Run a Python program in a process of its own; return what it prints."""
-    command = [*under, sys.executable, "-W", "error", "-c", textwrap.dedent(program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120)
+    command = [
+        *under,
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        textwrap.dedent(program),
+        *map(str, arguments),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120
+    )
     assert (expect, "") == (done.returncode, done.stderr[-2000:]), done.stdout
     return done.stdout.strip()
 
@@ -42,7 +61,16 @@ def injecting(*what: str) -> tuple[str, ...]:
     only(LINUX, "makes the calls of Linux fail")
     need(strace(), "strace, and permission to trace")
     calls = ",".join(sorted({each.split(":")[0] for each in what}))
-    return (strace(), "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", *(f"-einject={each}" for each in what))
+    return (
+        strace(),
+        "-f",
+        "-qq",
+        "-o",
+        os.devnull,
+        "-e",
+        f"trace={calls}",
+        *(f"-einject={each}" for each in what),
+    )
 
 
 # Compared with vmtouch and fincore
@@ -59,7 +87,10 @@ def by_vmtouch(path: Path) -> tuple[int, int]:
 def by_fincore(path: Path) -> tuple[int, int]:
     """What fincore says; how many there are it does not."""
     done = subprocess.run(
-        ["fincore", "-n", "-r", "-o", "PAGES,SIZE", "-b", path], capture_output=True, text=True, check=True
+        ["fincore", "-n", "-r", "-o", "PAGES,SIZE", "-b", path],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     pages, size = map(int, done.stdout.split())
     return pages, -(-size // PAGE_SIZE)
@@ -73,7 +104,9 @@ def by_us(path: Path) -> tuple[int, int]:
         return found.resident, found.pages
 
 
-def settled(path: Path, theirs: Callable[[Path], tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
+def settled(
+    path: Path, theirs: Callable[[Path], tuple[int, int]]
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """What both say while nothing changes: the system may take pages away, or bring more in, at any time."""
     for _ in range(20):
         before, said, after = by_us(path), theirs(path), by_us(path)
@@ -175,7 +208,9 @@ def just_written(path: Path) -> Iterator[None]:
     with MappedFile(path, "x+", size=3 * MIB + 1) as file:
         file.advise("random")  # nothing is read ahead
         file[0 : 2 * MIB] = b"x" * (2 * MIB)
-        file[-1] = 1  # or ext4 has an empty page there, since the file was made, which newer fincores count: cachestat
+        file[-1] = (
+            1  # or ext4 has an empty page there, since the file was made, which newer fincores count: cachestat
+        )
         yield
 
 
@@ -196,12 +231,24 @@ def evicted(path: Path) -> Iterator[None]:
     yield
 
 
-STATES = [cold, warm, half_warm, here_and_there, sparse, sparse_past_4_gib, just_written, one_byte, evicted]
+STATES = [
+    cold,
+    warm,
+    half_warm,
+    here_and_there,
+    sparse,
+    sparse_past_4_gib,
+    just_written,
+    one_byte,
+    evicted,
+]
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 @pytest.mark.parametrize("theirs", [by_vmtouch, by_fincore], ids=["vmtouch", "fincore"])
-def test_compared(path: Path, state: Callable[[Path], Any], theirs: Callable[[Path], tuple[int, int]]) -> None:
+def test_compared(
+    path: Path, state: Callable[[Path], Any], theirs: Callable[[Path], tuple[int, int]]
+) -> None:
     """residency() counts the pages that vmtouch and fincore count: M4."""
     only(LINUX, "compares with tools of Linux")
     need(shutil.which(theirs.__name__.removeprefix("by_")), theirs.__name__.removeprefix("by_"))
@@ -226,7 +273,11 @@ def test_on_top_of_another_file_system(folder: Path) -> None:
         each.mkdir()
     (below / "file").write_bytes(os.urandom(100 * PAGE_SIZE))
     options = f"lowerdir={below},upperdir={above},workdir={work}"
-    done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, place], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", options, place],
+        capture_output=True,
+        check=False,
+    )
     need(done.returncode == 0, f"to mount an overlay: {done.stderr!r}")
     try:
         with kept(place / "file", (0, 70 * PAGE_SIZE)):
@@ -239,7 +290,10 @@ def test_on_top_of_another_file_system(folder: Path) -> None:
 
 def test_page_by_page(path: Path) -> None:
     """The pages that were read are those that are in memory, wherever the range begins, of a file and of a view: M4."""
-    only(hasattr(os, "posix_fadvise"), "knows no way to have a file read without more being read ahead")
+    only(
+        hasattr(os, "posix_fadvise"),
+        "knows no way to have a file read without more being read ahead",
+    )
     expected = {*PLACES}
     with here_and_there(path), MappedFile(path) as file, file.view(3 * PAGE_SIZE + 5) as view:
         assert expected == {page for page, there in enumerate(file.residency()) if there}
@@ -257,9 +311,13 @@ def test_past_what_one_call_looks_at(path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mappedfile._advice._STEP", 16 * PAGE_SIZE)
     with MappedFile(path, "x+", size=100 * PAGE_SIZE + 1, sparse=True) as file:
         written(file, 0, 15, 16, 17, 31, 32, 95, 96, 100)
-        assert {0, 15, 16, 17, 31, 32, 95, 96, 100} == {page for page, there in enumerate(file.residency()) if there}
+        assert {0, 15, 16, 17, 31, 32, 95, 96, 100} == {
+            page for page, there in enumerate(file.residency()) if there
+        }
         with file.view(5 * PAGE_SIZE + 1) as view:
-            assert {10, 11, 12, 26, 27, 90, 91, 95} == {page for page, there in enumerate(view.residency()) if there}
+            assert {10, 11, 12, 26, 27, 90, 91, 95} == {
+                page for page, there in enumerate(view.residency()) if there
+            }
             view.advise("populate_read")
             assert 1.0 == view.residency().fraction
 
@@ -361,12 +419,22 @@ def test_madvise(path: Path, folder: Path, kind: str) -> None:
     (view,) = [line for line in lines if f"<{path}>, 0x5000)" in line]
     start = int(view.rpartition(" = ")[2], 16)
     calls = [re.search(r"madvise\((0x[0-9a-f]+), (\d+), (MADV_\w+)\) += 0", line) for line in lines]
-    asked = [(int(call[1], 16), int(call[2])) for call in calls if call and call[3] == f"MADV_{kind.upper()}"]
+    asked = [
+        (int(call[1], 16), int(call[2]))
+        for call in calls
+        if call and call[3] == f"MADV_{kind.upper()}"
+    ]
     # Python asks for huge pages too, for its own memory.
-    (base, size), (inner, part) = [each for each in asked if start <= each[0] < start + 5 * PAGE_SIZE]
+    (base, size), (inner, part) = [
+        each for each in asked if start <= each[0] < start + 5 * PAGE_SIZE
+    ]
     assert (0, 5 * PAGE_SIZE) == (base % PAGE_SIZE, -(-size // PAGE_SIZE) * PAGE_SIZE)
     # Bytes 5000 to 10000 of a view that begins 100 bytes into a page.
-    expected = (2 * PAGE_SIZE, 0) if kind in ("dontneed", "cold", "pageout") else (PAGE_SIZE, 2 * PAGE_SIZE)
+    expected = (
+        (2 * PAGE_SIZE, 0)
+        if kind in ("dontneed", "cold", "pageout")
+        else (PAGE_SIZE, 2 * PAGE_SIZE)
+    )
     assert expected == (inner - base, part)
 
 
@@ -773,12 +841,16 @@ def test_of_every_kind_while_threads_close(path: Path, kind: Advice) -> None:
 
 
 @given(st.integers(0, 4), st.integers(0, 3), st.data())
-def test_pages_of_a_range(sixteen_pages: MappedFile, pages: int, more: int, data: st.DataObject) -> None:
+def test_pages_of_a_range(
+    sixteen_pages: MappedFile, pages: int, more: int, data: st.DataObject
+) -> None:
     """Rounded outwards are the pages that have a byte of the range; rounded inwards those that have no other byte of the
     window."""
     length = pages * PAGE_SIZE + data.draw(st.integers(1, PAGE_SIZE))
     offset = data.draw(st.integers(0, 16 * PAGE_SIZE - length))
-    near = st.sampled_from([0, 1, PAGE_SIZE - offset % PAGE_SIZE, length - 1, length]) | st.integers(0, length)
+    near = st.sampled_from(
+        [0, 1, PAGE_SIZE - offset % PAGE_SIZE, length - 1, length]
+    ) | st.integers(0, length)
     first, stop = sorted(min(data.draw(near), length) for _ in range(2))
     window = range(offset, offset + length)
     with sixteen_pages.view(offset, length) as view:
@@ -786,14 +858,23 @@ def test_pages_of_a_range(sixteen_pages: MappedFile, pages: int, more: int, data
             with view._use(first, stop - first, inwards) as use:
                 assert stop == first or use.offset % PAGE_SIZE == 0
                 found = (
-                    list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE))) if use.size else []
+                    list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE)))
+                    if use.size
+                    else []
                 )
             expected = []
             for page in range(16):
-                inside = range(max(page * PAGE_SIZE, window.start), min((page + 1) * PAGE_SIZE, window.stop))
-                asked = [offset + first <= byte < offset + stop for byte in (inside[0], inside[-1])] if inside else []
+                inside = range(
+                    max(page * PAGE_SIZE, window.start), min((page + 1) * PAGE_SIZE, window.stop)
+                )
+                asked = (
+                    [offset + first <= byte < offset + stop for byte in (inside[0], inside[-1])]
+                    if inside
+                    else []
+                )
                 if (inwards and all(asked) and asked) or (
-                    not inwards and range(max(inside.start, offset + first), min(inside.stop, offset + stop))
+                    not inwards
+                    and range(max(inside.start, offset + first), min(inside.stop, offset + stop))
                 ):
                     expected.append(page)
             assert expected == found
@@ -831,9 +912,12 @@ def test_working_set_is_raised(path: Path, calls: object) -> None:
             watch.failing["VirtualLock", 1] = ERROR_WORKING_SET_QUOTA
             file.lock()
         made = [(name, arguments) for name, arguments in watch.made if name in LOCKING]
-        assert ["VirtualLock", "GetProcessWorkingSetSize", "SetProcessWorkingSetSize", "VirtualLock"] == [
-            name for name, _ in made
-        ]
+        assert [
+            "VirtualLock",
+            "GetProcessWorkingSetSize",
+            "SetProcessWorkingSetSize",
+            "VirtualLock",
+        ] == [name for name, _ in made]
         assert 10 * PAGE_SIZE == made[0][1][1] == made[3][1][1]
 
 
@@ -851,7 +935,10 @@ def test_working_set_cannot_be_raised(path: Path, calls: object) -> None:
                 watch.failing.update(failing)
                 with pytest.raises(OSError, match="working set") as caught:
                     file.lock()
-            assert (ERROR_WORKING_SET_QUOTA, str(path)) == (caught.value.winerror, str(caught.value.filename))
+            assert (ERROR_WORKING_SET_QUOTA, str(path)) == (
+                caught.value.winerror,
+                str(caught.value.filename),
+            )
             assert f"{10 * PAGE_SIZE} bytes" in str(caught.value)
             assert bytes(10) == file[:10]
         file.lock()

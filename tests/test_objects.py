@@ -137,12 +137,16 @@ def uses(window: Any) -> list[Callable[[], Any]]:
             continue
         found.append(lambda name=name: getattr(window, name))
         if callable(getattr(type(window), name, None)):
-            found += [lambda name=name, given=given: getattr(window, name)(*given) for given in arguments]
+            found += [
+                lambda name=name, given=given: getattr(window, name)(*given) for given in arguments
+            ]
     return found
 
 
 @pytest.mark.parametrize(
-    "kind", [MappedFile, View, _window.Window, _memory.Window], ids=lambda kind: f"{kind.__module__}.{kind.__name__}"
+    "kind",
+    [MappedFile, View, _window.Window, _memory.Window],
+    ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
 def test_never_opened(kind: Any) -> None:
     """An object that was made and never opened refuses everything, and can be closed."""
@@ -240,7 +244,9 @@ def test_closed_refuses(file: MappedFile, kind: str) -> None:
     assert not window.mapped
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_class_exchanged(file: MappedFile) -> None:
     """An object that is told to be of the other class is what it was, or refuses."""
     with file.view(3, 5) as view:
@@ -274,7 +280,17 @@ def test_as_bytes(path: Path) -> None:
             for wrong in (np.int64(256), np.int64(-1), 10**30, -(10**30)):
                 with pytest.raises(ValueError, match="byte must be in"):
                     wrong in window  # noqa: B015
-            for step in (10**30, -(10**30), sys.maxsize, -sys.maxsize, -sys.maxsize - 1, 2**62, 2**63, 255, -255):
+            for step in (
+                10**30,
+                -(10**30),
+                sys.maxsize,
+                -sys.maxsize,
+                -sys.maxsize - 1,
+                2**62,
+                2**63,
+                255,
+                -255,
+            ):
                 assert bytes(window[::step]) == window[:][::step]
         view.close()
         seen = 0
@@ -314,7 +330,14 @@ def test_errors_kept(path: Path) -> None:
                     "_resize",
                 ):
                     wrong()
-            except (TypeError, ValueError, AttributeError, OSError, BufferError, IndexError) as error:
+            except (
+                TypeError,
+                ValueError,
+                AttributeError,
+                OSError,
+                BufferError,
+                IndexError,
+            ) as error:
                 kept.append(error)
     assert len(kept) > 50
     for window in (view, file):
@@ -570,7 +593,17 @@ elif how == "threads":
 def test_end(path: Path, how: str) -> None:
     """The interpreter ends well whatever is alive and wherever it is: no finalizer raises, and nothing is said."""
     path.write_bytes(CONTENT)
-    command = [sys.executable, "-X", "faulthandler", "-W", "ignore::ResourceWarning", "-c", END, str(path), how]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-W",
+        "ignore::ResourceWarning",
+        "-c",
+        END,
+        str(path),
+        how,
+    ]
     for _ in range(5 if how == "threads" else 1):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert (0, "") == (done.returncode, done.stderr)
@@ -578,7 +611,14 @@ def test_end(path: Path, how: str) -> None:
 
 def test_no_types_leak(file: MappedFile) -> None:
     """Objects of the C types that come and go leave no reference to what they were made of."""
-    types = [MappedFile, View, _memory.Window, _memory.Buffer, type(iter(file)), type(file._use(0, None, False))]
+    types = [
+        MappedFile,
+        View,
+        _memory.Window,
+        _memory.Buffer,
+        type(iter(file)),
+        type(file._use(0, None, False)),
+    ]
     for _ in range(2):
         before = [sys.getrefcount(each) for each in types], sys.getrefcount(file)
         for _ in range(100):

@@ -44,7 +44,9 @@ def test_unmap_of_what_was_not_mapped() -> None:
 MANY = Path("/proc/sys/vm/max_map_count")
 
 
-@pytest.mark.skipif(not MANY.exists(), reason="no limit of maps that could be reached: /proc/sys/vm/max_map_count")
+@pytest.mark.skipif(
+    not MANY.exists(), reason="no limit of maps that could be reached: /proc/sys/vm/max_map_count"
+)
 def test_munmap_that_fails(folder: Path) -> None:
     """close() tells what munmap said (ENOMEM: the middle of three maps that are one to the system, when no more maps
     are to be had), with the file's name; the view is closed, and does not pretend that its memory has gone: L10.
@@ -127,7 +129,9 @@ os.close(0)
 with MappedFile(descriptor) as file:
     assert file.fileno() > 2
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert (0, "") == (done.returncode, done.stderr)
 
 

@@ -37,7 +37,9 @@ def run(program: Path, *arguments: object) -> list[str]:
     # A sanitizer that looks for leaks wants to trace the process, which not everybody may.
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
     command = [str(program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
     assert (0, "") == (done.returncode, done.stderr)
     return done.stdout.splitlines()
 
@@ -56,7 +58,9 @@ def test_every_way_sanitized(folder: Path) -> None:
     empty = folder / "empty.c"
     empty.write_text("int main(void) { return 0; }")
     compiler = shutil.which("cc") or "cc"
-    can = subprocess.run([compiler, SANITIZERS, "-o", folder / "empty", empty], capture_output=True, check=False)
+    can = subprocess.run(
+        [compiler, SANITIZERS, "-o", folder / "empty", empty], capture_output=True, check=False
+    )
     need(can.returncode == 0, "a compiler with sanitizers")
     run(build(folder, "-O1", "-g", SANITIZERS, "-fno-sanitize-recover=all"), "compare", 2000)
 

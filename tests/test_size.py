@@ -26,7 +26,9 @@ SIZES = [clause for clause in CLAUSES.values() if clause.id[0] == "S"]
 
 
 @pytest.fixture(scope="module", params=["tmpfs", "ext4"])
-def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def small(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A file system of 16 MiB."""
     with small_file_system(tmp_path_factory.mktemp("small"), request.param, 16 * MIB) as place:
         yield place
@@ -44,7 +46,9 @@ def little(small: Path) -> Iterator[Path]:
 
 
 @on_small_disks
-@pytest.mark.parametrize(("id", "subject"), [(c.id, s) for c in SIZES for s in NATIVE if s.mode in c.modes], ids=str)
+@pytest.mark.parametrize(
+    ("id", "subject"), [(c.id, s) for c in SIZES for s in NATIVE if s.mode in c.modes], ids=str
+)
 def test_small_disks(id: str, subject: Subject, little: Path) -> None:
     """Every clause of size holds on a small tmpfs and a small ext4; S5 fills them: S1-S8."""
     CLAUSES[id].check(subject, little)
@@ -91,7 +95,10 @@ def test_no_fault_on_allocated(little: Path) -> None:
     """Blocks that were reserved are there when the rest of the disk is full: writing every page is no fault: S5."""
     with MappedFile(little / "mine", "x+", size=4 * MIB) as file:
         file.resize(5 * MIB)
-        with pytest.raises(OSError, match="No space left"), open(little / "theirs", "wb", buffering=0) as theirs:
+        with (
+            pytest.raises(OSError, match="No space left"),
+            open(little / "theirs", "wb", buffering=0) as theirs,
+        ):
             while True:
                 theirs.write(bytes(PAGE_SIZE))
         file[:] = b"\1" * len(file)
@@ -151,7 +158,9 @@ def test_growing_with_arrays_alive(folder: Path) -> None:
             arrays.append((array, array.ctypes.data))
             file.resize(len(file) + 1000 * step)
             file[50] = step
-            assert [(step, address) for _, address in arrays] == [(each[50], each.ctypes.data) for each, _ in arrays]
+            assert [(step, address) for _, address in arrays] == [
+                (each[50], each.ctypes.data) for each, _ in arrays
+            ]
         with pytest.raises(BufferError, match=r"39 buffers"):
             file.resize(10)
         del array, arrays
@@ -184,7 +193,10 @@ def test_reserve_costs_no_memory(folder: Path, mode: str) -> None:
     """A terabyte of address space can be set aside, of private maps too; inside it, growth by others moves nothing: S8."""
     only(capabilities().reserve, "no address space can be reserved here")
     counting = Path("/proc/sys/vm/overcommit_memory")  # 2: whatever a map asks for, proc(5)
-    only(mode != "c" or not counting.exists() or counting.read_text() != "2\n", "all private maps count as memory here")
+    only(
+        mode != "c" or not counting.exists() or counting.read_text() != "2\n",
+        "all private maps count as memory here",
+    )
     path = folder / "file"
     path.write_bytes(b"content")
     with MappedFile(path, mode, reserve=TIB) as file:
@@ -203,7 +215,9 @@ def test_no_resize(folder: Path, mode: str) -> None:
     path.write_bytes(b"content")
     with MappedFile(path, mode) as file:
         for size in (0, 7, 100):
-            with pytest.raises(io.UnsupportedOperation, match=r"open it in mode 'r\+', 'w\+' or 'x\+'"):
+            with pytest.raises(
+                io.UnsupportedOperation, match=r"open it in mode 'r\+', 'w\+' or 'x\+'"
+            ):
                 file.resize(size)
     assert b"content" == path.read_bytes()
 
@@ -305,7 +319,10 @@ def test_views_near_the_end(folder: Path) -> None:
     path = folder / "file"
     path.write_bytes(content)
     with MappedFile(path) as file:
-        for offset in [*range(2 * GRANULARITY - 40, size + 1), *range(GRANULARITY - 3, GRANULARITY + 3)]:
+        for offset in [
+            *range(2 * GRANULARITY - 40, size + 1),
+            *range(GRANULARITY - 3, GRANULARITY + 3),
+        ]:
             for length in {0, min(1, size - offset), (size - offset) // 2, size - offset}:
                 with file.view(offset, length) as view:
                     assert content[offset : offset + length] == view[:]
@@ -329,7 +346,11 @@ def test_foreign_maps_see_growth(folder: Path) -> None:
     """A map that others made of the file before it grew is coherent with ours after: S2, C1."""
     path = folder / "file"
     path.write_bytes(bytes(PAGE_SIZE))
-    with open(path, "r+b") as opened, mmap.mmap(opened.fileno(), 0) as foreign, MappedFile(path, "r+") as file:
+    with (
+        open(path, "r+b") as opened,
+        mmap.mmap(opened.fileno(), 0) as foreign,
+        MappedFile(path, "r+") as file,
+    ):
         file.resize(10 * PAGE_SIZE)
         file[5] = 1
         foreign[6] = 2

@@ -39,7 +39,9 @@ CANNOT = {
 def test_of_cpython(file, tmp_path):
     """Each test of this Python's own does on mappedfile.mmap what it does on mmap, but for those that are known not to."""
     where = path_of_test(file)
-    (only if "/" in file else need)(where, f"CPython's {file}: Debian has it in libpython3-testsuite")
+    (only if "/" in file else need)(
+        where, f"CPython's {file}: Debian has it in libpython3-testsuite"
+    )
     expected, actual = (
         outcomes("mmap", where, tmp_path),
         outcomes("mappedfile.mmap", where, tmp_path),
@@ -48,14 +50,17 @@ def test_of_cpython(file, tmp_path):
     told = {
         name: how
         for name, how in actual.items()
-        if how[0] not in (expected[name][0], "passed") and name not in known  # what mmap lacks on a system may be there
+        if how[0] not in (expected[name][0], "passed")
+        and name not in known  # what mmap lacks on a system may be there
     }
 
     assert {} == told
     assert list(expected) == list(actual)
     assert len(expected) > 5
     assert dict.fromkeys(known, "failed") == {name: actual[name][0] for name in known}
-    print(f"{file}: {count(expected)} pass on mmap, {count(actual)} on mappedfile.mmap, {len(known)} cannot")
+    print(
+        f"{file}: {count(expected)} pass on mmap, {count(actual)} on mappedfile.mmap, {len(known)} cannot"
+    )
 
 
 def path_of_test(file):

@@ -32,7 +32,19 @@ def test_pairs(folder: Path, mode: str, first: str) -> None:
 
 def test_many_threads(folder: Path) -> None:
     """The same with all that there is at once."""
-    names = ["close", "grow", "shrink", "refresh", "view", "data", "find", "get", "put", "flush", "lock"]
+    names = [
+        "close",
+        "grow",
+        "shrink",
+        "refresh",
+        "view",
+        "data",
+        "find",
+        "get",
+        "put",
+        "flush",
+        "lock",
+    ]
     storming.storm(folder, names, 20)
 
 

@@ -80,7 +80,12 @@ def test_lines(file: MappedFile) -> None:
     assert [b"one\n", b"two\n", b"\n", b"four"] == list(s)
     assert b"" == s.readline()
     s.seek(0)
-    assert [b"on", b"e\n", b"", b"two\n"] == [s.readline(2), s.readline(9), s.readline(0), s.readline(-1)]
+    assert [b"on", b"e\n", b"", b"two\n"] == [
+        s.readline(2),
+        s.readline(9),
+        s.readline(0),
+        s.readline(-1),
+    ]
     s.seek(0)
     assert [b"one\n", b"two\n"] == s.readlines(5)
     assert [b"\n", b"four"] == s.readlines()
@@ -123,11 +128,17 @@ def test_positions(file: MappedFile) -> None:
 
 counts = st.none() | st.integers(-2, 40) | st.sampled_from([PAGE_SIZE, SIZE, sys.maxsize])
 steps = st.one_of(
-    st.tuples(st.sampled_from(["read", "read1", "readline", "readlines"]), counts.map(lambda n: (n,)) | st.just(())),
+    st.tuples(
+        st.sampled_from(["read", "read1", "readline", "readlines"]),
+        counts.map(lambda n: (n,)) | st.just(()),
+    ),
     st.tuples(st.just("seek"), st.tuples(st.integers(0, SIZE + 9))),
     st.tuples(st.just("seek"), st.tuples(st.integers(-9, 9), st.just(1))),
     st.tuples(st.just("seek"), st.tuples(st.integers(-SIZE, 9), st.just(2))),
-    st.tuples(st.sampled_from(["readinto", "readinto1"]), st.integers(0, 50).map(lambda n: (bytearray(n),))),
+    st.tuples(
+        st.sampled_from(["readinto", "readinto1"]),
+        st.integers(0, 50).map(lambda n: (bytearray(n),)),
+    ),
     st.tuples(st.just("write"), st.binary(max_size=9).map(lambda data: (data,))),
     st.tuples(st.just("tell"), st.just(())),
 )
@@ -143,7 +154,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, io.Byt
 
 
 @given(todo=st.lists(steps, max_size=12))
-def test_does_what_bytesio_does(pair: tuple[Any, io.BytesIO], todo: list[tuple[str, tuple[Any, ...]]]) -> None:
+def test_does_what_bytesio_does(
+    pair: tuple[Any, io.BytesIO], todo: list[tuple[str, tuple[Any, ...]]]
+) -> None:
     """In any order of calls; but BytesIO grows where a stream has no room, and clamps where it goes before the start."""
     stream, model = pair
     length = SIZE - 9
@@ -230,7 +243,10 @@ def test_read_only(path: Path) -> None:
         s.write(b"abc")
         assert (b"abc45", b"12345") == (file[:], path.read_bytes())
     for mode in ("r", "c"):
-        with MappedFile(path, mode) as file, pytest.raises(io.UnsupportedOperation, match=f"mode '{mode}'"):
+        with (
+            MappedFile(path, mode) as file,
+            pytest.raises(io.UnsupportedOperation, match=f"mode '{mode}'"),
+        ):
             file.stream(grow=True)
 
 
@@ -286,7 +302,12 @@ def test_sees_the_file_grow(file: MappedFile) -> None:
     assert growing.read() == steady.read()
     file.resize(20)
     file[13:] = b"\nfive\n6"
-    assert (b"\n", b"five\n", b"6", b"") == (growing.readline(), growing.readline(), growing.readline(), growing.read())
+    assert (b"\n", b"five\n", b"6", b"") == (
+        growing.readline(),
+        growing.readline(),
+        growing.readline(),
+        growing.read(),
+    )
     assert (b"", 13) == (steady.read(), steady.seek(0, 2))
     with open(file.name, "ab") as other:
         other.write(b"789")
@@ -447,7 +468,13 @@ def test_empty(path: Path) -> None:
     path.touch()
     with MappedFile(path, "r+") as file:
         s = file.stream()
-        assert (b"", b"", [], 0, b"") == (s.read(), s.readline(), list(s), s.readinto(bytearray(3)), s.peek())
+        assert (b"", b"", [], 0, b"") == (
+            s.read(),
+            s.readline(),
+            list(s),
+            s.readinto(bytearray(3)),
+            s.peek(),
+        )
         with pytest.raises(OSError, match="0 of 1"):
             s.write(b"x")
         file.resize(10)
@@ -549,7 +576,9 @@ def test_threads_that_append(path: Path) -> None:
         for thread in threads:
             thread.join()
         assert len(file) == 4 * 200 * 10
-        assert sorted(b"%d" % number * 9 for number in range(4) for _ in range(200)) == sorted(file[:].split())
+        assert sorted(b"%d" % number * 9 for number in range(4) for _ in range(200)) == sorted(
+            file[:].split()
+        )
 
 
 def test_threads_that_close(path: Path) -> None:
@@ -601,7 +630,9 @@ def test_zipfile(stream: Any) -> None:
         out.writestr("c.txt", b"appended")
     with zipfile.ZipFile(stream) as archive:
         assert archive.testzip() is None
-        assert [CONTENT, b"short", b"appended"] == [archive.read(name) for name in ("a.txt", "b.txt", "c.txt")]
+        assert [CONTENT, b"short", b"appended"] == [
+            archive.read(name) for name in ("a.txt", "b.txt", "c.txt")
+        ]
         with archive.open("a.txt") as member:
             assert CONTENT.splitlines(keepends=True)[0] == member.readline()
     assert not stream.closed
@@ -701,7 +732,11 @@ def test_copyfileobj(stream: Any) -> None:
     out = io.BytesIO()
     shutil.copyfileobj(stream, out)
     assert CONTENT == out.getvalue()
-    with MappedFile(stream.name, "r+") as file, file.stream(0, SIZE - 1) as small, pytest.raises(OSError) as caught:
+    with (
+        MappedFile(stream.name, "r+") as file,
+        file.stream(0, SIZE - 1) as small,
+        pytest.raises(OSError) as caught,
+    ):
         shutil.copyfileobj(io.BytesIO(CONTENT), small)
     assert errno.ENOSPC == caught.value.errno
 
@@ -713,7 +748,9 @@ def test_buffered(stream: Any) -> None:
     reader = io.BufferedReader(stream, 100)
     assert (CONTENT[:10], CONTENT[10:]) == (reader.read(10), reader.read())
     reader.seek(0)
-    assert CONTENT.splitlines(keepends=True) == [line for part in reader for line in part.splitlines(keepends=True)]
+    assert CONTENT.splitlines(keepends=True) == [
+        line for part in reader for line in part.splitlines(keepends=True)
+    ]
     reader.detach()
     both = io.BufferedRandom(stream)
     both.seek(0)

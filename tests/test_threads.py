@@ -32,7 +32,9 @@ def at_once(*calls: Callable[[], object]) -> list[BaseException | None]:
         except BaseException as error:
             raised[number] = error
 
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(calls))]
+    threads = [
+        threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(calls))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -54,7 +56,9 @@ def test_one_iterator(tmp_path: Path) -> None:
     for _ in range(20):
         parts: list[list[int]] = [[] for _ in range(THREADS)]
         with MappedFile(path) as file:
-            raised = at_once(*(partial(part.extend, shared) for shared in [iter(file)] for part in parts))
+            raised = at_once(
+                *(partial(part.extend, shared) for shared in [iter(file)] for part in parts)
+            )
         assert raised == [None] * THREADS
         assert Counter(chain.from_iterable(parts)) == dict.fromkeys(range(256), 16)
 
@@ -78,8 +82,13 @@ def test_close_and_export(tmp_path: Path) -> None:
     for _ in range(100):
         kept: list[memoryview] = []
         with MappedFile(path, "r+") as file:
-            closing, exporting = at_once(partial(file.close, strict=True), partial(keep_buffer, file, kept))
-            assert (type(closing), type(exporting)) in ((BufferError, type(None)), (type(None), ValueError))
+            closing, exporting = at_once(
+                partial(file.close, strict=True), partial(keep_buffer, file, kept)
+            )
+            assert (type(closing), type(exporting)) in (
+                (BufferError, type(None)),
+                (type(None), ValueError),
+            )
             assert file.closed == (closing is None)
         assert [buffer[4999] for buffer in kept] == [ord("x")] * len(kept)
         kept.clear()

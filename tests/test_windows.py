@@ -13,7 +13,9 @@ from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile, capabilities
 from mappedfile._native import ffi, lib
 from mappedfile.contract import _probe
 
-kernel32: Any = pytest.importorskip("mappedfile.contract._kernel32", reason="no kernel32 here", exc_type=ImportError)
+kernel32: Any = pytest.importorskip(
+    "mappedfile.contract._kernel32", reason="no kernel32 here", exc_type=ImportError
+)
 kernel32_calls: Any = pytest.importorskip("kernel32_calls")
 
 CONTENT = bytes(range(256)) * ((2 * GRANULARITY) // 256)
@@ -60,10 +62,18 @@ def test_unmap_twice(file: MappedFile) -> None:
     Not shared: POSIX takes back what is not there without a word.
     """
     view = file.view(0, 10)
-    assert lib.mf_unmap(ffi.new("mf_mapping *", [ffi.cast("char *", _probe.address_of(view.data)), 10])) == 0
+    assert (
+        lib.mf_unmap(
+            ffi.new("mf_mapping *", [ffi.cast("char *", _probe.address_of(view.data)), 10])
+        )
+        == 0
+    )
     with pytest.raises(OSError, match="file") as caught:
         view.close()
-    assert (ERROR_INVALID_ADDRESS, str(file.name)) == (caught.value.winerror, str(caught.value.filename))
+    assert (ERROR_INVALID_ADDRESS, str(file.name)) == (
+        caught.value.winerror,
+        str(caught.value.filename),
+    )
     assert (True, False) == (view.closed, view.mapped)
     view.close()
 
@@ -112,7 +122,9 @@ def test_misaligned_offset(file: MappedFile) -> None:
     with other._use(0, None, False) as use:
         raw = ffi.cast("mf_file *", use.handle)
         assert 0 == lib.mf_open_section(raw, lib.MF_READ, section)
-        assert ERROR_MAPPED_ALIGNMENT == lib.mf_map(raw, section, lib.MF_READ, PAGE_SIZE, PAGE_SIZE, out)
+        assert ERROR_MAPPED_ALIGNMENT == lib.mf_map(
+            raw, section, lib.MF_READ, PAGE_SIZE, PAGE_SIZE, out
+        )
         assert 0 == lib.mf_close_section(section)
     assert out.base == ffi.NULL
     with other.view(PAGE_SIZE, PAGE_SIZE) as view:
@@ -130,12 +142,16 @@ def test_flush_of_what_is_being_written(file: MappedFile) -> None:
         for times in (3, 9, 10):
             with kernel32_calls.watched() as calls:
                 calls.failing = dict.fromkeys(
-                    [("FlushViewOfFile", number) for number in range(1, times + 1)], ERROR_LOCK_VIOLATION
+                    [("FlushViewOfFile", number) for number in range(1, times + 1)],
+                    ERROR_LOCK_VIOLATION,
                 )
                 if times == 10:
                     with pytest.raises(OSError, match="file") as caught:
                         view.flush()
-                    assert (ERROR_LOCK_VIOLATION, str(file.name)) == (caught.value.winerror, str(caught.value.filename))
+                    assert (ERROR_LOCK_VIOLATION, str(file.name)) == (
+                        caught.value.winerror,
+                        str(caught.value.filename),
+                    )
                 else:
                     view.flush()
             pauses = [arguments[0] for name, arguments in calls.made if name == "Sleep"]
@@ -161,7 +177,10 @@ def test_cut_short(path: Path, alive: str) -> None:
     with MappedFile(path, "r+") as other:
         with pytest.raises(OSError, match="file") as caught:
             other.resize(100)
-        assert (ERROR_USER_MAPPED_FILE, str(path)) == (caught.value.winerror, str(caught.value.filename))
+        assert (ERROR_USER_MAPPED_FILE, str(path)) == (
+            caught.value.winerror,
+            str(caught.value.filename),
+        )
         assert (len(CONTENT), CONTENT) == (len(other), other[:])
         assert CONTENT[:10] == buffer.tobytes()
         buffer.release()
@@ -229,7 +248,9 @@ from mappedfile.contract import _probe
 with MappedFile(sys.argv[1]) as file: where = _probe.address_of(file.data)
 ctypes.string_at(where, 1)
 """
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=False
+    )
     assert done.returncode != 0
 
 
@@ -246,7 +267,9 @@ def regions(address: int, length: int) -> list[tuple[int, int]]:
 def reserving(path: Path) -> Any:
     """A mapped file of 5 bytes, in 16 pages of address space."""
     if not capabilities().reserve:
-        pytest.skip("this Windows has no placeholders: they came with Windows 10, version 1803; Wine 8 has none")
+        pytest.skip(
+            "this Windows has no placeholders: they came with Windows 10, version 1803; Wine 8 has none"
+        )
     path.write_bytes(b"begin")
     with MappedFile(path, "r+", reserve=16 * PAGE_SIZE) as file:
         yield file
@@ -306,7 +329,9 @@ def test_holes(tmp_path: Path, sparse: bool) -> None:
     assert [FSCTL_SET_SPARSE] * (3 if sparse else 0) == marks
     for path in paths:
         marked = path.stat().st_file_attributes & stat.FILE_ATTRIBUTE_SPARSE_FILE
-        assert bool(marked) == sparse or kernel32.is_wine(), "Wine notes nothing: all its files may have holes"
+        assert bool(marked) == sparse or kernel32.is_wine(), (
+            "Wine notes nothing: all its files may have holes"
+        )
 
 
 def test_growth_in_place(reserving: MappedFile) -> None:
@@ -328,7 +353,9 @@ def test_growth_in_place(reserving: MappedFile) -> None:
         reserving.resize(size)
         if stop > views[-1][1]:
             views.append((views[-1][1], stop))
-        assert [(start * PAGE_SIZE, stop * PAGE_SIZE) for start, stop in views] == regions(address, 16 * PAGE_SIZE)
+        assert [(start * PAGE_SIZE, stop * PAGE_SIZE) for start, stop in views] == regions(
+            address, 16 * PAGE_SIZE
+        )
         reserving[size - 1] = 7
     assert b"begin" == data.tobytes()
     reserving.flush()
