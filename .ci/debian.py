@@ -1,4 +1,7 @@
-"""A newer Debian than this system may be, in a folder of the cache: its programs, run on this system's files."""
+"""A newer Debian than this system may be: its programs, run on this system's files.
+
+It is in a folder of the cache.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# A mount namespace of its own: nobody else sees these mounts, and they go with the last program in it, however it ends.
+# A mount namespace of its own: nobody else sees these mounts, and they go with the last program in
+# it, however it ends.
 UNSHARED = ["unshare", "--mount", "sh", "-e", "-c"]
 MAKE = 'debootstrap --variant=minbase "$@"; rm "$3"/var/cache/apt/archives/*.deb'
-SCRIPT = "/usr/share/debootstrap/scripts/sid"  # all are made like this; an old debootstrap has none of a new one's name
+# All are made like this; an old debootstrap has none of a new one's name.
+SCRIPT = "/usr/share/debootstrap/scripts/sid"
 ENTER = """
 root=$0
 mount -t proc proc "$root/proc"
@@ -31,9 +36,10 @@ exec chroot "$root" env --chdir="$PWD" "$@"
 
 
 def root(cache: Path, suite: str, packages: Sequence[str]) -> Path:
-    """Return the folder of one with these packages. If it is not there it is made: a minute, and up to 1.4 GB.
+    """Return the folder of one with these packages.
 
-    It stays what it was, although the release may move on, until other packages are asked for.
+    If it is not there it is made: a minute, and up to 1.4 GB. It stays what it was, although the
+    release may move on, until other packages are asked for.
     """
     pinned = hashlib.sha256("\0".join((suite, *packages, MAKE)).encode()).hexdigest()
     folder = cache / f"debian-{suite}-{pinned[:12]}"
@@ -72,7 +78,10 @@ def make(folder: Path, suite: str, packages: Sequence[str]) -> None:
 
 
 def source() -> list[str]:
-    """Return where this system's own apt has Debian from, and the script; or nothing, and debootstrap takes its own."""
+    """Return where this system's own apt has Debian from, and the script.
+
+    If it does not tell this is nothing, and debootstrap takes its own.
+    """
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
     wanted = ["Created-By: Packages", "Origin: Debian", "Component: main"]
     try:
@@ -86,5 +95,8 @@ def source() -> list[str]:
 
 
 def inside(root: Path, *folders: Path) -> list[str]:
-    """Return what makes a command run in it, when put before; it sees these folders of ours, and /tmp."""
+    """Return what makes a command run in it, when put before.
+
+    The command sees these folders of ours, and /tmp.
+    """
     return [*UNSHARED, ENTER, str(root), "/tmp", *map(str, folders), "--"]

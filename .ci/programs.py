@@ -1,9 +1,10 @@
-"""Programs that use mmap, on mappedfile.mmap: fetches their sources, and runs tests/programs.py on them.
+"""Programs that use mmap, on mappedfile.mmap.
 
-    python .ci/programs.py [ARGUMENT...]   with these arguments for pytest
+    python .ci/programs.py [ARGUMENT...]
 
-The Python that runs it has the library, and what .ci/programs-requirements.txt pins. With the wheel that tox names in
-TOX_PACKAGE it is done again on a newer Python: .ci/forky.py.
+fetches their sources, and runs tests/programs.py on them, with these arguments for pytest. The
+Python that runs it has the library, and what .ci/programs-requirements.txt pins. With the wheel
+that tox names in TOX_PACKAGE it is done again on a newer Python: .ci/forky.py.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from common import reported, without_report
+
 PROJECT = Path(__file__).parents[1]
 NEWER = "3.14"
 SOURCES = {
-    "maxminddb": "maxminddb==3.2.0 --hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92"
+    "maxminddb": (
+        "maxminddb==3.2.0 "
+        "--hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92"
+    ),
 }
 
 
@@ -28,9 +34,20 @@ def main(arguments: list[str]) -> int:
         for name, pin in SOURCES.items():
             fetch(name, pin, Path(folder))
         environment = os.environ | {"MAPPEDFILE_PROGRAMS": folder}
-        command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", *arguments]
+        report, rest = without_report(arguments)
         tests = PROJECT / "tests" / "programs.py"
-        status = subprocess.run([*command, tests], env=environment, check=False).returncode
+        with reported(report, "here", Path(folder)) as option:
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-s",
+                "-p",
+                "no:cacheprovider",
+                *option,
+                *rest,
+            ]
+            status = subprocess.run([*command, tests], env=environment, check=False).returncode
         if status == 0 and "TOX_PACKAGE" in os.environ:
             command = [
                 sys.executable,
