@@ -1,7 +1,7 @@
 """What the Windows backend asks of kernel32: seen, and made to fail. Not a test.
 
-The module's import address table is a list of pointers, one for each function it calls. In their place stand functions of
-ours, which note the call, and make it or refuse it.
+The module's import address table is a list of pointers, one for each function it calls. In their
+place stand functions of ours, which note the call, and make it or refuse it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def address_of(function: ctypes._CFuncPtr) -> int:
 
 
 def imports(base: int) -> dict[str, int]:
-    """Where a loaded module keeps the pointers to what it imports: the PE format, "The .idata Section"."""
+    """Where a loaded module keeps the pointers to what it imports: the PE format, "The .idata
+    Section"."""
 
     def read(form: str, address: int) -> tuple[int, ...]:
         return struct.unpack(form, ctypes.string_at(address, struct.calcsize(form)))

@@ -1,4 +1,4 @@
-"""What several tests need: probes of what this system can do, small file systems, and children under strace."""
+"""Helpers of several tests: probes of this system, small file systems, children under strace."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from children import code, run_python
 
 from mappedfile._native import ffi
 
@@ -34,7 +35,10 @@ def need(condition: object, reason: str) -> None:
 
 
 def needs(condition: object, reason: str) -> pytest.MarkDecorator:
-    """The same as a mark. A test that is skipped by a mark is skipped once, whatever its parameters: conftest.py."""
+    """The same as a mark.
+
+    A test that a mark skips is skipped once, whatever its parameters: conftest.py.
+    """
     return pytest.mark.skipif(not condition and not STRICT, reason=f"needs {reason}")
 
 
@@ -49,7 +53,10 @@ def only(condition: object, reason: str) -> None:
 
 @cache
 def mounts() -> bool:
-    """Whether a file system can be mounted: who is root in a container may still not be allowed to."""
+    """Whether a file system can be mounted.
+
+    Root in a container may still not be allowed to.
+    """
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"):
         return False
     with tempfile.TemporaryDirectory() as place:
@@ -63,7 +70,10 @@ def mounts() -> bool:
 
 @contextmanager
 def small_file_system(folder: Path, kind: str, size: int) -> Iterator[Path]:
-    """Mount a file system of *size* bytes, a tmpfs or one on a loop device, or an overlay of folders, for a while."""
+    """Mount a file system of *size* bytes for a while.
+
+    It is a tmpfs, or one on a loop device, or an overlay of folders.
+    """
     need(mounts(), "to mount file systems")
     place = folder / f"mnt-{kind}"
     place.mkdir()
@@ -131,13 +141,15 @@ def strace() -> str:
 
 
 def traced(program: str, *arguments: object, calls: str, folder: Path) -> list[str]:
-    """Run a Python program under strace and return what it noted of these system calls, in order."""
+    """Run a Python program under strace.
+
+    Return the lines that strace noted of these system calls, in order.
+    """
     need(strace(), "strace, and permission to trace")
     log = folder / "strace.log"
-    command = [strace(), "-f", "-y", "-qq", "-e", "signal=none", "-e", f"trace={calls}", "-o", log]
-    done = subprocess.run([*command, sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, check=False)  # fmt: skip
-    assert (0, "") == (done.returncode, done.stderr)
+    log.unlink(missing_ok=True)
+    under = [strace(), "-f", "-y", "-qq", "-e", "signal=none", "-e", f"trace={calls}", "-o", log]
+    run_python(*code(program), *arguments, under=under, quiet=True)
     return [re.sub(r"^\d+ +", "", line) for line in log.read_text().splitlines()]
 
 

@@ -4,7 +4,6 @@ import gc
 import io
 import os
 import pickle
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from children import code, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from support import traced
@@ -121,7 +121,8 @@ def test_written_through(file: MappedFile, path: Path) -> None:
 
 @pytest.mark.parametrize("how", [{}, {"shape": (2, 3)}, {"offset": 3, "shape": 4, "dtype": "<f4"}])
 def test_read_only(path: Path, how: dict[str, Any]) -> None:
-    """It cannot be written where the window cannot, nor made to: through its flags, its base, or a view of it."""
+    """It cannot be written where the window cannot, nor made to: through its flags, its base, or a
+    view of it."""
     path.write_bytes(CONTENT)
     with MappedFile(path) as file, file.view(3, 100) as view:
         for window in (file, view):
@@ -257,29 +258,39 @@ file.close()
 
 
 def test_without_numpy(path: Path) -> None:
-    """Without NumPy all else works, and what needs it says how to get it. Nobody imports it before."""
+    """Without NumPy all else works, and what needs it says how to get it. Nobody imports it
+    before."""
     path.write_bytes(b"12345")
-    for code in (
+    for program in (
         WITHOUT,
-        "import sys, mappedfile; mappedfile.MappedFile(sys.argv[1]).close(); assert 'numpy' not in sys.modules",
+        "import sys, mappedfile; mappedfile.MappedFile(sys.argv[1]).close()\n"
+        "assert 'numpy' not in sys.modules",
     ):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
-        )
-        assert (0, "") == (done.returncode, done.stderr)
+        run_python(*code(program), path, quiet=True)
 
 
 # Files of one array
 
-DTYPES = ["<f4", ">i2", "?", "S5", "<U3", "<M8[us]", [("a", "<i4"), ("b", "<f8", (2,))], [("\xe9", "<i4")], [("\u4e2d", "<i4")],
-          [(f"a rather long name, the {n}th of many", "u1") for n in range(2000)]]  # fmt: skip
+DTYPES = [
+    "<f4",
+    ">i2",
+    "?",
+    "S5",
+    "<U3",
+    "<M8[us]",
+    [("a", "<i4"), ("b", "<f8", (2,))],
+    [("\xe9", "<i4")],
+    [("\u4e2d", "<i4")],
+    [(f"a rather long name, the {n}th of many", "u1") for n in range(2000)],
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=range(len(DTYPES)))
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shape", [(3, 4), 5, (), (0, 3)], ids=str)
 def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
-    """What is made is what numpy.load reads, and what numpy.save made is opened: all versions of the format."""
+    """What is made is what numpy.load reads, and what numpy.save made is opened: all versions of
+    the format."""
     made = open_npy(path, "w+", dtype=dtype, shape=shape, order=order)
     assert (np.dtype(dtype), (shape,) if shape == 5 else shape) == (made.dtype, made.shape)
     assert made.flags.f_contiguous if order == "F" else made.flags.c_contiguous
@@ -315,7 +326,8 @@ def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
 
 
 def test_a_header_too_long(path: Path) -> None:
-    """NumPy reads no header of more than 10000 bytes unasked, since it is Python code; nor does this."""
+    """NumPy reads no header of more than 10000 bytes unasked, since it is Python code; nor does
+    this."""
     made = open_npy(path, "w+", dtype=DTYPES[-1], shape=3)
     del made
     with pytest.raises(ValueError):
@@ -323,7 +335,8 @@ def test_a_header_too_long(path: Path) -> None:
 
 
 def test_its_file(path: Path) -> None:
-    """The array has its file, and so has what shares its memory; what is computed from it is a plain array."""
+    """The array has its file, and so has what shares its memory; what is computed from it is a
+    plain array."""
     array = open_npy(path, "x+", dtype="f8", shape=(3, 4))
     assert isinstance(array.file, MappedFile)
     assert ("x+", str(path)) == (array.file.mode, str(array.file.name))
@@ -381,7 +394,10 @@ def test_goes_without_a_word(path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux'")
 def test_flush_is_durable(tmp_path: Path) -> None:
     """flush() waits for the device."""
-    program = "import sys, mappedfile; a = mappedfile.open_npy(sys.argv[1], 'w+', shape=9); a[:] = 1; a.flush()"
+    program = """
+    import sys, mappedfile
+    a = mappedfile.open_npy(sys.argv[1], "w+", shape=9); a[:] = 1; a.flush()
+    """
     assert any(
         "fsync" in line
         for line in traced(program, tmp_path / "a.npy", calls="fsync,msync", folder=tmp_path)
@@ -390,7 +406,8 @@ def test_flush_is_durable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "w+", "x+", "c"])
 def test_arguments_of_modes(path: Path, mode: Any) -> None:
-    """What is for making a file is for that, and what is needed is asked for; and no file is made in vain."""
+    """What is for making a file is for that, and what is needed is asked for; and no file is made
+    in vain."""
     if mode in ("w+", "x+"):
         for wrong, kind in (
             ({}, ValueError),

@@ -7,13 +7,13 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from children import run_command, start_command
 
 import mappedfile
 from mappedfile.contract import CLAUSES
@@ -29,7 +29,8 @@ HAS_RICH = importlib.util.find_spec("rich") is not None
 needs_pty = pytest.mark.skipif(pty is None, reason="this system has no pseudo-terminals")
 needs_rich = pytest.mark.skipif(not HAS_RICH, reason="rich is not installed")
 
-# A contract with a clause for every fate. The worker process imports the program again, and so registers them too.
+# A contract with a clause for every fate. The worker process imports the program again, and so
+# registers them too.
 PROGRAM = """
 import os, pathlib, subprocess, sys, threading, time, _thread
 from mappedfile.contract._clauses import CLAUSES, Broken, NotHere, clause
@@ -175,24 +176,20 @@ REAL = [sys.executable, "-m", "mappedfile"]
 
 def run(command, *arguments, expect, **environment):
     """Run a command to its end with pipes for its streams; return what it wrote."""
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
+    done = run_command(
+        [*command, *arguments],
         check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
         timeout=240,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
+        encoding="utf-8",
+        env={"PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
     )
-    out, err = (
-        done.stdout.decode("utf-8").replace("\r\n", "\n"),
-        done.stderr.decode("utf-8").replace("\r\n", "\n"),
-    )
-    assert expect == done.returncode, out + err
-    return out, err
+    assert expect == done.returncode, done.stdout + done.stderr
+    return done.stdout, done.stderr
 
 
 def on_a_terminal(command, *arguments, expect, keys=None, after=None, **environment):
-    """Run a command on a pseudo-terminal of 80 columns; return what it showed. Types *keys* when it shows *after*."""
+    """Run a command on a pseudo-terminal of 80 columns; return what it showed. Types *keys* when it
+    shows *after*."""
     import fcntl
     import struct
     import termios
@@ -251,11 +248,11 @@ def told(tmp_path_factory):
 
 @contextmanager
 def began(command, folder):
-    """A command that was started, with pipes for its streams; clause C1 waits for the file "go" in the folder."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "", "GO": str(folder / "go")}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*map(str, command)], env=environment, **pipes) as process:
-        yield process
+    """A command that was started, with pipes for its streams; clause C1 waits for the file "go" in
+    the folder."""
+    environment = {"PYTHONUNBUFFERED": "", "GO": str(folder / "go")}
+    with start_command(command, env=environment) as talk:
+        yield talk
 
 
 class TestRealContract:
@@ -346,7 +343,8 @@ class TestReport:
         assert str(folder) == told["folder"]
 
     def test_plain(self, program, folder):
-        """In a pipe it is plain text of at most 80 columns: the clause, what it says, whether it holds, and why not."""
+        """In a pipe it is plain text of at most 80 columns: the clause, what it says, whether it
+        holds, and why not."""
         out, err = run(program, "check", "--clause", "A", folder, expect=1)
 
         assert "" == err
@@ -354,12 +352,12 @@ class TestReport:
         assert max(map(len, out.splitlines())) <= 80
         assert "  A1  holds     this holds.\n" in out
         assert (
-            '  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n'
-            in out
+            '  A2  FAILS     This fails in mode "r+".\n'
+            "                - mode r+: length: expected 3, got 4\n" in out
         )
         assert (
-            "  A3  FAILS     This meets an error.\n                - OSError: [Errno 5] device on fire\n"
-            in out
+            "  A3  FAILS     This meets an error.\n"
+            "                - OSError: [Errno 5] device on fire\n" in out
         )
         assert "- mode c: not here: no magic on this system" in out
         assert "  A5  not here  This cannot be shown.\n                - no magic at all\n" in out
@@ -367,7 +365,8 @@ class TestReport:
         assert "truncate_mapped" not in out
 
     def test_the_verdict_comes_last(self, program, folder):
-        """What fails is told again at the end, with its reasons and nothing else; then the counts and the verdict."""
+        """What fails is told again at the end, with its reasons and nothing else; then the counts
+        and the verdict."""
         out, _ = run(program, "check", "--clause", "A", folder, expect=1)
 
         *_, end = out.split("\nWhat fails\n\n")
@@ -398,7 +397,8 @@ class TestReport:
         assert "this holds. Its second sentence.\n" in after
 
     def test_line_by_line(self, program, folder, tmp_path):
-        """A pipe has every line at once: the check that is to come waits for somebody who has read the line before."""
+        """A pipe has every line at once: the check that is to come waits for somebody who has read
+        the line before."""
         command = [
             *program,
             "check",
@@ -411,20 +411,20 @@ class TestReport:
             str(folder),
         ]
         with began(command, tmp_path) as process:
-            lines = iter(process.stdout.readline, b"")
+            lines = iter(process.hear, None)
             before = [
                 next(line for line in lines if line.startswith(start))
-                for start in (b"folder", b"  A1")
+                for start in ("folder", "  A1")
             ]
             (tmp_path / "go").touch()
-            after = [*lines]
+            after = process.end().stdout.splitlines()
 
-        assert before[1].split()[:2] == [b"A1", b"holds"]
-        assert 0 == process.returncode
-        assert after[-1].strip() == b"No clause fails here."
+        assert before[1].split()[:2] == ["A1", "holds"]
+        assert after[-1].strip() == "No clause fails here."
 
     def test_side_by_side(self, program, folder):
-        """Checks that wait for one another come to an end; the rows and modes are in order all the same."""
+        """Checks that wait for one another come to an end; the rows and modes are in order all the
+        same."""
         out, _ = run(
             program, "check", "--json", "--clause", "C2", "--clause", "C3", folder, expect=0
         )
@@ -435,7 +435,8 @@ class TestReport:
         ]
 
     def test_alone(self, program, folder):
-        """A check that is to be alone is: it starts when the others have ended, and the next when it has."""
+        """A check that is to be alone is: it starts when the others have ended, and the next when
+        it has."""
         run(program, "check", "--clause", "D", folder, expect=0)
 
     def test_ascii(self, program, folder):
@@ -525,35 +526,38 @@ class TestUsage:
         ],
     )
     def test_nobody_reads(self, program, folder, arguments, buffered):
-        """A pipe whose reader has gone, as in ``mappedfile check | true``: nothing is said, and the status is 141."""
+        """A pipe whose reader has gone, as in ``mappedfile check | true``: nothing is said, and the
+        status is 141."""
         what = [] if not arguments else [folder] if arguments[0] == "check" else [folder / "mine"]
         reader, writer = os.pipe()
         os.close(reader)
-        done = subprocess.run([*program, *arguments, *what], stdout=writer, stderr=subprocess.PIPE,
-                              env={**os.environ, "PYTHONUNBUFFERED": buffered}, check=False)  # fmt: skip
+        command = [*program, *arguments, *what]
+        done = run_command(command, stdout=writer, env={"PYTHONUNBUFFERED": buffered}, check=False)
         os.close(writer)
 
-        assert (141, b"") == (done.returncode, done.stderr)
+        assert (141, "") == (done.returncode, done.stderr)
 
     def test_nobody_reads_any_more(self, program, folder, tmp_path):
-        """The reader goes in the midst of it, as ``head`` does: the rest is not run, and the folder is as it was."""
+        """The reader goes in the midst of it, as ``head`` does: the rest is not run, and the folder
+        is as it was."""
         every = ("A1", "C1", "A2", "B2")  # B2 would hang
         clauses = [word for id in every for word in ("--clause", id)]
         with began([*program, "check", *clauses, "--mode", "r", str(folder)], tmp_path) as process:
-            while not process.stdout.readline().startswith(b"  A1"):
+            while not process.hear().startswith("  A1"):
                 pass
-            process.stdout.close()
+            process.process.stdout.close()
             (tmp_path / "go").touch()
-            assert b"" == process.stderr.read()
+            done = process.end(check=False)
 
-        assert 141 == process.returncode
+        assert (141, "") == (done.returncode, done.stderr)
 
     @pytest.mark.skipif(
         not (shutil.which("sh") and os.path.exists("/dev/full")),
         reason="there is no sh, or no disk that is always full",
     )
     def test_nobody_can_read(self, program, folder):
-        """A full disk behind the standard output is told; a standard output that is closed is nobody's concern."""
+        """A full disk behind the standard output is told; a standard output that is closed is
+        nobody's concern."""
         command = shlex.join([*program, "check", "--clause", "A1", str(folder)])
 
         _, err = run(["sh", "-c"], f"{command} > /dev/full", expect=2)
@@ -601,8 +605,8 @@ class TestTerminal:
         assert "\x1b[33mnot here" in text
         end = ESCAPES.sub("", text[text.rindex("What fails") :])
         assert (
-            '\n  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n'
-            in end
+            '\n  A2  FAILS     This fails in mode "r+".\n'
+            "                - mode r+: length: expected 3, got 4\n" in end
         )
         assert "\nThe contract does not hold here: A2, A3.\n" in end
         assert "━" not in end
@@ -649,12 +653,14 @@ class TestFileSystemType:
 
     def test_linux(self):
         """/proc/self/mountinfo: octal escapes in the mount point, any number of optional fields."""
-        text = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n35 22 0:31 / /a\\040b rw - fuse.bindfs /c rw\n"
+        text = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        text += "35 22 0:31 / /a\\040b rw - fuse.bindfs /c rw\n"
         assert [("/", "ext4"), ("/a b", "fuse.bindfs")] == list(_linux_mounts(text))
 
     def test_macos(self):
         """The lines of mount(8), also with a bracket or an "on" in the name."""
-        text = "/dev/disk3s1s1 on / (apfs, sealed, local)\n//me@nas/share on /Volumes/on (2) (smbfs, nodev)\n"
+        text = "/dev/disk3s1s1 on / (apfs, sealed, local)\n"
+        text += "//me@nas/share on /Volumes/on (2) (smbfs, nodev)\n"
 
         assert [("/", "apfs"), ("/Volumes/on (2)", "smbfs")] == list(_bsd_mounts(text))
 

@@ -1,4 +1,5 @@
-"""Directories, ranges and JSON documents of ``mappedfile residency``, ``warm`` and ``evict``; their terminals."""
+"""Directories, ranges and JSON documents of ``mappedfile residency``, ``warm`` and ``evict``; their
+terminals."""
 
 import json
 import os
@@ -124,7 +125,8 @@ class TestRanges:
     """``--range``, as ``vmtouch -p`` has it."""
 
     def test_words(self):
-        """Sizes with binary units; an end that is missing is that of the file; one size alone is the end."""
+        """Sizes with binary units; an end that is missing is that of the file; one size alone is
+        the end."""
         assert [(0, 1 << 30), (1 << 30, None), (0, 1 << 30), (0, 1 << 30), (0, None)] == [
             range_of(text) for text in ("0-1G", "1G-", "-1G", "1G", "0-")
         ]
@@ -144,12 +146,14 @@ class TestRanges:
         out, err = run(REAL, "warm", path, "--range", "5-3", expect=2)
         assert "" == out
         assert (
-            "'5-3' is not a range (it ends where it begins, or before): expected START-END, in bytes or with K, M, G or T,"
+            "'5-3' is not a range (it ends where it begins, or before):"
+            " expected START-END, in bytes or with K, M, G or T,"
             " such as 0-1G, 1G- or -1G" in err
         )
 
     def test_a_range_that_looks_like_an_option(self):
-        """-1G is the value of --range, whatever argparse thinks of it; what comes after -- is names."""
+        """-1G is the value of --range, whatever argparse thinks of it; what comes after -- is
+        names."""
         assert ["warm", "--range=-1G", "f"] == joined(["warm", "--range", "-1G", "f"])
         assert ["warm", "--range", "1G-", "f"] == joined(["warm", "--range", "1G-", "f"])
         assert ["warm", "--", "--range", "-1G"] == joined(["warm", "--", "--range", "-1G"])
@@ -208,7 +212,8 @@ class TestRanges:
         only(LINUX, "macOS evicts whole files only")
         content = os.urandom(8 * MIB + 1)
         path.write_bytes(content)
-        # What the system has in one piece is smaller than 4 MiB, and begins at a multiple of its size.
+        # What the system has in one piece is smaller than 4 MiB, and begins at a multiple of its
+        # size.
         for wanted in ("4M-", f"{4 * MIB + 1}-"):
             for _ in range(10):  # the system may take pages away at any time
                 run(REAL, "warm", path, expect=0)
@@ -222,13 +227,15 @@ class TestRanges:
 
     @needs_evict
     def test_what_stays(self, path):
-        """What the system has in one piece with pages outside the range may stay, and it says so."""
+        """What the system has in one piece with pages outside the range may stay, and it says
+        so."""
         only(LINUX, "reads what Linux tells of locks")
         path.write_bytes(os.urandom(20 * PAGE_SIZE))
         with kept(path, (0, 20 * PAGE_SIZE)):
             out, _ = run(REAL, "evict", path, "--range", f"0-{5 * PAGE_SIZE}", expect=0)
         assert (
-            f"{path}: 0 of 5 pages evicted; 5 stay: they are mapped, in one piece with pages outside the range,"
+            f"{path}: 0 of 5 pages evicted;"
+            f" 5 stay: they are mapped, in one piece with pages outside the range,"
             " or the file system is memory itself\n" == out
         )
 
@@ -263,7 +270,8 @@ class TestHoles:
         assert f"; {amount((1 << 30) - pages * PAGE_SIZE)} of holes left out" in out
 
     def test_data(self, path):
-        """Data that begins or ends inside a page is whole pages; neighbours are one piece; all lies inside the range."""
+        """Data that begins or ends inside a page is whole pages; neighbours are one piece; all lies
+        inside the range."""
         with open(path, "wb") as file:
             for place in (3 * MIB, 3 * MIB + 2 * PAGE_SIZE - 1, 9 * MIB):
                 file.seek(place)
@@ -292,7 +300,8 @@ class TestDocuments:
     """JSON documents are in one style."""
 
     def test_fields(self, path, folder):
-        """Every file of every command has its size and range, how many pages that is, and how many are in memory."""
+        """Every file of every command has its size and range, how many pages that is, and how many
+        are in memory."""
         path.write_bytes(bytes(3 * PAGE_SIZE))
         expected = {
             "file": str(path),
@@ -389,7 +398,8 @@ class TestAxis:
         ],
     )
     def test_ticks(self, first, last, begin, end):
-        """There is one at its begin and one at its end, which has the unit; none in between crowds them."""
+        """There is one at its begin and one at its end, which has the unit; none in between crowds
+        them."""
         from mappedfile.cli._picture import ticks
 
         places, labels = ticks(first, last)

@@ -1,4 +1,5 @@
-"""``mappedfile residency``, ``warm``, ``evict`` and ``info``, run as users run them, and compared with vmtouch."""
+"""``mappedfile residency``, ``warm``, ``evict`` and ``info``, run as users run them, and compared
+with vmtouch."""
 
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import sys
 import zlib
 
 import pytest
+from children import code, run_python
 from support import LINUX, need, only, small_file_system
 from test_cli import ESCAPES, REAL, needs_pty, needs_rich, on_a_terminal, run
 from test_memory import by_us, by_vmtouch, half_warm, kept, locked, write
@@ -33,7 +35,8 @@ needs_matplotlib = pytest.mark.skipif(
 WITHOUT_RICH = [
     sys.executable,
     "-c",
-    "import sys; sys.modules['rich'] = None; from mappedfile.__main__ import main; sys.exit(main())",
+    "import sys; sys.modules['rich'] = None\n"
+    "from mappedfile.__main__ import main; sys.exit(main())",
 ]
 
 
@@ -105,13 +108,15 @@ class TestResidency:
         assert BLOCKS[3] * 40 + BLOCKS[0] * 40 == text.splitlines()[-1]
 
     def test_what_cannot_be_looked_at(self, path, folder):
-        """A message for each file that cannot be looked at; the others are; the exit status is 1."""
+        """A message for each file that cannot be looked at; the others are; the exit status is
+        1."""
         path.write_bytes(b"x" * PAGE_SIZE)
         missing, gone = folder / "missing", folder / "gone" / "too"
         out, err = run(REAL, "residency", missing, path, gone, expect=1)
         assert out.startswith(f"{path}: ")
         assert re.search(
-            rf"^mappedfile residency: {re.escape(str(missing))}: \S.+\nmappedfile residency: {re.escape(str(gone))}: \S.+\n$",
+            rf"^mappedfile residency: {re.escape(str(missing))}: \S.+\n"
+            rf"mappedfile residency: {re.escape(str(gone))}: \S.+\n$",
             err,
         )
         files = told("residency", missing, path, expect=1)
@@ -128,8 +133,8 @@ class TestResidency:
             out, _ = run(REAL, "residency", empty, large, path, expect=0)
         pages = (6 << 30) // PAGE_SIZE + 1
         assert (
-            f"{empty}: 0 bytes, 0 of 0 pages in memory\n{large}: 6.0 GiB, 0 of {pages:,} pages in memory (0.0 %)\n"
-            in out
+            f"{empty}: 0 bytes, 0 of 0 pages in memory\n"
+            f"{large}: 6.0 GiB, 0 of {pages:,} pages in memory (0.0 %)\n" in out
         )
         assert out.endswith(f"3 files: 5 of {pages + 5:,} pages in memory (0.1 %)\n")
 
@@ -154,7 +159,8 @@ class TestResidency:
         assert max(places) < 0.5 * width
 
     def test_png_that_cannot_be(self, path, folder):
-        """Without matplotlib, in a format that it does not know, or in a folder that is not there: status 2, and why."""
+        """Without matplotlib, in a format that it does not know, or in a folder that is not there:
+        status 2, and why."""
         path.write_bytes(b"x")
         without = [sys.executable, "-c", WITHOUT_RICH[2].replace("'rich'", "'matplotlib'")]
         _, err = run(without, "residency", path, "--png", folder / "out.png", expect=2)
@@ -254,7 +260,8 @@ class TestEvict:
     """``mappedfile evict FILE...``"""
 
     def test_evict(self, path):
-        """What is in memory goes, dirty pages too, and the file has what was written; vmtouch says so too."""
+        """What is in memory goes, dirty pages too, and the file has what was written; vmtouch says
+        so too."""
         content = os.urandom((9 << 20) + 5)
         path.write_bytes(content)
         out, err = run(REAL, "evict", path, expect=0)
@@ -299,7 +306,8 @@ class TestEvict:
 
 @needs_evict
 def test_files_of_others(path):
-    """What is somebody else's and only to be read can be warmed and evicted; how much is in memory the system does not tell."""
+    """What is somebody else's and only to be read can be warmed and evicted; how much is in memory
+    the system does not tell."""
     only(
         hasattr(os, "geteuid") and os.geteuid() == 0 and LINUX,
         "becomes somebody else, as root on Linux can",
@@ -311,24 +319,25 @@ def test_files_of_others(path):
     program = """
 import os, sys
 from mappedfile.__main__ import main
-for command in ("residency", "warm", "evict", "info"):  # all is imported before somebody else is to do it
+# All is imported before somebody else is to do it.
+for command in ("residency", "warm", "evict", "info"):
     main([command, sys.argv[1]])
 os.setgid(65534), os.setuid(65534)
 print("--")
 for command in ("warm", "residency", "evict"):
     print(main([command, sys.argv[1]]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
+    done = run_python(*code(program), path)
     lines = done.stdout.partition("--\n")[2].splitlines()
     assert re.match(r".*: 80.0 KiB in [\d.]+ s, [\d,.]+ KiB/s$", lines[0])
     assert ["0", "1"] == lines[1:3]
     assert [
-        f"{path}: evicted; the system tells what stays only to the owner of the file, and to those who may write it",
+        f"{path}: evicted; the system tells what stays only to the owner of the file,"
+        " and to those who may write it",
         "0",
     ] == lines[3:]
-    told = "the system tells what of a file is in memory only to its owner, and to those who may write it"
+    told = "the system tells what of a file is in memory only to its owner,"
+    told += " and to those who may write it"
     assert f"mappedfile residency: {path}: {told}\n" == done.stderr
     if LINUX:
         assert 0 == by_vmtouch(path)[0]
@@ -389,7 +398,8 @@ class TestInfo:
             assert told_["resident"] is None
 
     def test_huge_pages(self, folder):
-        """Whether maps of a file can have huge pages is what the kernel says of one: a tmpfs may have them, another not."""
+        """Whether maps of a file can have huge pages is what the kernel says of one: a tmpfs may
+        have them, another not."""
         for options, expected in (("always", True), ("never", False)):
             with small_file_system(folder, "tmpfs", 16 << 20) as place:
                 done = subprocess.run(
@@ -421,9 +431,7 @@ os.setgid(65534), os.setuid(65534)
 told = facts(sys.argv[1])
 print(*told["modes"], told["resident"], told["permissions"])
 """
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-        )
+        done = run_python(*code(program), path)
         assert "r c None -r--r--r--" == done.stdout.strip()
 
 

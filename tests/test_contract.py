@@ -1,4 +1,5 @@
-"""The contract, on the library in each of its modes, and on the standard library's mmap as oracle."""
+"""The contract, on the library in each of its modes, and on the standard library's mmap as
+oracle."""
 
 import sys
 from pathlib import Path

@@ -1,11 +1,10 @@
 """The documentation: its examples run, and its tables are those that the code makes."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import run_python
 
 import mappedfile.contract
 from mappedfile import Advice, MappedFile, Residency, View
@@ -41,15 +40,7 @@ def test_the_readme_has_an_example():
 
 def test_tables_are_fresh():
     """The generated tables in the README are what docs/tables.py makes of the tests' own lists."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "tables.py", "--check"],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-
-    assert 0 == done.returncode, done.stderr
+    run_python(ROOT / "docs" / "tables.py", "--check")
 
 
 def test_links_lead_somewhere():

@@ -1,6 +1,8 @@
-"""The search, by every way that this processor has: what is found does not depend on which is taken.
+"""The search, by every way that this processor has: what is found does not depend on which is
+taken.
 
-tests/search_paths.c has search.c in it. The other tests of searching take the way that this processor takes."""
+tests/search_paths.c has search.c in it. The other tests of searching take the way that this
+processor takes."""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def run(program: Path, *arguments: object) -> list[str]:
 
 
 def test_every_way(folder: Path) -> None:
-    """Each finds what a plain search finds, in thousands of inputs, and reads nothing beside them, also while they change."""
+    """Each finds what a plain search finds, in thousands of inputs, and reads nothing beside them,
+    also while they change."""
     found = run(build(folder, "-O2"), "compare", 8000)[-1].split(", ")
     expected = ["two-way", "words", *VECTORS.get(platform.machine(), [])]
     assert expected == [way for way in found if way != "avx2"]
@@ -66,7 +69,8 @@ def test_every_way_sanitized(folder: Path) -> None:
 
 
 def test_linear(folder: Path) -> None:
-    """No input takes more than some steps for each byte of haystack and needle; without Two-Way there are some that do."""
+    """No input takes more than some steps for each byte of haystack and needle; without Two-Way
+    there are some that do."""
     program = build(folder, "-O2")
     assert float(run(program, "worst", 4096)[0]) < 4
     assert float(run(program, "worst", 10**12)[0]) > 40

@@ -57,8 +57,8 @@ def test_small_disks(id: str, subject: Subject, little: Path) -> None:
 @on_small_disks
 @pytest.mark.parametrize(("mode", "reserve"), [("r+", 0), ("r+", 32 * MIB), ("w+", 0), ("x+", 0)])
 def test_full(little: Path, mode: str, reserve: int) -> None:
-    """On a full disk creation and growth are ENOSPC, with the file's name; nothing is left behind, nothing is held,
-    everything goes on working, and what was in the file is in it: S4, S5."""
+    """On a full disk creation and growth are ENOSPC, with the file's name; nothing is left behind,
+    nothing is held, everything goes on working, and what was in the file is in it: S4, S5."""
     path = little / "file"
     content = os.urandom(3 * PAGE_SIZE + 5)
     path.write_bytes(content)
@@ -92,7 +92,8 @@ def test_full(little: Path, mode: str, reserve: int) -> None:
 
 @on_small_disks
 def test_no_fault_on_allocated(little: Path) -> None:
-    """Blocks that were reserved are there when the rest of the disk is full: writing every page is no fault: S5."""
+    """Blocks that were reserved are there when the rest of the disk is full: writing every page is
+    no fault: S5."""
     with MappedFile(little / "mine", "x+", size=4 * MIB) as file:
         file.resize(5 * MIB)
         with (
@@ -110,7 +111,8 @@ def test_no_fault_on_allocated(little: Path) -> None:
 @pytest.mark.parametrize("subject", NATIVE, ids=str)
 @pytest.mark.parametrize("where", ["disk", "shm"])
 def test_past_4_gib(folder: Path, subject: Subject, size: int, where: str) -> None:
-    """Sparse files of 5 GiB and 1 TiB can be mapped, whole and in parts, on disk and on tmpfs: S7."""
+    """Sparse files of 5 GiB and 1 TiB can be mapped, whole and in parts, on disk and on tmpfs:
+    S7."""
     if where == "shm":
         only(os.path.isdir("/dev/shm"), "no tmpfs at /dev/shm")
         folder = Path("/dev/shm") / f"mappedfile-{os.getpid()}"
@@ -138,7 +140,8 @@ def behind_the_end(folder: Path, sparse: bool) -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_bytes_behind_the_end(folder: Path, sparse: bool) -> None:
-    """What maps write behind the end of the file never shows: not after growth, at any size, not in the file: S2."""
+    """What maps write behind the end of the file never shows: not after growth, at any size, not in
+    the file: S2."""
     behind_the_end(folder, sparse)
 
 
@@ -169,7 +172,8 @@ def test_growing_with_arrays_alive(folder: Path) -> None:
 
 
 def test_reserve(folder: Path) -> None:
-    """Inside the reserved address space the map of the whole file stays where it is; behind it, it may move: S2."""
+    """Inside the reserved address space the map of the whole file stays where it is; behind it, it
+    may move: S2."""
     only(capabilities().reserve, "no address space can be reserved here")
     with MappedFile(folder / "file", "x+", size=10, reserve=64 * MIB) as file:
         file[0:10] = b"0123456789"
@@ -190,7 +194,8 @@ def test_reserve(folder: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_reserve_costs_no_memory(folder: Path, mode: str) -> None:
-    """A terabyte of address space can be set aside, of private maps too; inside it, growth by others moves nothing: S8."""
+    """A terabyte of address space can be set aside, of private maps too; inside it, growth by
+    others moves nothing: S8."""
     only(capabilities().reserve, "no address space can be reserved here")
     counting = Path("/proc/sys/vm/overcommit_memory")  # 2: whatever a map asks for, proc(5)
     only(
@@ -244,7 +249,8 @@ def test_cut_short_by_others(folder: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("alive", [False, True])
 def test_private_changes_survive_refresh(folder: Path, alive: bool) -> None:
-    """What was written to a private map of the whole file is not lost when the file has grown: C4, S8."""
+    """What was written to a private map of the whole file is not lost when the file has grown: C4,
+    S8."""
     path = folder / "file"
     path.write_bytes(b"content" * PAGE_SIZE)
     with MappedFile(path, "c") as file:
@@ -292,7 +298,8 @@ def test_blocks(folder: Path) -> None:
 
 @on_small_disks
 def test_file_systems_that_cannot_allocate(folder: Path) -> None:
-    """Where blocks cannot be reserved zeros are written behind the end, which takes them as well: S5.
+    """Where blocks cannot be reserved zeros are written behind the end, which takes them as well:
+    S5.
 
     A file system without fallocate: ext2 on a loop device.
     """
@@ -334,7 +341,8 @@ def test_views_near_the_end(folder: Path) -> None:
 
 
 def test_errors_keep_nothing(folder: Path) -> None:
-    """Who keeps the error of a view that could not be made keeps no view: the file can be cut short: S3."""
+    """Who keeps the error of a view that could not be made keeps no view: the file can be cut
+    short: S3."""
     with MappedFile(folder / "file", "x+", size=10) as file:
         with pytest.raises(ValueError, match="past the end") as caught:
             file.view(11)

@@ -1,12 +1,13 @@
-"""mappedfile.mmap against the standard library's mmap: CPython's own tests, and what they do not look at."""
+"""mappedfile.mmap against the standard library's mmap: CPython's own tests, and what they do not
+look at."""
 
 import json
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from children import child, run_python
 from support import need, only
 
 from mappedfile.contract._oracle import LAYER_BREAKS
@@ -18,7 +19,8 @@ CANNOT = {
     "MmapTests.test_empty_file": (True, "S1: an empty file is mapped, and is empty"),
     "MmapTests.test_flush_return_value": (
         sys.platform.startswith("linux"),
-        "F2: a flush may begin at any byte; the test wants an error from one that begins within a page",
+        "F2: a flush may begin at any byte; "
+        "the test wants an error from one that begins within a page",
     ),
     "MmapTests.test_mmap_export_as_memoryview": (
         True,
@@ -26,7 +28,8 @@ CANNOT = {
     ),
     "MmapTests.test_access_parameter": (
         WINDOWS,
-        "S6: a map that is longer than its file is a ValueError everywhere; the test wants the file to grow on Windows",
+        "S6: a map that is longer than its file is a ValueError everywhere; "
+        "the test wants the file to grow on Windows",
     ),
     "MmapTests.test_no_trackfd_parameter_on_windows": (
         WINDOWS,
@@ -37,7 +40,8 @@ CANNOT = {
 
 @pytest.mark.parametrize("file", ["test_mmap.py", "test_free_threading/test_mmap.py"])
 def test_of_cpython(file, tmp_path):
-    """Each test of this Python's own does on mappedfile.mmap what it does on mmap, but for those that are known not to."""
+    """Each test of this Python's own does on mappedfile.mmap what it does on mmap, but for those
+    that are known not to."""
     where = path_of_test(file)
     (only if "/" in file else need)(
         where, f"CPython's {file}: Debian has it in libpython3-testsuite"
@@ -59,7 +63,8 @@ def test_of_cpython(file, tmp_path):
     assert len(expected) > 5
     assert dict.fromkeys(known, "failed") == {name: actual[name][0] for name in known}
     print(
-        f"{file}: {count(expected)} pass on mmap, {count(actual)} on mappedfile.mmap, {len(known)} cannot"
+        f"{file}: {count(expected)} pass on mmap, {count(actual)} on mappedfile.mmap,"
+        f" {len(known)} cannot"
     )
 
 
@@ -79,22 +84,13 @@ def count(outcomes):
 
 def outcomes(module, tests, folder):
     """What becomes of these tests on a module."""
-    command = [sys.executable, Path(__file__).with_name("stdlib_child.py"), module, tests]
-    done = subprocess.run(
-        command,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=300,
-    )
-    assert 0 == done.returncode, done.stderr
+    done = run_python(*child("stdlib_tests"), module, tests, cwd=folder, timeout=300)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_the_page_tells_it():
-    """docs/mmap.md has every test that cannot pass, and every clause that the layer does not keep."""
+    """docs/mmap.md has every test that cannot pass, and every clause that the layer does not
+    keep."""
     text = (Path(__file__).parents[1] / "docs" / "mmap.md").read_text("utf-8")
 
     assert [] == [name for name, (_, why) in CANNOT.items() if f"| `{name}` | {why} |" not in text]

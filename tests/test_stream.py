@@ -1,4 +1,5 @@
-"""A stream is a binary file: io.BytesIO is the model, and the programs that read files are the judges."""
+"""A stream is a binary file: io.BytesIO is the model, and the programs that read files are the
+judges."""
 
 import csv
 import errno
@@ -14,16 +15,18 @@ import shutil
 import signal
 import sys
 import tarfile
-import threading
 import time
 import weakref
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from children.crew import Crew, at_once
 from hypothesis import given
 from hypothesis import strategies as st
 from support import LINUX, small_file_system
@@ -100,7 +103,13 @@ def test_peek_and_read(file: MappedFile) -> None:
     assert (b"on", b"e\n", 4) == (s.read(2), s.read1(2), s.tell())
     room = bytearray(4)
     assert (4, b"two\n", 4, b"\nfou", 1, b"rfou") == (
-        s.readinto(room), bytes(room), s.readinto1(room), bytes(room), s.readinto(room), bytes(room))  # fmt: skip
+        s.readinto(room),
+        bytes(room),
+        s.readinto1(room),
+        bytes(room),
+        s.readinto(room),
+        bytes(room),
+    )
     assert (b"", b"", 0, b"") == (s.read(), s.read1(), s.readinto(room), s.peek(5))
     s.seek(-4, io.SEEK_END)
     assert b"four" == s.read(None)
@@ -157,7 +166,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, io.Byt
 def test_does_what_bytesio_does(
     pair: tuple[Any, io.BytesIO], todo: list[tuple[str, tuple[Any, ...]]]
 ) -> None:
-    """In any order of calls; but BytesIO grows where a stream has no room, and clamps where it goes before the start."""
+    """In any order of calls; but BytesIO grows where a stream has no room, and clamps where it goes
+    before the start."""
     stream, model = pair
     length = SIZE - 9
     for name, arguments in todo:
@@ -231,7 +241,8 @@ def test_a_full_window(file: MappedFile) -> None:
 
 
 def test_read_only(path: Path) -> None:
-    """A stream on what cannot be written cannot either; one on what is private can, and nobody sees it."""
+    """A stream on what cannot be written cannot either; one on what is private can, and nobody sees
+    it."""
     path.write_bytes(b"12345")
     with MappedFile(path) as file, file.stream() as s:
         assert (False, "rb") == (s.writable(), s.mode)
@@ -297,7 +308,8 @@ def test_grow(path: Path, mode: Any, sparse: bool) -> None:
 
 
 def test_sees_the_file_grow(file: MappedFile) -> None:
-    """A stream that grows the file sees what others add; any other stays with the bytes that it was made for."""
+    """A stream that grows the file sees what others add; any other stays with the bytes that it was
+    made for."""
     growing, steady = file.stream(grow=True), file.stream()
     assert growing.read() == steady.read()
     file.resize(20)
@@ -392,7 +404,8 @@ def test_small_writes_can_be_buffered(path: Path) -> None:
 
 
 def test_counts_as_a_buffer(path: Path) -> None:
-    """It keeps the memory: closing with strict=True says that it is alive, and so does shrinking."""
+    """It keeps the memory: closing with strict=True says that it is alive, and so does
+    shrinking."""
     path.write_bytes(CONTENT)
     file = MappedFile(path, "r+")
     view = file.view(3, 100)
@@ -437,10 +450,26 @@ def test_closed(file: MappedFile) -> None:
         assert s is same
     assert s.closed
     calls = {
-        "read": (), "read1": (), "readline": (), "readlines": (), "peek": (), "tell": (), "flush": (), "readable": (),
-        "writable": (), "seekable": (), "isatty": (), "__iter__": (), "__next__": (), "__enter__": (), "truncate": (),
-        "seek": (0,), "readinto": (bytearray(3),), "write": (b"x",), "writelines": ([],),
-    }  # fmt: skip
+        "read": (),
+        "read1": (),
+        "readline": (),
+        "readlines": (),
+        "peek": (),
+        "tell": (),
+        "flush": (),
+        "readable": (),
+        "writable": (),
+        "seekable": (),
+        "isatty": (),
+        "__iter__": (),
+        "__next__": (),
+        "__enter__": (),
+        "truncate": (),
+        "seek": (0,),
+        "readinto": (bytearray(3),),
+        "write": (b"x",),
+        "writelines": ([],),
+    }
     for name, arguments in calls.items():
         with pytest.raises(ValueError, match="closed") as caught:
             getattr(s, name)(*arguments)
@@ -506,8 +535,16 @@ def test_pages_that_are_gone(path: Path) -> None:
             other.truncate(PAGE_SIZE)
         assert b"x" * PAGE_SIZE == s.read(PAGE_SIZE)
         for position in (PAGE_SIZE, 2 * PAGE_SIZE + 3):
-            for call in (lambda: s.read(9), s.read, s.readline, lambda: next(s), lambda: s.readinto(bytearray(9)),
-                         lambda: s.write(b"123"), lambda: s.peek(9), s.readlines):  # fmt: skip
+            for call in (
+                lambda: s.read(9),
+                s.read,
+                s.readline,
+                lambda: next(s),
+                lambda: s.readinto(bytearray(9)),
+                lambda: s.write(b"123"),
+                lambda: s.peek(9),
+                s.readlines,
+            ):
                 s.seek(position)
                 with pytest.raises(mappedfile.MappingFault) as caught:
                     call()
@@ -554,11 +591,8 @@ def test_threads(path: Path) -> None:
     path.write_bytes(b"".join(lines))
     found: list[list[bytes]] = [[], [], [], []]
     with MappedFile(path) as file, file.stream() as s:
-        threads = [threading.Thread(target=lambda out: out.extend(s), args=(out,)) for out in found]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        raised = at_once(*(partial(out.extend, s) for out in found))
+    assert [None] * 4 == raised
     assert lines == sorted(line for out in found for line in out)
 
 
@@ -570,11 +604,7 @@ def test_threads_that_append(path: Path) -> None:
             for _ in range(200):
                 s.write(b"%d" % number * 9 + b"\n")
 
-        threads = [threading.Thread(target=append, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        assert [None] * 4 == at_once(*(partial(append, number) for number in range(4)))
         assert len(file) == 4 * 200 * 10
         assert sorted(b"%d" % number * 9 for number in range(4) for _ in range(200)) == sorted(
             file[:].split()
@@ -587,27 +617,19 @@ def test_threads_that_close(path: Path) -> None:
     with MappedFile(path, "r+") as file:
         for _ in range(30):
             s = file.stream()
-            wrong: list[Exception] = []
 
-            def read(s: Any = s, wrong: list[Exception] = wrong) -> None:
-                try:
+            def read(s: Any = s) -> None:
+                with suppress(ValueError):
                     while True:
                         s.seek(0)
                         for line in s:
                             assert line
-                except ValueError:
-                    pass
-                except Exception as error:
-                    wrong.append(error)
 
-            threads = [threading.Thread(target=read) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-            time.sleep(0.002)
-            s.close()
-            for thread in threads:
-                thread.join()
-            assert [] == wrong
+            with Crew() as crew:
+                for _ in range(3):
+                    crew.start(read)
+                time.sleep(0.002)
+                s.close()
         file.close(strict=True)
 
 

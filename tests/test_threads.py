@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import sysconfig
-import threading
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from children import code, run_python
+from children.crew import at_once
 
 from mappedfile import MappedFile
 
@@ -20,33 +18,10 @@ WITHOUT_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 THREADS = 4
 
 
-def at_once(*calls: Callable[[], object]) -> list[BaseException | None]:
-    """Call each in a thread of its own, all at the same time; return what each raised."""
-    raised: list[BaseException | None] = [None] * len(calls)
-    begin = threading.Barrier(len(calls))
-
-    def run(number: int) -> None:
-        begin.wait(60)
-        try:
-            calls[number]()
-        except BaseException as error:
-            raised[number] = error
-
-    threads = [
-        threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(calls))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    return raised
-
-
 @pytest.mark.skipif(not WITHOUT_GIL, reason="this Python has a GIL")
 def test_the_gil_stays_off() -> None:
     program = "import sys, mappedfile; assert not sys._is_gil_enabled()"
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+    run_python(*code(program), flags=("-W", "error"))
 
 
 def test_one_iterator(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What type checkers say of the two programs beside this file: nothing of right.py; of wrong.py one thing a marked line.
+"""What type checkers say of the two programs beside this file: nothing of right.py; of wrong.py one
+thing a marked line.
 
 python tests/types/check.py
 """
