@@ -1,4 +1,7 @@
-"""A newer Debian than this system may be, in a folder of the cache: its programs, run on this system's files."""
+"""A newer Debian than this system may be: its programs, run on this system's files.
+
+It is in a folder of the cache.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# A mount namespace of its own: nobody else sees these mounts, and they go with the last program in it, however it ends.
+# A mount namespace of its own: nobody else sees these mounts, and they go with the last program in
+# it, however it ends.
 UNSHARED = ["unshare", "--mount", "sh", "-e", "-c"]
 MAKE = 'debootstrap --variant=minbase "$@"; rm "$3"/var/cache/apt/archives/*.deb'
-SCRIPT = "/usr/share/debootstrap/scripts/sid"  # all are made like this; an old debootstrap has none of a new one's name
+# All are made like this; an old debootstrap has none of a new one's name.
+SCRIPT = "/usr/share/debootstrap/scripts/sid"
 ENTER = """
 root=$0
 mount -t proc proc "$root/proc"
@@ -31,9 +36,10 @@ exec chroot "$root" env --chdir="$PWD" "$@"
 
 
 def root(cache: Path, suite: str, packages: Sequence[str]) -> Path:
-    """Return the folder of one with these packages. If it is not there it is made: a minute, and up to 1.4 GB.
+    """Return the folder of one with these packages.
 
-    It stays what it was, although the release may move on, until other packages are asked for.
+    If it is not there it is made: a minute, and up to 1.4 GB. It stays what it was, although the
+    release may move on, until other packages are asked for.
     """
     pinned = hashlib.sha256("\0".join((suite, *packages, MAKE)).encode()).hexdigest()
     folder = cache / f"debian-{suite}-{pinned[:12]}"
@@ -53,18 +59,35 @@ def make(folder: Path, suite: str, packages: Sequence[str]) -> None:
         raise SystemExit("root is needed, to make a Debian in a folder and to run its programs")
     if shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         raise SystemExit("debootstrap is missing: run .ci/apt")
-    command = [*UNSHARED, MAKE, "sh", f"--include={','.join(packages)}", suite, str(folder), *source()]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    command = [
+        *UNSHARED,
+        MAKE,
+        "sh",
+        f"--include={','.join(packages)}",
+        suite,
+        str(folder),
+        *source(),
+    ]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
-        raise SystemExit(f"{done.stdout}\ndebootstrap failed: does {suite} still have {', '.join(packages)}?")
+        raise SystemExit(
+            f"{done.stdout}\ndebootstrap failed: does {suite} still have {', '.join(packages)}?"
+        )
 
 
 def source() -> list[str]:
-    """Return where this system's own apt has Debian from, and the script; or nothing, and debootstrap takes its own."""
+    """Return where this system's own apt has Debian from, and the script.
+
+    If it does not tell this is nothing, and debootstrap takes its own.
+    """
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
     wanted = ["Created-By: Packages", "Origin: Debian", "Component: main"]
     try:
-        found = subprocess.run([*command, *wanted], capture_output=True, text=True, check=True).stdout.split()
+        found = subprocess.run(
+            [*command, *wanted], capture_output=True, text=True, check=True
+        ).stdout.split()
     except (OSError, subprocess.CalledProcessError):
         return []
     mirror = next((uri for uri in found if "security" not in uri), None)
@@ -72,5 +95,8 @@ def source() -> list[str]:
 
 
 def inside(root: Path, *folders: Path) -> list[str]:
-    """Return what makes a command run in it, when put before; it sees these folders of ours, and /tmp."""
+    """Return what makes a command run in it, when put before.
+
+    The command sees these folders of ours, and /tmp.
+    """
     return [*UNSHARED, ENTER, str(root), "/tmp", *map(str, folders), "--"]

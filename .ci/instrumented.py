@@ -1,8 +1,11 @@
-"""The tests on C files that were compiled to be watched: ``instrumented.py asan|coverage [PYTEST ARGUMENT...]``.
+"""The tests on C files that were compiled to be watched.
 
-asan      AddressSanitizer and UndefinedBehaviorSanitizer: what they see ends the process that did it. At last the
-          storms again, with what was allocated in the C files, and never freed.
-coverage  gcov: the lines and branches of the C files that no test reaches; and coverage.py's lines of the Python files.
+    python .ci/instrumented.py asan|coverage [PYTEST ARGUMENT...]
+
+asan      AddressSanitizer and UndefinedBehaviorSanitizer: what they see ends the process that did
+          it. At last the storms again, with what was allocated in the C files, and never freed.
+coverage  gcov: the lines and branches of the C files that no test reaches; and coverage.py's lines
+          of the Python files.
 
 Runs in an environment of its own, into which it installs the library.
 """
@@ -17,13 +20,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+from common import REPORT, without_report
+
 ROOT = Path(__file__).resolve().parent.parent
 COMPILE = {
-    "asan": "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined",
+    "asan": (
+        "-g -O1 -fno-omit-frame-pointer"
+        " -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    ),
     "coverage": "-g -O0 --coverage -fprofile-update=atomic",
 }
 # The guard takes SIGBUS, and tests look at how their children die.
-ASAN = "handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_abort=0:abort_on_error=1:allocator_may_return_null=1"
+ASAN = (
+    "handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_abort=0:"
+    "abort_on_error=1:allocator_may_return_null=1"
+)
 LEAKS = "tests/test_storms.py"
 OURS = r"mappedfile/_|backends/"
 
@@ -33,7 +44,9 @@ def build(kind: str, folder: Path) -> None:
     for name in ("backends", "src", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+            shutil.copytree(
+                source, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+            )
         else:
             shutil.copy(source, folder)
     flags = dict.fromkeys(("CFLAGS", "LDFLAGS"), COMPILE[kind])
@@ -53,7 +66,9 @@ def build(kind: str, folder: Path) -> None:
 
 def library(name: str) -> str:
     """Return the path of a runtime of gcc's."""
-    told = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout
     return str(Path(told.strip()).resolve())
 
 
@@ -64,11 +79,20 @@ def run(arguments: list[str], **settings: str) -> int:
 
 
 def asan(arguments: list[str]) -> int:
-    """Run the tests with the sanitizers; then the storms for leaks: children under strace cannot be searched."""
-    settings = {"LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}", "PYTHONMALLOC": "malloc"}
+    """Run the tests with the sanitizers; then the storms for leaks.
+
+    Children under strace cannot be searched for leaks.
+    """
+    settings = {
+        "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
+        "PYTHONMALLOC": "malloc",
+    }
 
     def reports(arguments: list[str], more: str) -> tuple[int, list[str]]:
-        """Run them; return the status, and what the sanitizers reported. pytest would lose it with the process."""
+        """Run them; return the status, and what the sanitizers reported.
+
+        pytest would lose it with the process.
+        """
         with tempfile.TemporaryDirectory() as folder:
             log = f"log_path={folder}/report"
             failed = run(
@@ -81,7 +105,11 @@ def asan(arguments: list[str]) -> int:
 
     failed, told = reports(arguments, "detect_leaks=0")
     print("\n".join(told), f"{len(told)} reports", sep="\n")
-    more, leaks = reports(["-q", LEAKS], "detect_leaks=1:exitcode=0:fast_unwind_on_malloc=0")
+    report, _ = without_report(arguments)
+    again = [f"{REPORT}{report.with_suffix('')}-leaks.xml"] if report else []
+    more, leaks = reports(
+        ["-q", *again, LEAKS], "detect_leaks=1:exitcode=0:fast_unwind_on_malloc=0"
+    )
     # By what called the allocator: further down, the C files are in every stack that Python runs.
     stacks = [leak for report in leaks for leak in report.split("\n\n")]
     ours = [leak for leak in stacks if re.search(OURS, "".join(leak.splitlines()[:6]))]
@@ -103,7 +131,10 @@ def coverage(arguments: list[str], folder: Path) -> int:
         run(["coverage", step[0], "--rcfile", str(folder / "rc"), *step[1:]])
     for notes in sorted(folder.rglob("*.gcno")):
         subprocess.run(
-            ["gcov", "-b", "-o", str(notes.parent), str(notes)], cwd=folder, stdout=subprocess.DEVNULL, check=True
+            ["gcov", "-b", "-o", str(notes.parent), str(notes)],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            check=True,
         )
     for listing in sorted(folder.glob("*.c.gcov")):
         if (ROOT / "backends" / listing.stem).exists():

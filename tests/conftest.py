@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures of all tests."""
 
 import gc
 import os
@@ -22,25 +22,36 @@ STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
 #: How many seconds a test may take.
 LIMIT = 7200 if STRESS else 300
 
-settings.register_profile("short", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "short", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
 settings.load_profile("long" if STRESS else "short")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make every warning an error: an object that a test leaves open is one too. Make Ctrl-C be Ctrl-C."""
+    """Make every warning an error: an object that a test leaves open is one too.
+
+    Make Ctrl-C be Ctrl-C.
+    """
     config.addinivalue_line("filterwarnings", "error")
-    # What a shell runs in the background ignores Ctrl-C, and so would the programs that tests start and interrupt.
+    # What a shell runs in the background ignores Ctrl-C, and so would the programs that tests start
+    # and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip once what a mark says cannot run here, a test, a class or a module: not each of its parameters or tests."""
+    """Skip once a test, a class or a module that cannot run here, as its mark says.
+
+    Its parameters and tests are not skipped each.
+    """
     skipped = set()
     kept = []
     for item in items:
         marked = {
-            node.nodeid.partition("[")[0] for node, mark in item.iter_markers_with_node("skipif") if any(mark.args)
+            node.nodeid.partition("[")[0]
+            for node, mark in item.iter_markers_with_node("skipif")
+            if any(mark.args)
         }
         if not marked & skipped:
             kept.append(item)
@@ -64,7 +75,10 @@ def pytest_report_header() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _alone() -> None:
-    """Let go what earlier tests left behind, so that it does not go, and is not counted, during this one."""
+    """Let go of the objects that earlier tests left behind.
+
+    They do not go, and are not counted, during this test.
+    """
     gc.collect()
 
 
@@ -74,7 +88,11 @@ def _too_long(_: int, frame: FrameType | None) -> None:
 
 @pytest.fixture(autouse=True)
 def _in_time() -> Iterator[None]:
-    """Have a test that hangs fail. What it has started has limits of its own; on Windows .ci/wine.py has one for all tests."""
+    """Have a test that hangs fail.
+
+    Processes that it started have limits of their own. On Windows .ci/wine.py has one for all
+    tests.
+    """
     if not hasattr(signal, "alarm"):
         yield
         return
@@ -106,7 +124,11 @@ if sys.platform == "win32":
 
 @given(st.none())
 def look_once(_: None) -> None:
-    """Nothing: but Hypothesis registers NumPy's generator, and Python 3.14 counts fewer references than it expects."""
+    """Nothing.
+
+    But Hypothesis registers NumPy's generator, and Python 3.14 counts fewer references than it
+    expects.
+    """
 
 
 with warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """What the Windows backend asks of kernel32: seen, and made to fail. Not a test.
 
-The module's import address table is a list of pointers, one for each function it calls. In their place stand functions of
-ours, which note the call, and make it or refuse it.
+The module's import address table is a list of pointers, one for each function it calls. In their
+place stand functions of ours, which note the call, and make it or refuse it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,11 @@ class Calls:
                 return (failure or 0) % 2**64
             result: int = original(*arguments)
             self.last = ctypes.get_last_error()
-            if name == "GetProcAddress" and result and (found := ctypes.string_at(arguments[1]).decode()) in FUNCTIONS:
+            if (
+                name == "GetProcAddress"
+                and result
+                and (found := ctypes.string_at(arguments[1]).decode()) in FUNCTIONS
+            ):
                 return address_of(self.hook(found, result))
             return result
 
@@ -109,7 +113,8 @@ def address_of(function: ctypes._CFuncPtr) -> int:
 
 
 def imports(base: int) -> dict[str, int]:
-    """Where a loaded module keeps the pointers to what it imports: the PE format, "The .idata Section"."""
+    """Where a loaded module keeps the pointers to what it imports: the PE format, "The .idata
+    Section"."""
 
     def read(form: str, address: int) -> tuple[int, ...]:
         return struct.unpack(form, ctypes.string_at(address, struct.calcsize(form)))
@@ -130,7 +135,9 @@ def imports(base: int) -> dict[str, int]:
             if not pointer:
                 break
             if not pointer >> 63:
-                found[ctypes.string_at(base + pointer + 2).decode("ascii")] = base + slots + 8 * place
+                found[ctypes.string_at(base + pointer + 2).decode("ascii")] = (
+                    base + slots + 8 * place
+                )
             place += 1
         entry += 20
 
@@ -151,7 +158,9 @@ def watched() -> Iterator[Calls]:
         ours = calls.hook(name, pointer.value) if name in FUNCTIONS else last_error
         protection = ctypes.c_ulong()
         place = ctypes.c_void_p(slots[name])
-        assert kernel32.VirtualProtect(place, ctypes.c_size_t(8), PAGE_READWRITE, ctypes.byref(protection))
+        assert kernel32.VirtualProtect(
+            place, ctypes.c_size_t(8), PAGE_READWRITE, ctypes.byref(protection)
+        )
         pointer.value = address_of(ours)
     try:
         yield calls

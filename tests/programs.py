@@ -1,18 +1,19 @@
-"""Programs that use mmap, unchanged, on mappedfile.mmap: their own tests do there what they do on mmap.
+"""Programs that use mmap, unchanged, on mappedfile.mmap: their own tests do there what they do on
+mmap.
 
-python -m pytest tests/programs.py, with the folder of their sources in MAPPEDFILE_PROGRAMS: tox -e programs.
+python -m pytest tests/programs.py, with the folder of their sources in MAPPEDFILE_PROGRAMS: tox -e
+programs.
 """
 
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from children import run_python
 from support import need
 
 HERE = Path(__file__).parent
@@ -26,7 +27,11 @@ PROGRAMS = {
     ),
     "multiprocessing": (
         HERE,
-        ["multiprocessing_of_cpython.py", "-k", "Heap or SharedMem or SharedCTypes or Array or Value"],
+        [
+            "multiprocessing_of_cpython.py",
+            "-k",
+            "Heap or SharedMem or SharedCTypes or Array or Value",
+        ],
     ),
     "numpy": (
         HERE,
@@ -47,16 +52,20 @@ AT_LEAST = {"maxminddb": 290, "multiprocessing": 20, "numpy": 60, "smmap": 9}
 CANNOT = {
     "numpy": {
         "TestMemmap::test_empty_array": (
-            "S1: an empty file is mapped, and is empty; the test wants numpy.memmap to be refused one"
+            "S1: an empty file is mapped, and is empty;"
+            " the test wants numpy.memmap to be refused one"
         ),
-        "TestFromBuffer::test_mmap_close": "L4: close() works while an array is alive; the test wants a BufferError",
+        "TestFromBuffer::test_mmap_close": (
+            "L4: close() works while an array is alive; the test wants a BufferError"
+        ),
     }
 }
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program(program, tmp_path):
-    """Each of its tests does on mappedfile.mmap what it does on mmap, but for those that are known not to."""
+    """Each of its tests does on mappedfile.mmap what it does on mmap, but for those that are known
+    not to."""
     if program == "multiprocessing":
         need(has_tests_of_cpython(), "CPython's own tests: Debian has them in libpython3-testsuite")
     expected, before = outcomes(program, "mmap", tmp_path)
@@ -68,8 +77,11 @@ def test_program(program, tmp_path):
     assert passed >= AT_LEAST[program]
     assert len(known) == len(cannot)
     assert expected | dict.fromkeys(cannot, "failed") == actual
-    print(f"\n{program}: {passed} passed on mmap, {passed - len(cannot)} on mappedfile.mmap, {len(cannot)} cannot;"
-          f" {before:.1f} s and {after:.1f} s")  # fmt: skip
+    print(
+        f"\n{program}: {passed} passed on mmap,"
+        f" {passed - len(cannot)} on mappedfile.mmap, {len(cannot)} cannot;"
+        f" {before:.1f} s and {after:.1f} s"
+    )
 
 
 def has_tests_of_cpython():
@@ -80,37 +92,19 @@ def has_tests_of_cpython():
 
 
 def outcomes(program, module, folder):
-    """What becomes of its tests on a module; and what time they take, in seconds of the processor."""
+    """What becomes of its tests on a module; and what time they take, in seconds of the
+    processor."""
     place, tests = PROGRAMS[program]
     report = folder / f"{module}.json"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "stand_in",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "addopts=",
-        *tests,
-    ]
-    environment = os.environ | {
+    pytest_ = ("-m", "pytest", "-q", "-p", "children.stand_in", "-p", "no:cacheprovider")
+    environment = {
         "MAPPEDFILE_STAND_IN": module,
         "MAPPEDFILE_OUTCOMES": str(report),
-        "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     start = time.perf_counter()
-    done = subprocess.run(
-        command,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=place,
-        env=environment,
+    done = run_python(
+        *pytest_, "-o", "addopts=", *tests, check=False, cwd=place, env=environment, timeout=300
     )
     taken = time.perf_counter() - start
     assert done.returncode in (0, 1), done.stdout + done.stderr

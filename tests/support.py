@@ -1,4 +1,4 @@
-"""What several tests need: probes of what this system can do, small file systems, and children under strace."""
+"""Helpers of several tests: probes of this system, small file systems, children under strace."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from children import code, run_python
 
 from mappedfile._native import ffi
 
@@ -34,7 +35,10 @@ def need(condition: object, reason: str) -> None:
 
 
 def needs(condition: object, reason: str) -> pytest.MarkDecorator:
-    """The same as a mark. A test that is skipped by a mark is skipped once, whatever its parameters: conftest.py."""
+    """The same as a mark.
+
+    A test that a mark skips is skipped once, whatever its parameters: conftest.py.
+    """
     return pytest.mark.skipif(not condition and not STRICT, reason=f"needs {reason}")
 
 
@@ -49,11 +53,16 @@ def only(condition: object, reason: str) -> None:
 
 @cache
 def mounts() -> bool:
-    """Whether a file system can be mounted: who is root in a container may still not be allowed to."""
+    """Whether a file system can be mounted.
+
+    Root in a container may still not be allowed to.
+    """
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"):
         return False
     with tempfile.TemporaryDirectory() as place:
-        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "tmpfs", place], capture_output=True, check=False
+        ).returncode:
             return False
         unmount(Path(place))
     return True
@@ -61,7 +70,10 @@ def mounts() -> bool:
 
 @contextmanager
 def small_file_system(folder: Path, kind: str, size: int) -> Iterator[Path]:
-    """Mount a file system of *size* bytes, a tmpfs or one on a loop device, or an overlay of folders, for a while."""
+    """Mount a file system of *size* bytes for a while.
+
+    It is a tmpfs, or one on a loop device, or an overlay of folders.
+    """
     need(mounts(), "to mount file systems")
     place = folder / f"mnt-{kind}"
     place.mkdir()
@@ -70,7 +82,9 @@ def small_file_system(folder: Path, kind: str, size: int) -> Iterator[Path]:
     elif kind == "overlay":
         for layer in ("lower", "upper", "work"):
             (folder / layer).mkdir()
-        layers = f"lowerdir={folder / 'lower'},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+        layers = (
+            f"lowerdir={folder / 'lower'},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+        )
         mount = ["mount", "-t", "overlay", "-o", layers, "overlay", place]
     else:
         image = folder / f"{kind}.image"
@@ -91,7 +105,11 @@ def make_image(image: Path, kind: str, size: int) -> None:
     with open(image, "wb") as file:
         file.truncate(size)
     # No journal, and no lazy work in the background: what is free stays what is free.
-    options = ["-q", "-F", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0"] if kind == "ext4" else []
+    options = (
+        ["-q", "-F", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0"]
+        if kind == "ext4"
+        else []
+    )
     done = subprocess.run([make, *options, image], capture_output=True, check=False, text=True)
     need(done.returncode == 0, f"to make a {kind}: {done.stderr.strip()}")
 
@@ -114,19 +132,24 @@ def strace() -> str:
     found = shutil.which("strace")
     works = (
         found
-        and subprocess.run([found, "-qq", "-e", "trace=none", "true"], capture_output=True, check=False).returncode == 0
+        and subprocess.run(
+            [found, "-qq", "-e", "trace=none", "true"], capture_output=True, check=False
+        ).returncode
+        == 0
     )
     return found if works else ""
 
 
 def traced(program: str, *arguments: object, calls: str, folder: Path) -> list[str]:
-    """Run a Python program under strace and return what it noted of these system calls, in order."""
+    """Run a Python program under strace.
+
+    Return the lines that strace noted of these system calls, in order.
+    """
     need(strace(), "strace, and permission to trace")
     log = folder / "strace.log"
-    command = [strace(), "-f", "-y", "-qq", "-e", "signal=none", "-e", f"trace={calls}", "-o", log]
-    done = subprocess.run([*command, sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, check=False)  # fmt: skip
-    assert (0, "") == (done.returncode, done.stderr)
+    log.unlink(missing_ok=True)
+    under = [strace(), "-f", "-y", "-qq", "-e", "signal=none", "-e", f"trace={calls}", "-o", log]
+    run_python(*code(program), *arguments, under=under, quiet=True)
     return [re.sub(r"^\d+ +", "", line) for line in log.read_text().splitlines()]
 
 
@@ -135,7 +158,9 @@ def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
     """Have strace attached to a process meanwhile."""
     log.unlink(missing_ok=True)
     command = [strace(), "-f", "-y", "-o", log, *arguments, "-p", str(pid)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         first = process.stderr.readline()
         try:
             assert "attached" in first, first
@@ -147,7 +172,11 @@ def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
 
 def import_on(backend: object) -> Any:
     """Import the package once more, on a backend of its own."""
-    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "mappedfile"}
+    ours = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "mappedfile"
+    }
     for name in ours:
         del sys.modules[name]
     native = ModuleType("mappedfile._native")

@@ -4,7 +4,6 @@ import gc
 import io
 import os
 import pickle
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from children import code, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from support import traced
@@ -34,7 +34,23 @@ def file(path: Path) -> Iterator[MappedFile]:
 
 
 @pytest.mark.parametrize(
-    "dtype", ["u1", "<f4", ">i8", "?", "S7", "<U2", "V5", "<M8[s]", "c16", "<f2", "(2,)<f4", RECORD, None, int]
+    "dtype",
+    [
+        "u1",
+        "<f4",
+        ">i8",
+        "?",
+        "S7",
+        "<U2",
+        "V5",
+        "<M8[s]",
+        "c16",
+        "<f2",
+        "(2,)<f4",
+        RECORD,
+        None,
+        int,
+    ],
 )
 def test_what_frombuffer_gives(file: MappedFile, dtype: Any) -> None:
     """The array is what numpy.frombuffer makes of the same bytes, at any offset."""
@@ -68,7 +84,9 @@ def test_shapes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
     size = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
     with MappedFile(path) as file:
         if minus is not None and minus < len(shape):
-            others = np.prod(shape[:minus] + shape[minus + 1 :], dtype=int) * np.dtype(dtype).itemsize
+            others = (
+                np.prod(shape[:minus] + shape[minus + 1 :], dtype=int) * np.dtype(dtype).itemsize
+            )
             fits = offset <= 240 and others and (240 - offset) % others == 0
             given = (*shape[:minus], -1, *shape[minus + 1 :])
             if not fits:
@@ -85,7 +103,10 @@ def test_shapes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
         else:
             array = file.array(dtype, given, offset, order)
             model = np.ndarray(shape, dtype, CONTENT[offset : offset + size], order=order)
-            assert (model.shape, model.strides if size else ()) == (array.shape, array.strides if size else ())
+            assert (model.shape, model.strides if size else ()) == (
+                array.shape,
+                array.strides if size else (),
+            )
             assert model.tobytes() == array.tobytes()
 
 
@@ -100,13 +121,19 @@ def test_written_through(file: MappedFile, path: Path) -> None:
 
 @pytest.mark.parametrize("how", [{}, {"shape": (2, 3)}, {"offset": 3, "shape": 4, "dtype": "<f4"}])
 def test_read_only(path: Path, how: dict[str, Any]) -> None:
-    """It cannot be written where the window cannot, nor made to: through its flags, its base, or a view of it."""
+    """It cannot be written where the window cannot, nor made to: through its flags, its base, or a
+    view of it."""
     path.write_bytes(CONTENT)
     with MappedFile(path) as file, file.view(3, 100) as view:
         for window in (file, view):
             array = window.array(**how)
             base = array.base
-            for one in (array, array[1:], array.view("u1") if array.ndim == 1 else array.T, np.asarray(base)):
+            for one in (
+                array,
+                array[1:],
+                array.view("u1") if array.ndim == 1 else array.T,
+                np.asarray(base),
+            ):
                 with pytest.raises(ValueError):
                     one[0] = 1
                 with pytest.raises(ValueError):
@@ -231,32 +258,48 @@ file.close()
 
 
 def test_without_numpy(path: Path) -> None:
-    """Without NumPy all else works, and what needs it says how to get it. Nobody imports it before."""
+    """Without NumPy all else works, and what needs it says how to get it. Nobody imports it
+    before."""
     path.write_bytes(b"12345")
-    for code in (
+    for program in (
         WITHOUT,
-        "import sys, mappedfile; mappedfile.MappedFile(sys.argv[1]).close(); assert 'numpy' not in sys.modules",
+        "import sys, mappedfile; mappedfile.MappedFile(sys.argv[1]).close()\n"
+        "assert 'numpy' not in sys.modules",
     ):
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
-        assert (0, "") == (done.returncode, done.stderr)
+        run_python(*code(program), path, quiet=True)
 
 
 # Files of one array
 
-DTYPES = ["<f4", ">i2", "?", "S5", "<U3", "<M8[us]", [("a", "<i4"), ("b", "<f8", (2,))], [("\xe9", "<i4")], [("\u4e2d", "<i4")],
-          [(f"a rather long name, the {n}th of many", "u1") for n in range(2000)]]  # fmt: skip
+DTYPES = [
+    "<f4",
+    ">i2",
+    "?",
+    "S5",
+    "<U3",
+    "<M8[us]",
+    [("a", "<i4"), ("b", "<f8", (2,))],
+    [("\xe9", "<i4")],
+    [("\u4e2d", "<i4")],
+    [(f"a rather long name, the {n}th of many", "u1") for n in range(2000)],
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=range(len(DTYPES)))
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shape", [(3, 4), 5, (), (0, 3)], ids=str)
 def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
-    """What is made is what numpy.load reads, and what numpy.save made is opened: all versions of the format."""
+    """What is made is what numpy.load reads, and what numpy.save made is opened: all versions of
+    the format."""
     made = open_npy(path, "w+", dtype=dtype, shape=shape, order=order)
     assert (np.dtype(dtype), (shape,) if shape == 5 else shape) == (made.dtype, made.shape)
     assert made.flags.f_contiguous if order == "F" else made.flags.c_contiguous
     assert not any(made.tobytes())
-    made[...] = np.ones(made.shape, "u1").astype(dtype) if made.dtype.names is None else np.ones((), "u1").astype(dtype)
+    made[...] = (
+        np.ones(made.shape, "u1").astype(dtype)
+        if made.dtype.names is None
+        else np.ones((), "u1").astype(dtype)
+    )
     made.flush()
     limit = {"max_header_size": 10**6}
     loaded = np.load(path, **limit)
@@ -275,13 +318,18 @@ def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
         return  # NumPy, and so we, read no such header: below
     for mode in ("r", "r+", "c"):
         array = open_npy(other, mode)
-        assert (loaded.dtype, loaded.shape, mode != "r") == (array.dtype, array.shape, array.flags.writeable)
+        assert (loaded.dtype, loaded.shape, mode != "r") == (
+            array.dtype,
+            array.shape,
+            array.flags.writeable,
+        )
         assert np.array_equal(loaded, array)
         assert array.flags.f_contiguous == loaded.flags.f_contiguous
 
 
 def test_a_header_too_long(path: Path) -> None:
-    """NumPy reads no header of more than 10000 bytes unasked, since it is Python code; nor does this."""
+    """NumPy reads no header of more than 10000 bytes unasked, since it is Python code; nor does
+    this."""
     made = open_npy(path, "w+", dtype=DTYPES[-1], shape=3)
     del made
     with pytest.raises(ValueError):
@@ -289,7 +337,8 @@ def test_a_header_too_long(path: Path) -> None:
 
 
 def test_its_file(path: Path) -> None:
-    """The array has its file, and so has what shares its memory; what is computed from it is a plain array."""
+    """The array has its file, and so has what shares its memory; what is computed from it is a
+    plain array."""
     array = open_npy(path, "x+", dtype="f8", shape=(3, 4))
     assert isinstance(array.file, MappedFile)
     assert ("x+", str(path)) == (array.file.mode, str(array.file.name))
@@ -347,13 +396,20 @@ def test_goes_without_a_word(path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux'")
 def test_flush_is_durable(tmp_path: Path) -> None:
     """flush() waits for the device."""
-    program = "import sys, mappedfile; a = mappedfile.open_npy(sys.argv[1], 'w+', shape=9); a[:] = 1; a.flush()"
-    assert any("fsync" in line for line in traced(program, tmp_path / "a.npy", calls="fsync,msync", folder=tmp_path))
+    program = """
+    import sys, mappedfile
+    a = mappedfile.open_npy(sys.argv[1], "w+", shape=9); a[:] = 1; a.flush()
+    """
+    assert any(
+        "fsync" in line
+        for line in traced(program, tmp_path / "a.npy", calls="fsync,msync", folder=tmp_path)
+    )
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "w+", "x+", "c"])
 def test_arguments_of_modes(path: Path, mode: Any) -> None:
-    """What is for making a file is for that, and what is needed is asked for; and no file is made in vain."""
+    """What is for making a file is for that, and what is needed is asked for; and no file is made
+    in vain."""
     if mode in ("w+", "x+"):
         for wrong, kind in (
             ({}, ValueError),
@@ -398,11 +454,36 @@ GOOD = b"{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}\n"
         (ValueError, lambda version: npy(b"{", b"", version)),
         (ValueError, lambda version: npy(b"[1]\n", b"", version)),
         (ValueError, lambda version: npy(b"{'descr': '<f8', 'shape': (3,)}\n", b"", version)),
-        (ValueError, lambda version: npy(b"{'descr': '<f8', 'fortran_order': 0, 'shape': (3,)}\n", b"", version)),
-        (ValueError, lambda version: npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': 3}\n", b"", version)),
-        (ValueError, lambda version: npy(b"{'descr': 'x', 'fortran_order': False, 'shape': (3,)}\n", b"", version)),
-        (ValueError, lambda version: npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}\n", b"", version)),
-        (TypeError, lambda version: npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (3,)}\n", version=version)),
+        (
+            ValueError,
+            lambda version: npy(
+                b"{'descr': '<f8', 'fortran_order': 0, 'shape': (3,)}\n", b"", version
+            ),
+        ),
+        (
+            ValueError,
+            lambda version: npy(
+                b"{'descr': '<f8', 'fortran_order': False, 'shape': 3}\n", b"", version
+            ),
+        ),
+        (
+            ValueError,
+            lambda version: npy(
+                b"{'descr': 'x', 'fortran_order': False, 'shape': (3,)}\n", b"", version
+            ),
+        ),
+        (
+            ValueError,
+            lambda version: npy(
+                b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}\n", b"", version
+            ),
+        ),
+        (
+            TypeError,
+            lambda version: npy(
+                b"{'descr': '|O', 'fortran_order': False, 'shape': (3,)}\n", version=version
+            ),
+        ),
     ],
 )
 def test_no_npy(path: Path, kind: Any, content: Any, version: bytes) -> None:
@@ -410,7 +491,9 @@ def test_no_npy(path: Path, kind: Any, content: Any, version: bytes) -> None:
     path.write_bytes(content(version))
     with pytest.raises(kind) as caught:
         open_npy(path)
-    assert repr(str(path)) in str(caught.value).replace("PosixPath(", "").replace("WindowsPath(", "")
+    assert repr(str(path)) in str(caught.value).replace("PosixPath(", "").replace(
+        "WindowsPath(", ""
+    )
     gc.collect()
     path.write_bytes(npy(GOOD, version=version))
     assert (3,) == open_npy(path).shape

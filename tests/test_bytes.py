@@ -1,9 +1,8 @@
-"""A window is bytes: everything it shares with bytes means what it means there. The model is a bytearray."""
+"""A window is bytes: everything it shares with bytes means what it means there. The model is a
+bytearray."""
 
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from children import code, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from support import only
@@ -60,7 +60,9 @@ def window_on(folder: Path, place: Any, mode: Any = "r+") -> Iterator[tuple[Any,
 
 
 @pytest.fixture(scope="module", params=("file", *PLACES), ids=str)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Model]]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, Model]]:
     """A window and its model, which tests change together."""
     with window_on(tmp_path_factory.mktemp("bytes"), request.param) as both:
         yield both
@@ -72,7 +74,11 @@ limits = (
     | st.integers(-20, 20)
     | st.sampled_from([-LARGEST, LARGEST, -(10**30), 10**30])
 )
-steps = st.none() | st.integers(-9, 9).filter(bool) | st.sampled_from([PAGE_SIZE, -PAGE_SIZE, LARGEST, -LARGEST])
+steps = (
+    st.none()
+    | st.integers(-9, 9).filter(bool)
+    | st.sampled_from([PAGE_SIZE, -PAGE_SIZE, LARGEST, -LARGEST])
+)
 positions = st.integers(-SIZE - 5, SIZE + 5) | st.integers(-20, 20)
 needles = st.lists(st.sampled_from(b"ab\0\xffx"), max_size=12).map(bytes)
 
@@ -108,23 +114,37 @@ def test_slice(pair: tuple[Any, Model], start: int, stop: int, step: int) -> Non
 
 @given(position=positions, value=st.integers(-2, 258))
 def test_set_item(pair: tuple[Any, Model], position: int, value: int) -> None:
-    """An item is set to a number in range(256); other numbers and places are errors as on a bytearray, and change nothing."""
+    """An item is set to a number in range(256); other numbers and places are errors as on a
+    bytearray, and change nothing."""
     window, model = pair
     expected = outcome(lambda: model.__setitem__(position, value))
     result = outcome(lambda: window.__setitem__(position, value))
-    if expected is not ValueError or result is not IndexError:  # either will do where both are wrong
+    if (
+        expected is not ValueError or result is not IndexError
+    ):  # either will do where both are wrong
         assert expected == result
     assert same(model, window)
 
 
-@given(data=st.data(), start=limits, stop=limits, step=steps, longer=st.sampled_from([0, 0, 0, 0, -1, 1]))
-def test_set_slice(pair: tuple[Any, Model], data: st.DataObject, start: int, stop: int, step: int, longer: int) -> None:
-    """A slice is set to bytes of its own length; others are a ValueError, for a window does not change its length."""
+@given(
+    data=st.data(),
+    start=limits,
+    stop=limits,
+    step=steps,
+    longer=st.sampled_from([0, 0, 0, 0, -1, 1]),
+)
+def test_set_slice(
+    pair: tuple[Any, Model], data: st.DataObject, start: int, stop: int, step: int, longer: int
+) -> None:
+    """A slice is set to bytes of its own length; others are a ValueError, for a window does not
+    change its length."""
     window, model = pair
     length = len(model[start:stop:step])
     pattern = data.draw(st.binary(min_size=1, max_size=20))
     new = (pattern * (length // len(pattern) + 2))[: max(length + longer, 0)]
-    kind = data.draw(st.sampled_from([bytes, bytearray, memoryview, lambda new: np.frombuffer(new, "u1")]))
+    kind = data.draw(
+        st.sampled_from([bytes, bytearray, memoryview, lambda new: np.frombuffer(new, "u1")])
+    )
     if len(new) == length:
         window[start:stop:step] = kind(new)
         model[start:stop:step] = new
@@ -136,7 +156,8 @@ def test_set_slice(pair: tuple[Any, Model], data: st.DataObject, start: int, sto
 
 @given(needle=needles, start=limits, end=limits)
 def test_search(pair: tuple[Any, Model], needle: bytes, start: int | None, end: int | None) -> None:
-    """find, rfind and count find what they find in bytes, with every start and end; so does ``in``."""
+    """find, rfind and count find what they find in bytes, with every start and end; so does
+    ``in``."""
     window, model = pair
     assert model.find(needle, start, end) == window.find(needle, start, end)
     assert model.rfind(needle, start, end) == window.rfind(needle, start, end)
@@ -145,7 +166,9 @@ def test_search(pair: tuple[Any, Model], needle: bytes, start: int | None, end: 
 
 
 @given(number=st.integers(-1, 256), start=limits, end=limits)
-def test_search_for_a_number(pair: tuple[Any, Model], number: int, start: int | None, end: int | None) -> None:
+def test_search_for_a_number(
+    pair: tuple[Any, Model], number: int, start: int | None, end: int | None
+) -> None:
     """A number stands for one byte; one that is no byte is a ValueError."""
     window, model = pair
     for name in ("find", "rfind", "count"):
@@ -172,12 +195,17 @@ def test_index(pair: tuple[Any, Model], needle: bytes, start: int | None, end: i
     for name in ("index", "rindex"):
         for sub in (needle, needle[0] if needle else 97):
             expected = outcome(lambda name=name, sub=sub: getattr(model, name)(sub, start, end))
-            assert expected == outcome(lambda name=name, sub=sub: getattr(window, name)(sub, start, end))
+            assert expected == outcome(
+                lambda name=name, sub=sub: getattr(window, name)(sub, start, end)
+            )
 
 
 @given(data=st.data(), start=limits, end=limits)
-def test_starts_and_ends(pair: tuple[Any, Model], data: st.DataObject, start: int | None, end: int | None) -> None:
-    """startswith and endswith compare as those of bytes, with every start and end, and with tuples."""
+def test_starts_and_ends(
+    pair: tuple[Any, Model], data: st.DataObject, start: int | None, end: int | None
+) -> None:
+    """startswith and endswith compare as those of bytes, with every start and end, and with
+    tuples."""
     window, model = pair
     length = data.draw(st.integers(0, 300))
     part = bytes(model[start:end])
@@ -199,12 +227,18 @@ def test_iteration(pair: tuple[Any, Model]) -> None:
 
 
 def test_buffer(pair: tuple[Any, Model]) -> None:
-    """``data`` is the same bytes, flat and writable, and the window sees what is written through it."""
+    """``data`` is the same bytes, flat and writable, and the window sees what is written through
+    it."""
     window, model = pair
     data = window.data
     assert (model, "B", 1, 1, (len(model),), True) == (
-        data.tobytes(), data.format, data.itemsize, data.ndim, data.shape, data.c_contiguous
-    )  # fmt: skip
+        data.tobytes(),
+        data.format,
+        data.itemsize,
+        data.ndim,
+        data.shape,
+        data.c_contiguous,
+    )
     assert not data.readonly
     if len(model):
         data[-1] = model[-1] = model[-1] ^ 0x55
@@ -222,7 +256,8 @@ WRONG_BYTES = ["xx", 5, None, [1, 2], 1.5, ...]
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 @pytest.mark.parametrize("mode", ["r+", "c"])
 def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
-    """What is no index, byte or bytes-like is a TypeError, as on a bytearray, and changes nothing."""
+    """What is no index, byte or bytes-like is a TypeError, as on a bytearray, and changes
+    nothing."""
     with window_on(folder, place, mode) as (window, model):
         for key in WRONG_KEYS:
             with pytest.raises(TypeError):
@@ -245,7 +280,14 @@ def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
         with pytest.raises(ValueError, match="zero"):
             window[::0] = b""
         for needle in ("x", None, 1.5, [97], ...):
-            for search in (window.find, window.rfind, window.count, window.__contains__, window.index, window.rindex):
+            for search in (
+                window.find,
+                window.rfind,
+                window.count,
+                window.__contains__,
+                window.index,
+                window.rindex,
+            ):
                 with pytest.raises(TypeError):
                     search(needle)
         for part in ("x", None, 1, 1.5, [b"a"], ("x",), (97,), (None,)):
@@ -253,7 +295,13 @@ def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
                 with pytest.raises(TypeError):
                     test(part)
         for limit in ("0", 1.5, b"", [0]):
-            for search in (window.find, window.rfind, window.count, window.startswith, window.endswith):
+            for search in (
+                window.find,
+                window.rfind,
+                window.count,
+                window.startswith,
+                window.endswith,
+            ):
                 with pytest.raises(TypeError):
                     search(b"a", limit)
                 with pytest.raises(TypeError):
@@ -283,7 +331,8 @@ def test_what_to_write_instead(folder: Path, place: int, value: Any, instead: st
 
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 def test_read_only(folder: Path, place: Any) -> None:
-    """Every assignment to a read-only window is a TypeError that says what to do, and changes nothing."""
+    """Every assignment to a read-only window is a TypeError that says what to do, and changes
+    nothing."""
     with window_on(folder, place, "r") as (window, model):
         for key, value in [
             (0, 1),
@@ -321,7 +370,8 @@ def test_overlapping(folder: Path) -> None:
 
 
 def test_values_of_other_shapes(folder: Path) -> None:
-    """Bytes-like is whatever exports its bytes: of other formats and dimensions, and not contiguous."""
+    """Bytes-like is whatever exports its bytes: of other formats and dimensions, and not
+    contiguous."""
     with window_on(folder, (5, 300)) as (window, model):
         for value in (
             np.arange(10, dtype="<u4"),
@@ -339,7 +389,8 @@ def test_values_of_other_shapes(folder: Path) -> None:
 
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 def test_closed(folder: Path, place: Any) -> None:
-    """Every use of a closed window is a ValueError that names the file, also with arguments that would be wrong otherwise."""
+    """Every use of a closed window is a ValueError that names the file, also with arguments that
+    would be wrong otherwise."""
     with window_on(folder, place) as (window, _):
         iterator = iter(window)
         next(iterator)
@@ -378,7 +429,8 @@ def test_closed(folder: Path, place: Any) -> None:
 LONG_SEARCH = """
 import _thread, sys, threading
 from mappedfile import MappedFile
-with MappedFile(sys.argv[1], "w+", size=1 << 40, sparse=True) as file:  # no machine looks through it while the test lasts
+# No machine looks through it while the test lasts.
+with MappedFile(sys.argv[1], "w+", size=1 << 40, sparse=True) as file:
     file[5:7] = b"no"
     for search in (file.find, file.rfind, file.count):
         timer = threading.Timer(0.1, _thread.interrupt_main)
@@ -396,14 +448,16 @@ with MappedFile(sys.argv[1], "w+", size=1 << 40, sparse=True) as file:  # no mac
 def test_a_long_search_hears_signals(folder: Path) -> None:
     """Ctrl-C ends a search, and the window goes on."""
     only(os.name == "posix", "maps a file of 1 TiB")
-    command = [sys.executable, "-c", LONG_SEARCH, folder / "long"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (0, "find rfind count", "") == (done.returncode, " ".join(done.stdout.split()), done.stderr)
+    done = run_python(*code(LONG_SEARCH), folder / "long", quiet=True)
+    assert ["find", "rfind", "count"] == done.stdout.split()
 
 
 @given(st.binary(min_size=1, max_size=3), st.data())
-def test_pieces_of_a_search(three_pieces: tuple[MappedFile, bytes], needle: bytes, data: st.DataObject) -> None:
-    """A search that is done in pieces finds what begins in one and ends in the next, and counts it once."""
+def test_pieces_of_a_search(
+    three_pieces: tuple[MappedFile, bytes], needle: bytes, data: st.DataObject
+) -> None:
+    """A search that is done in pieces finds what begins in one and ends in the next, and counts it
+    once."""
     file, content = three_pieces
     near = st.sampled_from(EDGES) | st.integers(0, len(content))
     for place in data.draw(st.lists(near, max_size=5)):
@@ -417,10 +471,16 @@ def test_pieces_of_a_search(three_pieces: tuple[MappedFile, bytes], needle: byte
 
 
 #: Where the pieces of a search end: backends/window.c.
-EDGES = [edge + by for edge in (64 << 10, 1 << 20, (1 << 20) + (64 << 10), 2 << 20) for by in (-3, -2, -1, 0, 1)]
+EDGES = [
+    edge + by
+    for edge in (64 << 10, 1 << 20, (1 << 20) + (64 << 10), 2 << 20)
+    for by in (-3, -2, -1, 0, 1)
+]
 
 
 @pytest.fixture(scope="module")
 def three_pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MappedFile, bytes]]:
-    with MappedFile(tmp_path_factory.mktemp("pieces") / "file", "w+", size=(2 << 20) + 1000) as file:
+    with MappedFile(
+        tmp_path_factory.mktemp("pieces") / "file", "w+", size=(2 << 20) + 1000
+    ) as file:
         yield file, bytes(len(file))

@@ -7,13 +7,13 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from children import run_command, start_command
 
 import mappedfile
 from mappedfile.contract import CLAUSES
@@ -29,7 +29,8 @@ HAS_RICH = importlib.util.find_spec("rich") is not None
 needs_pty = pytest.mark.skipif(pty is None, reason="this system has no pseudo-terminals")
 needs_rich = pytest.mark.skipif(not HAS_RICH, reason="rich is not installed")
 
-# A contract with a clause for every fate. The worker process imports the program again, and so registers them too.
+# A contract with a clause for every fate. The worker process imports the program again, and so
+# registers them too.
 PROGRAM = """
 import os, pathlib, subprocess, sys, threading, time, _thread
 from mappedfile.contract._clauses import CLAUSES, Broken, NotHere, clause
@@ -175,28 +176,31 @@ REAL = [sys.executable, "-m", "mappedfile"]
 
 def run(command, *arguments, expect, **environment):
     """Run a command to its end with pipes for its streams; return what it wrote."""
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
+    done = run_command(
+        [*command, *arguments],
         check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
         timeout=240,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
+        encoding="utf-8",
+        env={"PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
     )
-    out, err = done.stdout.decode("utf-8").replace("\r\n", "\n"), done.stderr.decode("utf-8").replace("\r\n", "\n")
-    assert expect == done.returncode, out + err
-    return out, err
+    assert expect == done.returncode, done.stdout + done.stderr
+    return done.stdout, done.stderr
 
 
 def on_a_terminal(command, *arguments, expect, keys=None, after=None, **environment):
-    """Run a command on a pseudo-terminal of 80 columns; return what it showed. Types *keys* when it shows *after*."""
+    """Run a command on a pseudo-terminal of 80 columns; return what it showed. Types *keys* when it
+    shows *after*."""
     import fcntl
     import struct
     import termios
 
     child, terminal = pty.fork()
     if child == 0:
-        os.execve(command[0], [*command, *map(str, arguments)], {**os.environ, "TERM": "xterm-256color", **environment})
+        os.execve(
+            command[0],
+            [*command, *map(str, arguments)],
+            {**os.environ, "TERM": "xterm-256color", **environment},
+        )
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
     shown = b""
     while True:
@@ -229,7 +233,14 @@ MODES = ("r", "r+", "c")
 def told(tmp_path_factory):
     """The JSON report of a whole run."""
     folder = tmp_path_factory.mktemp("whole")
-    out, err = run(REAL, "check", "--json", *(word for mode in MODES for word in ("--mode", mode)), folder, expect=0)
+    out, err = run(
+        REAL,
+        "check",
+        "--json",
+        *(word for mode in MODES for word in ("--mode", mode)),
+        folder,
+        expect=0,
+    )
     assert "" == err
     assert [] == os.listdir(folder)
     return json.loads(out)
@@ -237,11 +248,11 @@ def told(tmp_path_factory):
 
 @contextmanager
 def began(command, folder):
-    """A command that was started, with pipes for its streams; clause C1 waits for the file "go" in the folder."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "", "GO": str(folder / "go")}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*map(str, command)], env=environment, **pipes) as process:
-        yield process
+    """A command that was started, with pipes for its streams; clause C1 waits for the file "go" in
+    the folder."""
+    environment = {"PYTHONUNBUFFERED": "", "GO": str(folder / "go")}
+    with start_command(command, env=environment) as talk:
+        yield talk
 
 
 class TestRealContract:
@@ -250,11 +261,13 @@ class TestRealContract:
     def test_every_clause_is_in_the_report(self, told):
         """One row a clause, in the contract's order, with one outcome a mode."""
         expected = [
-            (clause.id, clause.says, [mode for mode in clause.modes if mode in MODES]) for clause in CLAUSES.values()
+            (clause.id, clause.says, [mode for mode in clause.modes if mode in MODES])
+            for clause in CLAUSES.values()
         ]
 
         assert expected == [
-            (row["id"], row["says"], [outcome["mode"] for outcome in row["modes"]]) for row in told["clauses"]
+            (row["id"], row["says"], [outcome["mode"] for outcome in row["modes"]])
+            for row in told["clauses"]
         ]
 
     def test_no_clause_fails(self, told):
@@ -266,7 +279,11 @@ class TestRealContract:
         """There is no result "not here" without a message."""
         outcomes = [outcome for row in told["clauses"] for outcome in row["modes"]]
 
-        assert [] == [outcome for outcome in outcomes if outcome["result"] == "not_here" and not outcome["message"]]
+        assert [] == [
+            outcome
+            for outcome in outcomes
+            if outcome["result"] == "not_here" and not outcome["message"]
+        ]
 
     def test_the_report_tells_the_system(self, told):
         """Version, page size, granularity and capabilities are those that the package tells."""
@@ -307,7 +324,11 @@ class TestReport:
 
     def test_json(self, told, folder):
         """A clause that fails, errs, crashes or hangs in one mode does not disturb the others."""
-        fates = {(row["id"], outcome["mode"]): outcome for row in told["clauses"] for outcome in row["modes"]}
+        fates = {
+            (row["id"], outcome["mode"]): outcome
+            for row in told["clauses"]
+            for outcome in row["modes"]
+        }
 
         assert FATES == {key: fates[key]["result"] for key in FATES}
         assert "length: expected 3, got 4" == fates["A2", "r+"]["message"]
@@ -322,22 +343,30 @@ class TestReport:
         assert str(folder) == told["folder"]
 
     def test_plain(self, program, folder):
-        """In a pipe it is plain text of at most 80 columns: the clause, what it says, whether it holds, and why not."""
+        """In a pipe it is plain text of at most 80 columns: the clause, what it says, whether it
+        holds, and why not."""
         out, err = run(program, "check", "--clause", "A", folder, expect=1)
 
         assert "" == err
         assert "\x1b" not in out
         assert max(map(len, out.splitlines())) <= 80
         assert "  A1  holds     this holds.\n" in out
-        assert '  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n' in out
-        assert "  A3  FAILS     This meets an error.\n                - OSError: [Errno 5] device on fire\n" in out
+        assert (
+            '  A2  FAILS     This fails in mode "r+".\n'
+            "                - mode r+: length: expected 3, got 4\n" in out
+        )
+        assert (
+            "  A3  FAILS     This meets an error.\n"
+            "                - OSError: [Errno 5] device on fire\n" in out
+        )
         assert "- mode c: not here: no magic on this system" in out
         assert "  A5  not here  This cannot be shown.\n                - no magic at all\n" in out
         assert f"\npage size    {mappedfile.PAGE_SIZE:,} bytes\n" in out
         assert "truncate_mapped" not in out
 
     def test_the_verdict_comes_last(self, program, folder):
-        """What fails is told again at the end, with its reasons and nothing else; then the counts and the verdict."""
+        """What fails is told again at the end, with its reasons and nothing else; then the counts
+        and the verdict."""
         out, _ = run(program, "check", "--clause", "A", folder, expect=1)
 
         *_, end = out.split("\nWhat fails\n\n")
@@ -368,21 +397,37 @@ class TestReport:
         assert "this holds. Its second sentence.\n" in after
 
     def test_line_by_line(self, program, folder, tmp_path):
-        """A pipe has every line at once: the check that is to come waits for somebody who has read the line before."""
-        command = [*program, "check", "--clause", "A1", "--clause", "C1", "--mode", "r", str(folder)]
+        """A pipe has every line at once: the check that is to come waits for somebody who has read
+        the line before."""
+        command = [
+            *program,
+            "check",
+            "--clause",
+            "A1",
+            "--clause",
+            "C1",
+            "--mode",
+            "r",
+            str(folder),
+        ]
         with began(command, tmp_path) as process:
-            lines = iter(process.stdout.readline, b"")
-            before = [next(line for line in lines if line.startswith(start)) for start in (b"folder", b"  A1")]
+            lines = iter(process.hear, None)
+            before = [
+                next(line for line in lines if line.startswith(start))
+                for start in ("folder", "  A1")
+            ]
             (tmp_path / "go").touch()
-            after = [*lines]
+            after = process.end().stdout.splitlines()
 
-        assert before[1].split()[:2] == [b"A1", b"holds"]
-        assert 0 == process.returncode
-        assert after[-1].strip() == b"No clause fails here."
+        assert before[1].split()[:2] == ["A1", "holds"]
+        assert after[-1].strip() == "No clause fails here."
 
     def test_side_by_side(self, program, folder):
-        """Checks that wait for one another come to an end; the rows and modes are in order all the same."""
-        out, _ = run(program, "check", "--json", "--clause", "C2", "--clause", "C3", folder, expect=0)
+        """Checks that wait for one another come to an end; the rows and modes are in order all the
+        same."""
+        out, _ = run(
+            program, "check", "--json", "--clause", "C2", "--clause", "C3", folder, expect=0
+        )
 
         rows = json.loads(out)["clauses"]
         assert [("C2", ["r", "r+"]), ("C3", ["r", "r+"])] == [
@@ -390,12 +435,23 @@ class TestReport:
         ]
 
     def test_alone(self, program, folder):
-        """A check that is to be alone is: it starts when the others have ended, and the next when it has."""
+        """A check that is to be alone is: it starts when the others have ended, and the next when
+        it has."""
         run(program, "check", "--clause", "D", folder, expect=0)
 
     def test_ascii(self, program, folder):
         """Where the output takes ASCII alone there are other characters, and no traceback."""
-        out, err = run(REAL, "check", "--clause", "L5", "--mode", "r", folder, expect=0, PYTHONIOENCODING="ascii")
+        out, err = run(
+            REAL,
+            "check",
+            "--clause",
+            "L5",
+            "--mode",
+            "r",
+            folder,
+            expect=0,
+            PYTHONIOENCODING="ascii",
+        )
 
         assert "" == err
         assert "\nL - Lifetime: closing while mapped\n" in out
@@ -423,8 +479,14 @@ class TestUsage:
             (["chek"], "invalid choice"),
             (["check", "--mode", "rw"], "invalid choice"),
             (["check", "--clause", "Q7"], "no such clause: Q7; there are A1, A2"),
-            (["check", "--clause", "A5", "--mode", "c"], "the clauses chosen do not speak of mode c"),
-            (["check", "--timeout", "soon"], "'soon' is not a time: expected seconds, more than 0, such as 60 or 0.5"),
+            (
+                ["check", "--clause", "A5", "--mode", "c"],
+                "the clauses chosen do not speak of mode c",
+            ),
+            (
+                ["check", "--timeout", "soon"],
+                "'soon' is not a time: expected seconds, more than 0, such as 60 or 0.5",
+            ),
             (["check", "--timeout", "0"], "'0' is not a time"),
             (["check", "--timeout", "nan"], "'nan' is not a time"),
         ],
@@ -455,38 +517,47 @@ class TestUsage:
     @pytest.mark.parametrize("buffered", ["", "1"])
     @pytest.mark.parametrize(
         "arguments",
-        [("check", "--clause", "A1"), ("check", "--json", "--clause", "A1"), ("warm",), ("info", "--json"), ()],
+        [
+            ("check", "--clause", "A1"),
+            ("check", "--json", "--clause", "A1"),
+            ("warm",),
+            ("info", "--json"),
+            (),
+        ],
     )
     def test_nobody_reads(self, program, folder, arguments, buffered):
-        """A pipe whose reader has gone, as in ``mappedfile check | true``: nothing is said, and the status is 141."""
+        """A pipe whose reader has gone, as in ``mappedfile check | true``: nothing is said, and the
+        status is 141."""
         what = [] if not arguments else [folder] if arguments[0] == "check" else [folder / "mine"]
         reader, writer = os.pipe()
         os.close(reader)
-        done = subprocess.run([*program, *arguments, *what], stdout=writer, stderr=subprocess.PIPE,
-                              env={**os.environ, "PYTHONUNBUFFERED": buffered}, check=False)  # fmt: skip
+        command = [*program, *arguments, *what]
+        done = run_command(command, stdout=writer, env={"PYTHONUNBUFFERED": buffered}, check=False)
         os.close(writer)
 
-        assert (141, b"") == (done.returncode, done.stderr)
+        assert (141, "") == (done.returncode, done.stderr)
 
     def test_nobody_reads_any_more(self, program, folder, tmp_path):
-        """The reader goes in the midst of it, as ``head`` does: the rest is not run, and the folder is as it was."""
+        """The reader goes in the midst of it, as ``head`` does: the rest is not run, and the folder
+        is as it was."""
         every = ("A1", "C1", "A2", "B2")  # B2 would hang
         clauses = [word for id in every for word in ("--clause", id)]
         with began([*program, "check", *clauses, "--mode", "r", str(folder)], tmp_path) as process:
-            while not process.stdout.readline().startswith(b"  A1"):
+            while not process.hear().startswith("  A1"):
                 pass
-            process.stdout.close()
+            process.process.stdout.close()
             (tmp_path / "go").touch()
-            assert b"" == process.stderr.read()
+            done = process.end(check=False)
 
-        assert 141 == process.returncode
+        assert (141, "") == (done.returncode, done.stderr)
 
     @pytest.mark.skipif(
         not (shutil.which("sh") and os.path.exists("/dev/full")),
         reason="there is no sh, or no disk that is always full",
     )
     def test_nobody_can_read(self, program, folder):
-        """A full disk behind the standard output is told; a standard output that is closed is nobody's concern."""
+        """A full disk behind the standard output is told; a standard output that is closed is
+        nobody's concern."""
         command = shlex.join([*program, "check", "--clause", "A1", str(folder)])
 
         _, err = run(["sh", "-c"], f"{command} > /dev/full", expect=2)
@@ -504,7 +575,9 @@ class TestUsage:
 
         assert "" == err
         assert (out, err) == run(REAL, "--help", expect=0)
-        assert ["check", "residency", "warm", "evict", "info"] == re.findall(r"^    (\w+) {2,}\w", out, re.MULTILINE)
+        assert ["check", "residency", "warm", "evict", "info"] == re.findall(
+            r"^    (\w+) {2,}\w", out, re.MULTILINE
+        )
         for status in ("0", "1", "2", "130", "141"):
             assert re.search(rf"^  {status} +\w", out, re.MULTILINE)
 
@@ -532,7 +605,8 @@ class TestTerminal:
         assert "\x1b[33mnot here" in text
         end = ESCAPES.sub("", text[text.rindex("What fails") :])
         assert (
-            '\n  A2  FAILS     This fails in mode "r+".\n                - mode r+: length: expected 3, got 4\n' in end
+            '\n  A2  FAILS     This fails in mode "r+".\n'
+            "                - mode r+: length: expected 3, got 4\n" in end
         )
         assert "\nThe contract does not hold here: A2, A3.\n" in end
         assert "━" not in end
@@ -540,7 +614,9 @@ class TestTerminal:
 
     def test_ascii(self, program, folder):
         """A terminal that takes ASCII alone gets nothing else."""
-        text = on_a_terminal(program, "check", "--clause", "A", folder, expect=1, PYTHONIOENCODING="ascii")
+        text = on_a_terminal(
+            program, "check", "--clause", "A", folder, expect=1, PYTHONIOENCODING="ascii"
+        )
 
         assert text.isascii()
         assert "Traceback" not in text
@@ -564,7 +640,9 @@ class TestTerminal:
 
     def test_ctrl_c(self, program, folder):
         """Ctrl-C typed on the terminal: a message, the folder as it was, status 130."""
-        text = on_a_terminal(program, "check", "--clause", "B2", folder, expect=130, keys=b"\x03", after=b"B2")
+        text = on_a_terminal(
+            program, "check", "--clause", "B2", folder, expect=130, keys=b"\x03", after=b"B2"
+        )
 
         assert "mappedfile: interrupted" in text
         assert "Traceback" not in text
@@ -575,12 +653,14 @@ class TestFileSystemType:
 
     def test_linux(self):
         """/proc/self/mountinfo: octal escapes in the mount point, any number of optional fields."""
-        text = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n35 22 0:31 / /a\\040b rw - fuse.bindfs /c rw\n"
+        text = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        text += "35 22 0:31 / /a\\040b rw - fuse.bindfs /c rw\n"
         assert [("/", "ext4"), ("/a b", "fuse.bindfs")] == list(_linux_mounts(text))
 
     def test_macos(self):
         """The lines of mount(8), also with a bracket or an "on" in the name."""
-        text = "/dev/disk3s1s1 on / (apfs, sealed, local)\n//me@nas/share on /Volumes/on (2) (smbfs, nodev)\n"
+        text = "/dev/disk3s1s1 on / (apfs, sealed, local)\n"
+        text += "//me@nas/share on /Volumes/on (2) (smbfs, nodev)\n"
 
         assert [("/", "apfs"), ("/Volumes/on (2)", "smbfs")] == list(_bsd_mounts(text))
 

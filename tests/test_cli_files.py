@@ -1,4 +1,5 @@
-"""Directories, ranges and JSON documents of ``mappedfile residency``, ``warm`` and ``evict``; their terminals."""
+"""Directories, ranges and JSON documents of ``mappedfile residency``, ``warm`` and ``evict``; their
+terminals."""
 
 import json
 import os
@@ -58,14 +59,17 @@ class TestDirectories:
         need((top / "link").exists(), "symbolic links")
         assert [str(top / "link")] == [file.name for file in found([str(top / "link")])]
         loop = str(top / "b" / "loop")
-        assert [path.replace(str(top), loop) for path in paths] == [file.name for file in found([loop])]
+        assert [path.replace(str(top), loop) for path in paths] == [
+            file.name for file in found([loop])
+        ]
 
     def test_a_file_counts_once(self, tree):
         """What is named again is told, and not done again."""
         top, paths = tree
         out, err = run(REAL, "warm", top, paths[3], top / "b" / "same", expect=0)
         again = [
-            f"mappedfile warm: {path}: counted once, under another name" for path in (paths[3], top / "b" / "same")
+            f"mappedfile warm: {path}: counted once, under another name"
+            for path in (paths[3], top / "b" / "same")
         ]
         assert again == err.splitlines()
         assert [*paths, "4 files"] == [line.rpartition(": ")[0] for line in out.splitlines()]
@@ -103,21 +107,26 @@ sys.exit(main(["warm", sys.argv[1]]))
         with MappedFile(paths[3]) as file, file.view() as view:
             view.lock()
             out, _ = run(REAL, "residency", top, expect=0)
-            assert re.search(r"^4 files: \d+ of 10 pages in memory \(\d+\.\d %\)$", out.splitlines()[-1])
+            assert re.search(
+                r"^4 files: \d+ of 10 pages in memory \(\d+\.\d %\)$", out.splitlines()[-1]
+            )
             assert all(f"\n{path}: " in f"\n{out}" for path in paths)
             out, _ = run(REAL, "residency", "--summary", top, expect=0)
             assert re.search(r"^4 files: \d+ of 10 pages in memory \(\d+\.\d %\)\n$", out)
             out, _ = run(REAL, "evict", "-s", top, expect=0)
             assert re.search(r"^4 files: \d+ of \d+ pages evicted; 4 stay: ", out)
             files = told("residency", top)
-        assert [(0, 1), (0, 2), (0, 3), (4, 4)] == [(file["resident"], file["pages"]) for file in files]
+        assert [(0, 1), (0, 2), (0, 3), (4, 4)] == [
+            (file["resident"], file["pages"]) for file in files
+        ]
 
 
 class TestRanges:
     """``--range``, as ``vmtouch -p`` has it."""
 
     def test_words(self):
-        """Sizes with binary units; an end that is missing is that of the file; one size alone is the end."""
+        """Sizes with binary units; an end that is missing is that of the file; one size alone is
+        the end."""
         assert [(0, 1 << 30), (1 << 30, None), (0, 1 << 30), (0, 1 << 30), (0, None)] == [
             range_of(text) for text in ("0-1G", "1G-", "-1G", "1G", "0-")
         ]
@@ -137,12 +146,14 @@ class TestRanges:
         out, err = run(REAL, "warm", path, "--range", "5-3", expect=2)
         assert "" == out
         assert (
-            "'5-3' is not a range (it ends where it begins, or before): expected START-END, in bytes or with K, M, G or T,"
+            "'5-3' is not a range (it ends where it begins, or before):"
+            " expected START-END, in bytes or with K, M, G or T,"
             " such as 0-1G, 1G- or -1G" in err
         )
 
     def test_a_range_that_looks_like_an_option(self):
-        """-1G is the value of --range, whatever argparse thinks of it; what comes after -- is names."""
+        """-1G is the value of --range, whatever argparse thinks of it; what comes after -- is
+        names."""
         assert ["warm", "--range=-1G", "f"] == joined(["warm", "--range", "-1G", "f"])
         assert ["warm", "--range", "1G-", "f"] == joined(["warm", "--range", "1G-", "f"])
         assert ["warm", "--", "--range", "-1G"] == joined(["warm", "--", "--range", "-1G"])
@@ -157,7 +168,9 @@ class TestRanges:
             file[key] for key in ("size", "offset", "length", "pages")
         )
         (file,) = told("warm", path, "--range", "1T-")
-        assert (size, size, 0, 0) == tuple(file[key] for key in ("size", "offset", "length", "pages"))
+        assert (size, size, 0, 0) == tuple(
+            file[key] for key in ("size", "offset", "length", "pages")
+        )
 
     @needs_evict
     def test_only_the_range_comes_in(self, path):
@@ -176,10 +189,22 @@ class TestRanges:
         """Pages are counted in the range, and numbered as in the file."""
         path.write_bytes(bytes(100 * PAGE_SIZE))
         with kept(path, (0, 100 * PAGE_SIZE)):
-            out, _ = run(REAL, "residency", path, "--range", f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}", expect=0)
+            out, _ = run(
+                REAL,
+                "residency",
+                path,
+                "--range",
+                f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}",
+                expect=0,
+            )
             (file,) = told("residency", path, "--range", f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}")
-        assert f"{path}: 40.0 KiB to 80.0 KiB of 400.0 KiB, 10 of 10 pages in memory (100.0 %)" == out.splitlines()[0]
-        assert (10, 10, 1.0, [[10, 10]]) == tuple(file[key] for key in ("pages", "resident", "fraction", "runs"))
+        assert (
+            f"{path}: 40.0 KiB to 80.0 KiB of 400.0 KiB, 10 of 10 pages in memory (100.0 %)"
+            == out.splitlines()[0]
+        )
+        assert (10, 10, 1.0, [[10, 10]]) == tuple(
+            file[key] for key in ("pages", "resident", "fraction", "runs")
+        )
 
     @needs_evict
     def test_evict(self, path):
@@ -187,7 +212,8 @@ class TestRanges:
         only(LINUX, "macOS evicts whole files only")
         content = os.urandom(8 * MIB + 1)
         path.write_bytes(content)
-        # What the system has in one piece is smaller than 4 MiB, and begins at a multiple of its size.
+        # What the system has in one piece is smaller than 4 MiB, and begins at a multiple of its
+        # size.
         for wanted in ("4M-", f"{4 * MIB + 1}-"):
             for _ in range(10):  # the system may take pages away at any time
                 run(REAL, "warm", path, expect=0)
@@ -201,13 +227,15 @@ class TestRanges:
 
     @needs_evict
     def test_what_stays(self, path):
-        """What the system has in one piece with pages outside the range may stay, and it says so."""
+        """What the system has in one piece with pages outside the range may stay, and it says
+        so."""
         only(LINUX, "reads what Linux tells of locks")
         path.write_bytes(os.urandom(20 * PAGE_SIZE))
         with kept(path, (0, 20 * PAGE_SIZE)):
             out, _ = run(REAL, "evict", path, "--range", f"0-{5 * PAGE_SIZE}", expect=0)
         assert (
-            f"{path}: 0 of 5 pages evicted; 5 stay: they are mapped, in one piece with pages outside the range,"
+            f"{path}: 0 of 5 pages evicted;"
+            f" 5 stay: they are mapped, in one piece with pages outside the range,"
             " or the file system is memory itself\n" == out
         )
 
@@ -242,7 +270,8 @@ class TestHoles:
         assert f"; {amount((1 << 30) - pages * PAGE_SIZE)} of holes left out" in out
 
     def test_data(self, path):
-        """Data that begins or ends inside a page is whole pages; neighbours are one piece; all lies inside the range."""
+        """Data that begins or ends inside a page is whole pages; neighbours are one piece; all lies
+        inside the range."""
         with open(path, "wb") as file:
             for place in (3 * MIB, 3 * MIB + 2 * PAGE_SIZE - 1, 9 * MIB):
                 file.seek(place)
@@ -251,7 +280,9 @@ class TestHoles:
         with MappedFile(path) as mapped:
             whole = data_in(mapped, 0, len(mapped))
             assert all(start % PAGE_SIZE == 0 for start, _ in whole)
-            assert all(start + size == len(mapped) or size % PAGE_SIZE == 0 for start, size in whole)
+            assert all(
+                start + size == len(mapped) or size % PAGE_SIZE == 0 for start, size in whole
+            )
             assert all(one + size < two for (one, size), (two, _) in pairwise(whole))
             for place in (3 * MIB, 3 * MIB + 3 * PAGE_SIZE - 2, 9 * MIB):
                 assert any(start <= place < start + size for start, size in whole)
@@ -269,10 +300,21 @@ class TestDocuments:
     """JSON documents are in one style."""
 
     def test_fields(self, path, folder):
-        """Every file of every command has its size and range, how many pages that is, and how many are in memory."""
+        """Every file of every command has its size and range, how many pages that is, and how many
+        are in memory."""
         path.write_bytes(bytes(3 * PAGE_SIZE))
-        expected = {"file": str(path), "size": 3 * PAGE_SIZE, "offset": 0, "length": 3 * PAGE_SIZE, "pages": 3}
-        extra = {"residency": {"fraction", "runs"}, "warm": {"data", "missing", "seconds"}, "evict": {"evicted"}}
+        expected = {
+            "file": str(path),
+            "size": 3 * PAGE_SIZE,
+            "offset": 0,
+            "length": 3 * PAGE_SIZE,
+            "pages": 3,
+        }
+        extra = {
+            "residency": {"fraction", "runs"},
+            "warm": {"data", "missing", "seconds"},
+            "evict": {"evicted"},
+        }
         for command, fields in extra.items():
             if command != "warm" and sys.platform == "win32":
                 continue
@@ -356,7 +398,8 @@ class TestAxis:
         ],
     )
     def test_ticks(self, first, last, begin, end):
-        """There is one at its begin and one at its end, which has the unit; none in between crowds them."""
+        """There is one at its begin and one at its end, which has the unit; none in between crowds
+        them."""
         from mappedfile.cli._picture import ticks
 
         places, labels = ticks(first, last)

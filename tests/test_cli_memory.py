@@ -1,4 +1,5 @@
-"""``mappedfile residency``, ``warm``, ``evict`` and ``info``, run as users run them, and compared with vmtouch."""
+"""``mappedfile residency``, ``warm``, ``evict`` and ``info``, run as users run them, and compared
+with vmtouch."""
 
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import sys
 import zlib
 
 import pytest
+from children import code, run_python
 from support import LINUX, need, only, small_file_system
 from test_cli import ESCAPES, REAL, needs_pty, needs_rich, on_a_terminal, run
 from test_memory import by_us, by_vmtouch, half_warm, kept, locked, write
@@ -22,7 +24,9 @@ from mappedfile.cli._numbers import amount, share, span
 ABLE = mappedfile.capabilities()
 BLOCKS = "\N{LIGHT SHADE}\N{MEDIUM SHADE}\N{DARK SHADE}\N{FULL BLOCK}"
 
-needs_residency = pytest.mark.skipif(not ABLE.file_residency, reason="this system tells of the working set alone")
+needs_residency = pytest.mark.skipif(
+    not ABLE.file_residency, reason="this system tells of the working set alone"
+)
 needs_evict = pytest.mark.skipif(not ABLE.evict, reason="this system cannot evict")
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed"
@@ -31,7 +35,8 @@ needs_matplotlib = pytest.mark.skipif(
 WITHOUT_RICH = [
     sys.executable,
     "-c",
-    "import sys; sys.modules['rich'] = None; from mappedfile.__main__ import main; sys.exit(main())",
+    "import sys; sys.modules['rich'] = None\n"
+    "from mappedfile.__main__ import main; sys.exit(main())",
 ]
 
 
@@ -54,7 +59,11 @@ class TestResidency:
             (file,) = told("residency", path)
             if LINUX:
                 assert by_vmtouch(path) == (file["resident"], file["pages"])
-        assert (str(path), 8 << 20, (8 << 20) // PAGE_SIZE) == (file["file"], file["size"], file["pages"])
+        assert (str(path), 8 << 20, (8 << 20) // PAGE_SIZE) == (
+            file["file"],
+            file["size"],
+            file["pages"],
+        )
         assert file["resident"] / file["pages"] == file["fraction"]
         assert sum(count for _, count in file["runs"]) == file["resident"]
         assert 0 == file["runs"][0][0]
@@ -99,13 +108,15 @@ class TestResidency:
         assert BLOCKS[3] * 40 + BLOCKS[0] * 40 == text.splitlines()[-1]
 
     def test_what_cannot_be_looked_at(self, path, folder):
-        """A message for each file that cannot be looked at; the others are; the exit status is 1."""
+        """A message for each file that cannot be looked at; the others are; the exit status is
+        1."""
         path.write_bytes(b"x" * PAGE_SIZE)
         missing, gone = folder / "missing", folder / "gone" / "too"
         out, err = run(REAL, "residency", missing, path, gone, expect=1)
         assert out.startswith(f"{path}: ")
         assert re.search(
-            rf"^mappedfile residency: {re.escape(str(missing))}: \S.+\nmappedfile residency: {re.escape(str(gone))}: \S.+\n$",
+            rf"^mappedfile residency: {re.escape(str(missing))}: \S.+\n"
+            rf"mappedfile residency: {re.escape(str(gone))}: \S.+\n$",
             err,
         )
         files = told("residency", missing, path, expect=1)
@@ -122,8 +133,8 @@ class TestResidency:
             out, _ = run(REAL, "residency", empty, large, path, expect=0)
         pages = (6 << 30) // PAGE_SIZE + 1
         assert (
-            f"{empty}: 0 bytes, 0 of 0 pages in memory\n{large}: 6.0 GiB, 0 of {pages:,} pages in memory (0.0 %)\n"
-            in out
+            f"{empty}: 0 bytes, 0 of 0 pages in memory\n"
+            f"{large}: 6.0 GiB, 0 of {pages:,} pages in memory (0.0 %)\n" in out
         )
         assert out.endswith(f"3 files: 5 of {pages + 5:,} pages in memory (0.1 %)\n")
 
@@ -131,7 +142,10 @@ class TestResidency:
     @needs_evict
     def test_png(self, path, folder):
         """--png draws a strip for each file: dark where pages are in memory, light elsewhere."""
-        empty, out = folder / "$math$ that is none, and \N{SNOWMAN}\N{CJK UNIFIED IDEOGRAPH-6587}", folder / "out.png"
+        empty, out = (
+            folder / "$math$ that is none, and \N{SNOWMAN}\N{CJK UNIFIED IDEOGRAPH-6587}",
+            folder / "out.png",
+        )
         empty.touch()
         with half_warm(path):
             said, err = run(REAL, "residency", path, empty, "--png", out, expect=0)
@@ -145,11 +159,14 @@ class TestResidency:
         assert max(places) < 0.5 * width
 
     def test_png_that_cannot_be(self, path, folder):
-        """Without matplotlib, in a format that it does not know, or in a folder that is not there: status 2, and why."""
+        """Without matplotlib, in a format that it does not know, or in a folder that is not there:
+        status 2, and why."""
         path.write_bytes(b"x")
         without = [sys.executable, "-c", WITHOUT_RICH[2].replace("'rich'", "'matplotlib'")]
         _, err = run(without, "residency", path, "--png", folder / "out.png", expect=2)
-        assert "mappedfile residency: --png needs matplotlib: pip install 'mappedfile[plot]'\n" == err
+        assert (
+            "mappedfile residency: --png needs matplotlib: pip install 'mappedfile[plot]'\n" == err
+        )
         if importlib.util.find_spec("matplotlib") is not None:
             for wrong in (folder / "missing" / "out.png", folder / "out.nothing"):
                 _, err = run(REAL, "residency", path, "--png", wrong, expect=2)
@@ -171,7 +188,10 @@ def decoded(png):
     raw, size, rows = zlib.decompress(data), 4 * width, []
     before = bytes(size)
     for number in range(height):
-        method, line = raw[number * (size + 1)], bytearray(raw[number * (size + 1) + 1 : (number + 1) * (size + 1)])
+        method, line = (
+            raw[number * (size + 1)],
+            bytearray(raw[number * (size + 1) + 1 : (number + 1) * (size + 1)]),
+        )
         for at in range(size):
             left, above = line[at - 4] if at >= 4 else 0, before[at]
             corner = before[at - 4] if at >= 4 else 0
@@ -194,7 +214,9 @@ class TestWarm:
         for _ in range(10):  # the system may take pages away at any time
             out, err = run(REAL, "warm", path, expect=0)
             assert "" == err
-            assert re.match(rf"{re.escape(str(path))}: 70.0 MiB in \d+\.\d\d s, [\d,]+\.\d MiB/s[;\n]", out)
+            assert re.match(
+                rf"{re.escape(str(path))}: 70.0 MiB in \d+\.\d\d s, [\d,]+\.\d MiB/s[;\n]", out
+            )
             said = by_vmtouch(path) if LINUX else by_us(path)
             if (pages, pages) == said:
                 assert out.endswith("iB/s\n")
@@ -206,7 +228,9 @@ class TestWarm:
         empty = folder / "empty"
         empty.touch()
         out, err = run(REAL, "warm", folder / "missing", empty, folder / "gone", path, expect=1)
-        assert [str(empty), str(path), "2 files"] == [line.rpartition(": ")[0] for line in out.splitlines()]
+        assert [str(empty), str(path), "2 files"] == [
+            line.rpartition(": ")[0] for line in out.splitlines()
+        ]
         assert 2 == err.count("mappedfile warm: ")
         assert "Traceback" not in err
 
@@ -218,7 +242,9 @@ class TestWarm:
         text = on_a_terminal(REAL, "warm", path, expect=0, COLUMNS="160")
         assert "━" in text
         # One unit for all, and the time that is left.
-        assert re.search(r" \d+\.\d of 200\.0 MiB, [\d,]+\.\d MiB/s, \d+:\d\d left  file", ESCAPES.sub("", text))
+        assert re.search(
+            r" \d+\.\d of 200\.0 MiB, [\d,]+\.\d MiB/s, \d+:\d\d left  file", ESCAPES.sub("", text)
+        )
         assert f"{path}: 200.0 MiB in" in ESCAPES.sub("", text).replace("\n", "")
 
     @needs_pty
@@ -234,12 +260,15 @@ class TestEvict:
     """``mappedfile evict FILE...``"""
 
     def test_evict(self, path):
-        """What is in memory goes, dirty pages too, and the file has what was written; vmtouch says so too."""
+        """What is in memory goes, dirty pages too, and the file has what was written; vmtouch says
+        so too."""
         content = os.urandom((9 << 20) + 5)
         path.write_bytes(content)
         out, err = run(REAL, "evict", path, expect=0)
         assert "" == err
-        numbers = re.fullmatch(rf"{re.escape(str(path))}: ([\d,]+) of ([\d,]+) pages evicted\n", out).groups()
+        numbers = re.fullmatch(
+            rf"{re.escape(str(path))}: ([\d,]+) of ([\d,]+) pages evicted\n", out
+        ).groups()
         evicted, before = (int(number.replace(",", "")) for number in numbers)
         assert 0 < evicted == before
         if LINUX:
@@ -254,7 +283,9 @@ class TestEvict:
             view.lock()
             assert 5 == locked()
             out, _ = run(REAL, "evict", path, expect=0)
-            evicted, of, stay = map(int, re.findall(r"\d+(?= of| pages| stay)", out.removeprefix(str(path))))
+            evicted, of, stay = map(
+                int, re.findall(r"\d+(?= of| pages| stay)", out.removeprefix(str(path)))
+            )
             assert (of, True) == (evicted + stay, stay >= 5)
 
     def test_tmpfs(self, folder):
@@ -262,7 +293,9 @@ class TestEvict:
         with small_file_system(folder, "tmpfs", 1 << 20) as place:
             (place / "file").write_bytes(bytes(10 * PAGE_SIZE))
             out, _ = run(REAL, "evict", place / "file", expect=0)
-        assert out.endswith("0 of 10 pages evicted; 10 stay: they are mapped, or the file system is memory itself\n")
+        assert out.endswith(
+            "0 of 10 pages evicted; 10 stay: they are mapped, or the file system is memory itself\n"
+        )
 
     def test_errors(self, path, folder):
         path.write_bytes(b"x")
@@ -273,8 +306,12 @@ class TestEvict:
 
 @needs_evict
 def test_files_of_others(path):
-    """What is somebody else's and only to be read can be warmed and evicted; how much is in memory the system does not tell."""
-    only(hasattr(os, "geteuid") and os.geteuid() == 0 and LINUX, "becomes somebody else, as root on Linux can")
+    """What is somebody else's and only to be read can be warmed and evicted; how much is in memory
+    the system does not tell."""
+    only(
+        hasattr(os, "geteuid") and os.geteuid() == 0 and LINUX,
+        "becomes somebody else, as root on Linux can",
+    )
     path.write_bytes(os.urandom(20 * PAGE_SIZE))
     path.chmod(0o444)
     for folder in path.parents[:3]:
@@ -282,22 +319,25 @@ def test_files_of_others(path):
     program = """
 import os, sys
 from mappedfile.__main__ import main
-for command in ("residency", "warm", "evict", "info"):  # all is imported before somebody else is to do it
+# All is imported before somebody else is to do it.
+for command in ("residency", "warm", "evict", "info"):
     main([command, sys.argv[1]])
 os.setgid(65534), os.setuid(65534)
 print("--")
 for command in ("warm", "residency", "evict"):
     print(main([command, sys.argv[1]]))
 """
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    done = run_python(*code(program), path)
     lines = done.stdout.partition("--\n")[2].splitlines()
     assert re.match(r".*: 80.0 KiB in [\d.]+ s, [\d,.]+ KiB/s$", lines[0])
     assert ["0", "1"] == lines[1:3]
     assert [
-        f"{path}: evicted; Linux tells which pages stay only to the owner of the file, and to processes that may write to it",
+        f"{path}: evicted; Linux tells which pages stay only to the owner of the file,"
+        " and to processes that may write to it",
         "0",
     ] == lines[3:]
-    told = "Linux tells the residency of a file only to its owner, and to processes that may write to it"
+    told = "Linux tells the residency of a file only to its owner,"
+    told += " and to processes that may write to it"
     assert f"mappedfile residency: {path}: {told}\n" == done.stderr
     if LINUX:
         assert 0 == by_vmtouch(path)[0]
@@ -314,10 +354,22 @@ class TestInfo:
         lines = out.splitlines()
         assert str(path) == lines[0]
         said = {line[2:15].strip(): line[15:] for line in lines[1:]}
-        assert ["size", "on disk", "mode", "maps", "page size", "granularity", "huge pages", "in memory"] == [*said]
+        assert [
+            "size",
+            "on disk",
+            "mode",
+            "maps",
+            "page size",
+            "granularity",
+            "huge pages",
+            "in memory",
+        ] == [*said]
         assert f"{3 * PAGE_SIZE:,} bytes (12.0 KiB)" == said["size"]
         assert said["mode"].endswith("opens in 'r', 'r+', 'c'")
-        assert (f"{PAGE_SIZE:,} bytes", f"{mappedfile.GRANULARITY:,} bytes") == (said["page size"], said["granularity"])
+        assert (f"{PAGE_SIZE:,} bytes", f"{mappedfile.GRANULARITY:,} bytes") == (
+            said["page size"],
+            said["granularity"],
+        )
         assert ("3 of 3 pages (100.0 %)" if ABLE.file_residency else "unknown") == said["in memory"]
         if LINUX:
             assert re.search(rf"\({os.getpid()}\)", said["maps"])
@@ -336,17 +388,22 @@ class TestInfo:
         if LINUX:
             assert path.stat().st_blocks * 512 == told_["allocated"]
             assert [(os.getpid(), 3)] == [(each["process"], each["maps"]) for each in told_["maps"]]
-            with open("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", encoding="ascii") as size:
+            with open(
+                "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", encoding="ascii"
+            ) as size:
                 assert int(size.read()) == told_["huge_pages"]["size"]
         if not ABLE.file_residency:
             assert told_["resident"] is None
 
     def test_huge_pages(self, folder):
-        """Whether maps of a file can have huge pages is what the kernel says of one: a tmpfs may have them, another not."""
+        """Whether maps of a file can have huge pages is what the kernel says of one: a tmpfs may
+        have them, another not."""
         for options, expected in (("always", True), ("never", False)):
             with small_file_system(folder, "tmpfs", 16 << 20) as place:
                 done = subprocess.run(
-                    ["mount", "-o", f"remount,huge={options}", place], capture_output=True, check=False
+                    ["mount", "-o", f"remount,huge={options}", place],
+                    capture_output=True,
+                    check=False,
                 )
                 need(done.returncode == 0, "a kernel with huge pages in tmpfs")
                 (place / "file").write_bytes(bytes(4 << 20))
@@ -356,7 +413,10 @@ class TestInfo:
 
     def test_modes(self, path):
         """The modes are those that the user may open it in."""
-        only(hasattr(os, "geteuid") and os.geteuid() == 0 and LINUX, "becomes somebody else, as root on Linux can")
+        only(
+            hasattr(os, "geteuid") and os.geteuid() == 0 and LINUX,
+            "becomes somebody else, as root on Linux can",
+        )
         path.write_bytes(b"x")
         path.chmod(0o444)
         for folder in path.parents[:3]:
@@ -369,7 +429,7 @@ os.setgid(65534), os.setuid(65534)
 told = facts(sys.argv[1])
 print(*told["modes"], told["resident"], told["permissions"])
 """
-        done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+        done = run_python(*code(program), path)
         assert "r c None -r--r--r--" == done.stdout.strip()
 
 
@@ -380,7 +440,9 @@ def test_what_the_system_cannot_do(path, command):
     path.write_bytes(b"x")
     out, err = run(REAL, command, path, expect=2)
     assert "" == out
-    assert re.fullmatch(rf"mappedfile {command}: this system .*\(capabilities\(\)\.\w+ is false\)\n", err)
+    assert re.fullmatch(
+        rf"mappedfile {command}: this system .*\(capabilities\(\)\.\w+ is false\)\n", err
+    )
 
 
 class TestParts:
@@ -406,11 +468,18 @@ class TestParts:
     def test_words(self):
         """Some is never none, nor all."""
         assert [0, 1, 1, 2, 2, 3] == [level(part) for part in (0, 0.001, 0.499, 0.5, 0.999, 1)]
-        for some, of, part in ((0, 9, "0.0"), (1, 10**6, "0.1"), (10**6 - 1, 10**6, "99.9"), (3, 3, "100.0")):
+        for some, of, part in (
+            (0, 9, "0.0"),
+            (1, 10**6, "0.1"),
+            (10**6 - 1, 10**6, "99.9"),
+            (3, 3, "100.0"),
+        ):
             assert f"{some:,} of {of:,} pages in memory ({part} %)" == share(some, of)
         assert "0 of 0 pages in memory" == share(0, 0)
         assert ["0 bytes", "1 byte", "1,023 bytes", "1.0 KiB", "1.5 GiB", "2,048.0 PiB"] == [
             amount(size) for size in (0, 1, 1023, 1024, 3 << 29, 2 << 60)
         ]
         assert "1,536.0 MiB" == amount(3 << 29, "MiB")
-        assert ["0:00", "0:59", "1:00", "1:00:05"] == [span(seconds) for seconds in (0.4, 59, 59.7, 3605)]
+        assert ["0:00", "0:59", "1:00", "1:00:05"] == [
+            span(seconds) for seconds in (0.4, 59, 59.7, 3605)
+        ]

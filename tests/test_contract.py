@@ -1,4 +1,5 @@
-"""The contract, on the library in each of its modes, and on the standard library's mmap as oracle."""
+"""The contract, on the library in each of its modes, and on the standard library's mmap as
+oracle."""
 
 import sys
 from pathlib import Path
@@ -6,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from mappedfile.contract import CLAUSES, LAYER, NATIVE, STDLIB, NotHere, Subject
-from mappedfile.contract._oracle import HOLDS_IN, LAYER_BREAKS, LAYER_HOLDS_IN, ORACLE_BREAKS, reason
+from mappedfile.contract._oracle import (
+    HOLDS_IN,
+    LAYER_BREAKS,
+    LAYER_HOLDS_IN,
+    ORACLE_BREAKS,
+    reason,
+)
 
 
 def cases(subjects: tuple[Subject, ...]) -> list[pytest.param]:
@@ -21,7 +28,9 @@ def cases(subjects: tuple[Subject, ...]) -> list[pytest.param]:
                 elif subject in LAYER and subject.mode not in LAYER_HOLDS_IN.get(clause.id, ()):
                     why = LAYER_BREAKS.get(clause.id)
                 marks = [pytest.mark.xfail(strict=True, reason=why)] if why else []
-                every.append(pytest.param(clause.id, subject, id=f"{clause.id}-{subject}", marks=marks))
+                every.append(
+                    pytest.param(clause.id, subject, id=f"{clause.id}-{subject}", marks=marks)
+                )
     return every
 
 
@@ -40,7 +49,9 @@ def test_library(id: str, subject: Subject, folder: Path) -> None:
 
 
 # What fails leaves objects behind, which warn and complain when they go.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize(("id", "subject"), cases(STDLIB))
 def test_oracle(id: str, subject: Subject, folder: Path) -> None:
     """What mmap keeps of it, and what not, is known."""
@@ -48,9 +59,15 @@ def test_oracle(id: str, subject: Subject, folder: Path) -> None:
 
 
 # The clauses about the layer are the library's to keep, and run there.
-@pytest.mark.skipif(sys.platform == "win32", reason="where mmap has no flags, the table is another one")
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(("id", "subject"), [case for case in cases(LAYER) if not case.id.startswith("P")])
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="where mmap has no flags, the table is another one"
+)
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize(
+    ("id", "subject"), [case for case in cases(LAYER) if not case.id.startswith("P")]
+)
 def test_layer(id: str, subject: Subject, folder: Path) -> None:
     """What mappedfile.mmap keeps of it, and where it does as mmap does, is known."""
     run(id, subject, folder)

@@ -1,17 +1,18 @@
 """The documentation: its examples run, and its tables are those that the code makes."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import run_python
 
 import mappedfile.contract
 from mappedfile import Advice, MappedFile, Residency, View
 
 ROOT = Path(__file__).parent.parent
-PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
+PAGES = [
+    path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()
+]
 TEXTS = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "backends/*.md", "backends/*.[ch]")
@@ -44,15 +45,7 @@ def test_the_readme_has_an_example():
 
 def test_tables_are_fresh():
     """The generated tables in the README are what docs/tables.py makes of the tests' own lists."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "tables.py", "--check"],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-
-    assert 0 == done.returncode, done.stderr
+    run_python(ROOT / "docs" / "tables.py", "--check")
 
 
 def test_links_lead_somewhere():
@@ -76,10 +69,14 @@ def test_tests_that_are_named_exist():
     """Where a page says which test shows something, there is such a test."""
     sources = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     tests = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"`(test_\w+\*?)`", page.read_text("utf-8"))}
+    named = {
+        name for page in PAGES for name in re.findall(r"`(test_\w+\*?)`", page.read_text("utf-8"))
+    }
     assert named
     for name in named:
-        assert name in tests or (name.endswith("*") and any(test.startswith(name[:-1]) for test in tests)), name
+        assert name in tests or (
+            name.endswith("*") and any(test.startswith(name[:-1]) for test in tests)
+        ), name
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -96,7 +93,10 @@ def test_the_architecture_names_what_is_there():
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     quoted = set(re.findall(r"`([^`]+)`", text))
     files = {name for name in quoted if "/" in name}
-    sources = "".join(path.read_text("utf-8") for path in [*ROOT.glob("backends/*.[ch]"), *ROOT.glob("src/**/*.py")])
+    sources = "".join(
+        path.read_text("utf-8")
+        for path in [*ROOT.glob("backends/*.[ch]"), *ROOT.glob("src/**/*.py")]
+    )
 
     assert [] == [name for name in files if not (ROOT / name).exists()]
     there = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("backends/*.[ch]")}

@@ -1,5 +1,5 @@
-"""Failures of the system, one call at a time, and limits that are reached: every one is an OSError with number and file name,
-nothing is left behind, and nothing is half-made: I2, L10, S4, F8."""
+"""Failures of the system, one call at a time, and limits that are reached: every one is an OSError
+with number and file name, nothing is left behind, and nothing is half-made: I2, L10, S4, F8."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
@@ -17,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import failing
 import pytest
+from children import Talk, child, code, failing, run_python, start_python
 from support import need, needs, only, strace, strace_attached
 
 from mappedfile import capabilities
@@ -29,11 +27,10 @@ try:
 except ImportError:
     kernel32_calls = None  # type: ignore[assignment]
 
-HERE = Path(__file__).parent
-
 makes_calls_fail = needs(strace(), "strace, and permission to trace")
 reaches_limits = needs(
-    importlib.util.find_spec("resource") and os.path.exists("/proc/self/statm"), "limits that can be set and are heeded"
+    importlib.util.find_spec("resource") and os.path.exists("/proc/self/statm"),
+    "limits that can be set and are heeded",
 )
 
 CALLS = (
@@ -45,34 +42,32 @@ FINE = {"found": [], "handles": 0, "mapped": 0}
 
 @dataclass
 class Victim:
-    """The process whose calls fail: tests/failing.py."""
+    """The process whose calls fail: tests/children/failing.py."""
 
-    process: subprocess.Popen[str]
+    process: Talk
     pid: int
     log: Path
     known: dict[str, list[tuple[str, int, bool]]] = field(default_factory=dict)
 
     def hear(self) -> Any:
-        line = self.process.stdout.readline()
-        assert line, self.process.stderr.read()
-        return json.loads(line)
-
-    def say(self, word: str) -> None:
-        self.process.stdin.write(f"{word}\n")
-        self.process.stdin.flush()
+        return json.loads(self.process.hear())
 
     def suffer(self, scenario: str, *options: str) -> tuple[list[str], Any, dict[str, Any]]:
-        """Run a scenario under strace; return the calls, the error, and what was found afterwards."""
-        self.say(scenario)
+        """Run a scenario under strace; return the calls, the error, and what was found
+        afterwards."""
+        self.process.say(scenario)
         assert "ready" == self.hear()
         with strace_attached(self.pid, *options, log=self.log):
-            self.say("go")
+            self.process.say("go")
             error = self.hear()
-        self.say("look")
+        self.process.say("look")
         return self.log.read_text().splitlines(), error, self.hear()
 
     def calls(self, scenario: str) -> list[tuple[str, int, bool]]:
-        """What a scenario asks of the system: each call's name, which of that name it is, and whether it is the library's."""
+        """Return the calls that a scenario makes of the system.
+
+        Each has its name, which of that name it is, and whether it is the library's.
+        """
         if scenario not in self.known:
             lines, error, after = self.suffer(scenario, "-e", f"trace={CALLS}")
             assert (None, FINE) == (error, after)
@@ -89,24 +84,26 @@ class Victim:
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     need(strace(), "strace, and permission to trace")
     folder = tmp_path_factory.mktemp("failing")
-    command = [sys.executable, str(HERE / "failing.py"), str(folder)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with start_python(*child("failing"), folder) as process:
         victim = Victim(process, 0, folder / "log")
-        try:
-            victim.pid = victim.hear()
-            yield victim
-        finally:
-            process.kill()
+        victim.pid = victim.hear()
+        yield victim
 
 
-# Calls that a scenario makes, and what they fail with. The table is complete: test_all_calls_fail compares.
+# Calls that a scenario makes, and what they fail with. The table is complete: test_all_calls_fail
+# compares.
 FAILURES = {
     "Scenario": ("openat EMFILE", "fstat EIO", "mmap ENOMEM", "munmap ENOMEM", "close EIO"),
     "Read": ("openat EACCES", "fstat EOVERFLOW", "mmap ENODEV", "munmap EINVAL", "close EIO"),
     "Private": ("openat ENFILE", "fstat EIO", "mmap EAGAIN", "munmap ENOMEM", "close ENOSPC"),
-    "Adopt": ("fcntl EBADF", "fcntl EMFILE", "fstat EIO", "mmap ENOMEM", "munmap ENOMEM", "close EIO"),
+    "Adopt": (
+        "fcntl EBADF",
+        "fcntl EMFILE",
+        "fstat EIO",
+        "mmap ENOMEM",
+        "munmap ENOMEM",
+        "close EIO",
+    ),
     "Create": ("openat ENOSPC", "fstat EIO", "fallocate ENOSPC", "fallocate EIO"),
     "CreateSparse": ("openat EDQUOT", "fstat EIO", "ftruncate EFBIG"),
     "Empty": ("openat EROFS", "fstat EIO", "fallocate EDQUOT"),
@@ -140,20 +137,29 @@ SAME = {"newfstatat": "fstat"}
 
 
 def is_ours(call: str) -> bool:
-    """Whether a call is one of the library's: it names the file, or is about memory other than the interpreter's own."""
+    """Whether a call is one of the library's: it names the file, or is about memory other than the
+    interpreter's own."""
     if re.search(r"\b(munmap|msync|mremap)\(", call):
         return not re.search(r"munmap\(0x[0-9a-f]+, (262144|1048576)\)", call)  # its arenas
     return "/failing" in call
 
 
 @makes_calls_fail
-@pytest.mark.parametrize(("scenario", "failure"), [(name, one) for name, many in FAILURES.items() for one in many])
+@pytest.mark.parametrize(
+    ("scenario", "failure"), [(name, one) for name, many in FAILURES.items() for one in many]
+)
 def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
-    """Whichever of its calls fails: an OSError with that number and the file's name; what was opened is closed, what was made
-    is gone, what was there goes on."""
+    """Any of its calls may fail: an OSError with that number and the file's name.
+
+    Opened files are closed, made files are gone, and the rest goes on.
+    """
     name, code = failure.split()
     # glibc's fstat is one or the other.
-    hits = [(call, number) for call, number, ours in victim.calls(scenario) if ours and SAME.get(call, call) == name]
+    hits = [
+        (call, number)
+        for call, number, ours in victim.calls(scenario)
+        if ours and SAME.get(call, call) == name
+    ]
     assert hits, f"{scenario} has no {name}"
     for call, number in hits:
         inject = f"inject={call}:error={code}:when={number}"
@@ -185,7 +191,9 @@ REMAPPED = ["GrowAlone", "GrowWithView", "RefreshAlone", "RefreshPrivateAlone"]
 @pytest.mark.parametrize("scenario", REMAPPED)
 def test_remap_fails(victim: Victim, scenario: str) -> None:
     """A map that cannot be grown in place is made anew, and nobody notices: S2."""
-    lines, error, after = victim.suffer(scenario, "-e", "trace=mremap", "-e", "inject=mremap:error=ENOMEM")
+    lines, error, after = victim.suffer(
+        scenario, "-e", "trace=mremap", "-e", "inject=mremap:error=ENOMEM"
+    )
     assert "(INJECTED)" in "".join(lines)
     assert (None, FINE) == (error, after)
 
@@ -204,7 +212,8 @@ def test_no_map_after_that(victim: Victim, scenario: str) -> None:
 @makes_calls_fail
 @pytest.mark.parametrize("scenario", ["GrowAlone", "GrowWithView"])
 def test_old_map_stays(victim: Victim, scenario: str) -> None:
-    """A map that is replaced and that the system does not take back is an OSError; the resize has been done: L10."""
+    """A map that is replaced and that the system does not take back is an OSError; the resize has
+    been done: L10."""
     inject = "-e", "inject=mremap:error=ENOMEM", "-e", "inject=munmap:error=ENOMEM:when=1"
     _, error, after = victim.suffer(scenario, "-e", "trace=mremap,munmap", *inject)
     assert errno.ENOMEM == error["errno"]
@@ -214,8 +223,8 @@ def test_old_map_stays(victim: Victim, scenario: str) -> None:
 @makes_calls_fail
 @pytest.mark.parametrize("scenario", ["Grow", "GrowWithBuffer", "GrowPastReserve"])
 def test_no_way_back(victim: Victim, scenario: str) -> None:
-    """A file that cannot be mapped after it has grown, nor be cut again, has grown: the size is right, and the next use makes
-    the map: S4."""
+    """A file that cannot be mapped after it has grown, nor be cut again, has grown: the size is
+    right, and the next use makes the map: S4."""
     inject = "-e", "inject=mmap:error=ENOMEM:when=1", "-e", "inject=ftruncate:error=EIO:when=1"
     lines, error, after = victim.suffer(scenario, "-e", "trace=mmap,ftruncate", *inject)
     assert 2 == "".join(lines).count("(INJECTED)")
@@ -225,10 +234,20 @@ def test_no_way_back(victim: Victim, scenario: str) -> None:
 @makes_calls_fail
 @pytest.mark.parametrize(
     ("scenario", "call"),
-    [("Scenario", "openat"), ("Create", "fallocate"), ("CreateSparse", "ftruncate"), ("FlushFile", "fsync"), ("FlushView", "msync"),
-     ("FlushFileLazily", "sync_file_range"), ("Grow", "pwrite64"), ("Grow", "fallocate"), ("GrowSparse", "ftruncate"),
-     ("Shrink", "ftruncate"), ("Scenario", "close")],
-)  # fmt: skip
+    [
+        ("Scenario", "openat"),
+        ("Create", "fallocate"),
+        ("CreateSparse", "ftruncate"),
+        ("FlushFile", "fsync"),
+        ("FlushView", "msync"),
+        ("FlushFileLazily", "sync_file_range"),
+        ("Grow", "pwrite64"),
+        ("Grow", "fallocate"),
+        ("GrowSparse", "ftruncate"),
+        ("Shrink", "ftruncate"),
+        ("Scenario", "close"),
+    ],
+)
 def test_interrupted(victim: Victim, scenario: str, call: str) -> None:
     """A call that a signal interrupts is made again, or was done: no error (PEP 475)."""
     number = next(number for each, number, ours in victim.calls(scenario) if ours and each == call)
@@ -243,7 +262,9 @@ def test_interrupted(victim: Victim, scenario: str, call: str) -> None:
 @pytest.mark.parametrize("code", ["EOPNOTSUPP", "ENOSYS"])
 def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
     """Where blocks cannot be reserved they are written, and nobody notices: S5."""
-    lines, error, after = victim.suffer(scenario, "-e", "trace=fallocate", "-e", f"inject=fallocate:error={code}")
+    lines, error, after = victim.suffer(
+        scenario, "-e", "trace=fallocate", "-e", f"inject=fallocate:error={code}"
+    )
     assert "(INJECTED)" in "".join(lines)
     assert (None, FINE) == (error, after)
 
@@ -253,7 +274,12 @@ def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
 def test_writing_fails_after_that(victim: Victim, scenario: str) -> None:
     """And when that fails, the file is as it was: S4, S5."""
     for number in range(1, 6):
-        inject = "-e", "inject=fallocate:error=EOPNOTSUPP", "-e", f"inject=pwrite64:error=ENOSPC:when={number}"
+        inject = (
+            "-e",
+            "inject=fallocate:error=EOPNOTSUPP",
+            "-e",
+            f"inject=pwrite64:error=ENOSPC:when={number}",
+        )
         lines, error, after = victim.suffer(scenario, "-e", "trace=fallocate,pwrite64", *inject)
         if not any("pwrite64" in line and "(INJECTED)" in line for line in lines):
             break
@@ -267,7 +293,8 @@ def test_rollback_fails(victim: Victim) -> None:
     """Of two errors the first is told: S4."""
     inject = "-e", "inject=fallocate:error=ENOSPC", "-e", "inject=ftruncate:error=EIO"
     _, error, _ = victim.suffer("Grow", "-e", "trace=fallocate,ftruncate", *inject)
-    assert errno.ENOSPC == error["errno"]  # the file has grown by the zeros in its last page, and nobody can help it
+    # The file has grown by the zeros in its last page, and nobody can help it.
+    assert errno.ENOSPC == error["errno"]
 
 
 # Limits
@@ -304,14 +331,14 @@ before = handles(), file_maps()
 
 def in_a_process(program: str, path: Path) -> None:
     """Run a program that reaches a limit."""
-    command = [sys.executable, "-W", "error", "-c", START + textwrap.dedent(program), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120)
-    assert (0, "") == (done.returncode, done.stderr)
+    text = START + textwrap.dedent(program)
+    run_python(*code(text), path, flags=("-W", "error"), quiet=True)
 
 
 @reaches_limits
 def test_no_descriptors_left(path: Path) -> None:
-    """Without a descriptor to be had opening is EMFILE, views of what is open work, and a new file is not made: I2."""
+    """Without a descriptor to be had opening is EMFILE, views of what is open work, and a new file
+    is not made: I2."""
     in_a_process(
         """
         with MappedFile(path, "r+") as file, open(path, "r+b") as theirs:
@@ -342,7 +369,10 @@ def test_no_descriptors_left(path: Path) -> None:
 
 @reaches_limits
 def test_no_address_space_left(path: Path) -> None:
-    """What does not fit is ENOMEM; what fits still works; the file can be opened, and a part of it mapped: L10, S4."""
+    """A map that does not fit is ENOMEM, and one that fits still works: L10, S4.
+
+    The file can be opened, and a part of it mapped.
+    """
     in_a_process(
         """
         os.truncate(path, 2**32)
@@ -356,7 +386,8 @@ def test_no_address_space_left(path: Path) -> None:
         held = handles(), file_maps()
         for mode in ("r", "r+", "c"):
             with MappedFile(path, mode) as file:
-                for call in (lambda: file[0], lambda: file[0:10], lambda: file.find(b"x"), lambda: file.data, lambda: file.view()):
+                for call in (lambda: file[0], lambda: file[0:10], lambda: file.find(b"x"),
+                             lambda: file.data, lambda: file.view()):
                     refused(call, errno.ENOMEM)
                 assert not file.mapped
                 with file.view(5, 5) as view:
@@ -389,7 +420,8 @@ def test_no_address_space_left(path: Path) -> None:
 
 @reaches_limits
 def test_no_room_in_files(path: Path) -> None:
-    """Past RLIMIT_FSIZE creation and growth are EFBIG, nothing is left behind, and all is as it was: S4."""
+    """Past RLIMIT_FSIZE creation and growth are EFBIG, nothing is left behind, and all is as it
+    was: S4."""
     in_a_process(
         """
         limit(resource.RLIMIT_FSIZE, 6 * PAGE_SIZE)
@@ -402,7 +434,9 @@ def test_no_room_in_files(path: Path) -> None:
                 file.resize(6 * PAGE_SIZE)
                 view.close()
                 file.resize(len(content))
-            refused(lambda: MappedFile(path + "-new", "x+", size=7 * PAGE_SIZE, sparse=sparse), errno.EFBIG, path + "-new")
+            new = path + "-new"
+            make = lambda: MappedFile(new, "x+", size=7 * PAGE_SIZE, sparse=sparse)
+            refused(make, errno.EFBIG, new)
             assert not os.path.exists(path + "-new")
         gc.collect()
         assert before == (handles(), file_maps())
@@ -413,8 +447,8 @@ def test_no_room_in_files(path: Path) -> None:
 
 @reaches_limits
 def test_no_maps_left(path: Path) -> None:
-    """At the system's limit of maps a view is ENOMEM, and so is growing; those that are there work, all of them can be closed,
-    and then everything is as before: L7, L10, S4."""
+    """At the system's limit of maps a view is ENOMEM, and so is growing; those that are there work,
+    all of them can be closed, and then everything is as before: L7, L10, S4."""
     most = Path("/proc/sys/vm/max_map_count")
     only(most.exists() and int(most.read_text()) <= 300_000, "the limit of maps is too far away")
     in_a_process(
@@ -428,7 +462,8 @@ def test_no_maps_left(path: Path) -> None:
         gc.disable()
         views = []
         try:
-            while True: views.append(file.view(0, 5))  # the same pages again: neighbours cannot become one
+            # The same pages again: neighbours cannot become one.
+            while True: views.append(file.view(0, 5))
         except OSError as error:
             assert (errno.ENOMEM, path) == (error.errno, error.filename), repr(error)
         assert len(views) > 10_000
@@ -462,8 +497,11 @@ def test_no_maps_left(path: Path) -> None:
 @pytest.mark.skipif(not kernel32_calls, reason="makes the calls of Windows fail")
 @pytest.mark.parametrize("name", failing.SCENARIOS)
 def test_windows_calls_fail(folder: Path, name: str) -> None:
-    """Whichever call of the system a scenario makes on Windows, it may fail: an OSError with that number and the file's name;
-    what was opened is closed, what was made is gone, what was there goes on: I2, L10, S4."""
+    """Any call of the system that a scenario makes on Windows may fail: I2, L10, S4.
+
+    It is an OSError with that number and the file's name. Opened files are closed, made files are
+    gone, and the rest goes on.
+    """
     reserve = getattr(failing.SCENARIOS[name], "reserve", 0)
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
 
@@ -481,8 +519,14 @@ def test_windows_calls_fail(folder: Path, name: str) -> None:
         assert bool(failure) == bool(calls.failed)
         calls.settle()
         # What is not needed any more is given back when the resize has been done.
-        resized = scenario.file is not None and not scenario.file.closed and len(scenario.file) != failing.SIZE
-        scenario.look(error is not None and not (resized and failure[0] in kernel32_calls.GIVING_BACK))
+        resized = (
+            scenario.file is not None
+            and not scenario.file.closed
+            and len(scenario.file) != failing.SIZE
+        )
+        scenario.look(
+            error is not None and not (resized and failure[0] in kernel32_calls.GIVING_BACK)
+        )
         scenario.clean()
         return calls.names(), error and error.with_traceback(None)
 
@@ -498,11 +542,14 @@ def test_windows_calls_fail(folder: Path, name: str) -> None:
         _, error = play(call, number[call])
         where = f"{call} {number[call]} of {calls}: {error!r}"
         if error is None:
-            # A file that has grown cannot be cut while it is mapped. So it has grown, and its map is made later. Where room for
-            # the map comes first, there is little left that can go wrong then.
+            # A file that has grown cannot be cut while it is mapped. So it has grown, and its map
+            # is made later. Where room for the map comes first, there is little left that can go
+            # wrong then.
             assert "Grow" in name, where
             assert "CreateFileMappingW" in calls[:place], where
-            assert call in (("MapViewOfFile3", "VirtualFree") if capabilities().reserve else ("MapViewOfFile",)), where
+            assert call in (
+                ("MapViewOfFile3", "VirtualFree") if capabilities().reserve else ("MapViewOfFile",)
+            ), where
         else:
             assert (1234, True) == (error.winerror, "file" in str(error.filename)), where
         assert held == (handles(), file_maps()), where

@@ -79,14 +79,16 @@ from mappedfile.contract._flush import counts_dirty_pages
 from mappedfile.contract._probe import address_of
 
 def mark(name, *windows):
-    os.access(f"/mark/{{name}}/{{','.join(f'{{address_of(one.data)}}+{{len(one)}}' for one in windows)}}", 0)
+    places = ",".join(f"{{address_of(one.data)}}+{{len(one)}}" for one in windows)
+    os.access(f"/mark/{{name}}/{{places}}", 0)
 
 path = sys.argv[1]
 {STEPS}"""
 
 
 class Step(NamedTuple):
-    """One step: where the windows are that it is about, and how long, and what the system was asked for."""
+    """One step: where the windows are that it is about, and how long, and what the system was asked
+    for."""
 
     windows: list[tuple[int, int]]
     seen: list[str]
@@ -96,7 +98,9 @@ def traced_steps(path: Path, folder: Path) -> Iterator[tuple[str, Step]]:
     """Linux: take the steps under strace."""
     step = None
     flushes = "msync,fsync,fdatasync,sync_file_range,sync,syncfs"
-    for line in traced(TRACED, path, calls=f"{flushes},access,?faccessat,?faccessat2", folder=folder):
+    for line in traced(
+        TRACED, path, calls=f"{flushes},access,?faccessat,?faccessat2", folder=folder
+    ):
         if found := re.search(r'access.*"/mark/(.*)/(.*)"', line):
             windows = [tuple(map(int, pair.split("+"))) for pair in found[2].split(",") if pair]
             step = Step(windows, [])
@@ -106,7 +110,11 @@ def traced_steps(path: Path, folder: Path) -> Iterator[tuple[str, Step]]:
             call = re.sub(rf"\d+<{re.escape(str(path))}>", "file", line.rpartition(")")[0] + ")")
             # Lengths in pages: the last may be a part.
             step.seen.append(
-                re.sub(r"(msync\(0x[0-9a-f]+), (\d+)", lambda m: f"{m[1]}, {pages(int(m[2]))} pages", call)
+                re.sub(
+                    r"(msync\(0x[0-9a-f]+), (\d+)",
+                    lambda m: f"{m[1]}, {pages(int(m[2]))} pages",
+                    call,
+                )
             )
 
 
@@ -125,7 +133,9 @@ def watched_steps(path: Path) -> Iterator[tuple[str, Step]]:
         exec(STEPS, {"MappedFile": MappedFile, "path": path, "mark": mark})
     for name, where, made in steps:
         seen = [
-            f"{call}(file)" if call == "FlushFileBuffers" else f"{call}({given[0]:#x}, {pages(given[1])} pages)"
+            f"{call}(file)"
+            if call == "FlushFileBuffers"
+            else f"{call}({given[0]:#x}, {pages(given[1])} pages)"
             for call, given in made
             if call.startswith("Flush")
         ]
@@ -173,8 +183,8 @@ SYNC = "FlushFileBuffers(file)" if WINDOWS else "fsync(file)"
     ],
 )
 def test_range(calls: dict[str, Step], step: str, offset: int, length: int) -> None:
-    """A durable flush is one msync with MS_SYNC of the pages that the range touches, and nothing else; on Windows it is
-    FlushViewOfFile, then FlushFileBuffers: F1, F2."""
+    """A durable flush is one msync with MS_SYNC of the pages that the range touches, and nothing
+    else; on Windows it is FlushViewOfFile, then FlushFileBuffers: F1, F2."""
     (window,), seen = calls[step]
     assert [flushed(window, offset, length), *[SYNC] * WINDOWS] == seen
 
@@ -182,7 +192,8 @@ def test_range(calls: dict[str, Step], step: str, offset: int, length: int) -> N
 @sees_calls
 @pytest.mark.parametrize("step", ["the whole file", "the whole file, grown"])
 def test_whole_file(calls: dict[str, Step], step: str) -> None:
-    """Flushing the file is an fsync, which covers the size too; on Windows it follows a flush of every map: F6."""
+    """Flushing the file is an fsync, which covers the size too; on Windows it follows a flush of
+    every map: F6."""
     windows, seen = calls[step]
     assert SYNC == seen[-1]
     assert_covered(windows, seen[:-1])
@@ -196,16 +207,21 @@ def assert_covered(windows: list[tuple[int, int]], seen: list[str]) -> None:
     for call in seen:
         found = re.fullmatch(r"FlushViewOfFile\((0x[0-9a-f]+), (\d+) pages\)", call)
         assert found, call
-        asked.update(range(int(found[1], 16), int(found[1], 16) + int(found[2]) * PAGE_SIZE, PAGE_SIZE))
+        asked.update(
+            range(int(found[1], 16), int(found[1], 16) + int(found[2]) * PAGE_SIZE, PAGE_SIZE)
+        )
     if WINDOWS:
         for start, length in windows:
-            assert asked.issuperset(range(start - start % PAGE_SIZE, start + length, PAGE_SIZE)), seen
+            assert asked.issuperset(range(start - start % PAGE_SIZE, start + length, PAGE_SIZE)), (
+                seen
+            )
 
 
 @sees_calls
 @pytest.mark.parametrize("step", ["nothing was mapped", "a closed view"])
 def test_file_without_maps(calls: dict[str, Step], step: str) -> None:
-    """What closed views wrote is the file's: it is an fsync or FlushFileBuffers, and nothing else: F6."""
+    """What closed views wrote is the file's: it is an fsync or FlushFileBuffers, and nothing else:
+    F6."""
     assert [SYNC] == calls[step].seen
 
 
@@ -223,7 +239,8 @@ def test_file_without_maps(calls: dict[str, Step], step: str) -> None:
     ],
 )
 def test_nothing(calls: dict[str, Step], step: str) -> None:
-    """Empty ranges, ranges outside, read-only and private maps ask nothing of the system: F2, F4, F5."""
+    """Empty ranges, ranges outside, read-only and private maps ask nothing of the system: F2, F4,
+    F5."""
     assert [] == calls[step].seen
 
 
@@ -232,7 +249,9 @@ def test_not_durable(calls: dict[str, Step]) -> None:
     """A flush that is not durable starts write-back and waits for nothing: F3."""
     (window,), seen = calls["not durable"]
     first = 1_000_003 + 5 - (1_000_003 + 5) % PAGE_SIZE
-    start = [] if WINDOWS else [f"sync_file_range(file, {first}, {PAGE_SIZE}, SYNC_FILE_RANGE_WRITE)"]
+    start = (
+        [] if WINDOWS else [f"sync_file_range(file, {first}, {PAGE_SIZE}, SYNC_FILE_RANGE_WRITE)"]
+    )
     assert [flushed(window, 5, 10, durable=False), *start] == seen
     windows, seen = calls["the whole file, not durable"]
     if WINDOWS:
@@ -245,7 +264,8 @@ def test_not_durable(calls: dict[str, Step]) -> None:
 
 @needs(mounts(), "to mount file systems")
 def test_write_back_on_overlay(tmp_path: Path) -> None:
-    """On overlayfs, which containers are on, a flush that is not durable starts write-back too: F3."""
+    """On overlayfs, which containers are on, a flush that is not durable starts write-back too:
+    F3."""
     with (
         small_file_system(tmp_path, "ext4", 16 * 2**20) as ext4,
         small_file_system(ext4, "overlay", 16 * 2**20) as overlay,
@@ -287,8 +307,9 @@ class Recorder:
 
 @pytest.mark.parametrize("like", ["linux", "windows"])
 def test_calls_of_the_backend(folder: Path, like: str) -> None:
-    """Where a flush does not reach the device a sync follows it, and where a sync does not cover maps they are flushed
-    before it: the order on Windows and macOS, seen on every system. F1, F6."""
+    """Where a flush does not reach the device a sync follows it, and where a sync does not cover
+    maps they are flushed before it: the order on Windows and macOS, seen on every system. F1,
+    F6."""
     recorder = Recorder(like)
     MappedFile = import_on(recorder).MappedFile  # noqa: N806
     path = folder / "file"
@@ -317,7 +338,9 @@ def test_calls_of_the_backend(folder: Path, like: str) -> None:
                 flush()
             assert str(path) == str(caught.value.filename)
             if like == "windows":
-                assert "sync" not in [call[0] for call in recorder.calls], "what failed is not followed by a sync"
+                assert "sync" not in [call[0] for call in recorder.calls], (
+                    "what failed is not followed by a sync"
+                )
 
 
 # F8
@@ -325,7 +348,8 @@ def test_calls_of_the_backend(folder: Path, like: str) -> None:
 
 @pytest.fixture
 def full_device(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 whose device has no room left, though the file system does not know: a sparse image on a full tmpfs."""
+    """An ext4 whose device has no room left, though the file system does not know: a sparse image
+    on a full tmpfs."""
     with (
         small_file_system(tmp_path, "tmpfs", 3 * 2**20) as outer,
         small_file_system(outer, "ext4", 16 * 2**20) as inner,
@@ -334,7 +358,10 @@ def full_device(tmp_path: Path) -> Iterator[Path]:
         with MappedFile(file, "x+", size=8 * 2**20):
             pass
         os.sync()
-        with pytest.raises(OSError, match="No space left"), open(outer / "filler", "wb", buffering=0) as filler:
+        with (
+            pytest.raises(OSError, match="No space left"),
+            open(outer / "filler", "wb", buffering=0) as filler,
+        ):
             while True:
                 filler.write(bytes(2**16))
         yield file
@@ -343,7 +370,8 @@ def full_device(tmp_path: Path) -> Iterator[Path]:
 @needs(mounts(), "to mount file systems")
 @pytest.mark.parametrize("way", ["view", "range", "file", "file after closed view"])
 def test_write_back_error(full_device: Path, way: str) -> None:
-    """A device that fails to write is an OSError of the flush, with number and file name, and the map lives on: F8."""
+    """A device that fails to write is an OSError of the flush, with number and file name, and the
+    map lives on: F8."""
     with MappedFile(full_device, "r+") as file, file.view(2**20, 6 * 2**20) as view:
         view[:] = os.urandom(len(view))
         if way == "file after closed view":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
+
+from children import code, start_python
+from children.crew import Crew
 
 PAGE = Path(__file__).parent.parent / "docs" / "following.md"
 
@@ -48,24 +50,23 @@ for command in sys.stdin:
 
 def test_follow(tmp_path: Path) -> None:
     """Every line comes, once and in order, whatever is done to the log meanwhile."""
-    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    fences = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    (example,) = fences.findall(PAGE.read_text("utf-8"))
     names: dict[str, Any] = {}
-    exec(compile(code, PAGE, "exec"), names)
+    exec(compile(example, PAGE, "exec"), names)
     path = tmp_path / "log"
     path.write_bytes(b"")
-    expected, got, ended = 0, bytearray(), threading.Event()
+    expected, got = 0, bytearray()
     seen = threading.Condition()
 
     def read() -> None:
-        for new in names["follow"](path, ended.is_set, 0.001):
+        for new in names["follow"](path, crew.stopped.is_set, 0.001):
             with seen:
                 got.extend(new)
                 seen.notify_all()
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", WRITER, path], **pipes) as writer:
+    with Crew() as crew, start_python(*code(WRITER), path) as writer:
+        crew.start(read)
         for command in (
             "append 5",
             "append 20000",
@@ -79,16 +80,14 @@ def test_follow(tmp_path: Path) -> None:
         ):
             if command == "replace" and sys.platform == "win32":
                 continue  # Windows lets nobody replace a file that is mapped
-            writer.stdin.write(f"{command}\n")
-            writer.stdin.flush()
-            expected = int(writer.stdout.readline())
+            writer.say(command)
+            expected = int(writer.hear())
             with seen:  # what is cut before it was read is lost: so the writer waits
                 assert seen.wait_for(lambda expected=expected: got.count(b"\n") >= expected, 60), (
                     command,
                     bytes(got[-100:]),
                 )
-        writer.stdin.close()
-    ended.set()
-    reader.join()
+        writer.end()
+        crew.stop()
     assert b"".join(b"line %d\n" % number for number in range(expected)) == got
     assert os.path.getsize(path) > 0

@@ -1,4 +1,5 @@
-"""Growing and shrinking for a long time: against a model, from many threads, while another process does the same: S2-S4, S8, T1.
+"""Growing and shrinking for a long time: against a model, from many threads, while another process
+does the same: S2-S4, S8, T1.
 
 Short runs here; long ones with MAPPEDFILE_STRESS=1 (tox -e stress).
 """
@@ -9,7 +10,6 @@ import gc
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,10 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import code, start_python
+from children.crew import Crew
 from conftest import STRESS
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support import LINUX, only
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile, MappingFault, capabilities
@@ -50,13 +58,16 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 SIZES = st.one_of(
     st.integers(0, 5 * PAGE_SIZE),
     st.integers(0, 3 * GRANULARITY),
-    st.builds(lambda pages, by: max(pages * PAGE_SIZE + by, 0), st.integers(0, 40), st.integers(-2, 2)),
+    st.builds(
+        lambda pages, by: max(pages * PAGE_SIZE + by, 0), st.integers(0, 40), st.integers(-2, 2)
+    ),
 )
 PARTS = st.tuples(st.floats(0, 1), st.floats(0, 1))
 
 
 class Model(RuleBasedStateMachine):
-    """A mapped file is a bytearray, and what is in the file another: others can make it longer unnoticed."""
+    """A mapped file is a bytearray, and what is in the file another: others can make it longer
+    unnoticed."""
 
     path: Path  # set by the test
 
@@ -152,7 +163,10 @@ class Model(RuleBasedStateMachine):
         self.file.refresh()
         self.size = len(self.disk)
 
-    @rule(reserve=st.sampled_from([0, 0, 1, 3 * PAGE_SIZE + 1, GRANULARITY, 4 * GRANULARITY]), sparse=st.booleans())
+    @rule(
+        reserve=st.sampled_from([0, 0, 1, 3 * PAGE_SIZE + 1, GRANULARITY, 4 * GRANULARITY]),
+        sparse=st.booleans(),
+    )
     def reopen(self, reserve: int, sparse: bool) -> None:
         self.file.close()
         self.drop_all()
@@ -177,9 +191,11 @@ class Model(RuleBasedStateMachine):
 
 
 def test_as_a_bytearray(place: Path) -> None:
-    """Whatever the order, and whatever is alive, a mapped file that is resized is a bytearray that is: S2, S3, S8."""
+    """Whatever the order, and whatever is alive, a mapped file that is resized is a bytearray that
+    is: S2, S3, S8."""
     machine = type("Machine", (Model,), {"path": place / "file"})
-    run_state_machine_as_test(machine, settings=settings(STEPS, max_examples=1))  # loads what it needs
+    # Loads what it needs.
+    run_state_machine_as_test(machine, settings=settings(STEPS, max_examples=1))
     before = handles(), file_maps()
     run_state_machine_as_test(machine, settings=STEPS)
     assert before == (handles(), file_maps())
@@ -204,15 +220,13 @@ def check(data: bytes, offset: int) -> None:
 class Player:
     """Does one thing over and over, in a thread."""
 
-    def __init__(self, number: int, step: Any, until: float, pause: threading.Event | None) -> None:
-        self.random = random.Random(number)
+    def __init__(self, number: int, step: Any, pause: threading.Event | None) -> None:
+        self.random, self.step, self.pause = random.Random(number), step, pause
         self.done = self.refused = 0
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self.play, args=(step, until, pause))
-        self.thread.start()
 
-    def play(self, step: Any, until: float, pause: threading.Event | None) -> None:
-        while time.monotonic() < until and self.error is None:
+    def play(self, until: float, stopped: threading.Event) -> None:
+        step, pause = self.step, self.pause
+        while time.monotonic() < until and not stopped.is_set():
             if pause is not None and pause.is_set():
                 time.sleep(0.0001)
                 continue
@@ -223,10 +237,8 @@ class Player:
                 self.refused += 1
             except ValueError as error:  # a range that was inside the file a moment ago
                 if "past the end" not in str(error) and "cannot be set to" not in str(error):
-                    self.error = error
+                    raise
                 self.refused += 1
-            except BaseException as error:
-                self.error = error
 
 
 def somewhere(file: MappedFile, random: random.Random, most: int = 4096) -> tuple[int, int]:
@@ -276,7 +288,8 @@ def look(file: MappedFile) -> Any:
             if length >= 16:
                 place = (-first) % 8
                 view[place : place + 8] = word(first + place)
-                check(view[place : place + 8], first + place)  # zeros, if another process has cut the file and grown it
+                # Zeros, if another process has cut the file and grown it.
+                check(view[place : place + 8], first + place)
 
     return step
 
@@ -304,8 +317,8 @@ def flush(file: MappedFile) -> Any:
 
 @pytest.mark.parametrize("reserve", [0, 2**20])
 def test_threads(place: Path, reserve: int) -> None:
-    """Threads that grow, shrink, read, write, search, view and flush one object get what the file has, or are refused: nothing
-    crashes, and nothing is left behind: S2, S3, S4, L6."""
+    """Threads that grow, shrink, read, write, search, view and flush one object get what the file
+    has, or are refused: nothing crashes, and nothing is left behind: S2, S3, S4, L6."""
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     before = handles(), file_maps()
     with MappedFile(place / "file", "x+", size=10, reserve=reserve) as file:
@@ -321,35 +334,33 @@ def play(file: MappedFile) -> None:
     """Have threads do all that can be done with a file."""
     until = time.monotonic() + SECONDS
     turn, pause = threading.Lock(), threading.Event()
-    growing = [Player(number, grow(file, turn, pause), until, None) for number in (1, 2)]
+    growing = [Player(number, grow(file, turn, pause), None) for number in (1, 2)]
     using = [each(file) for each in (mark, mark, read, look, take, flush)]
-    players = growing + [Player(number, step, until, pause) for number, step in enumerate(using, 3)]
-    for player in players:
-        player.thread.join()
-    for player in players:
-        if player.error is not None:
-            raise player.error
+    players = growing + [Player(number, step, pause) for number, step in enumerate(using, 3)]
+    with Crew(SECONDS + 120) as crew:
+        for player in players:
+            crew.start(player.play, until, crew.stopped)
     print([(player.done, player.refused) for player in players])
     assert all(player.done for player in players)
 
 
 def test_shrinking_under_a_search(place: Path) -> None:
-    """A file that another thread is searching is not shrunk under it: BufferError, and the search goes on: S3."""
+    """A file that another thread is searching is not shrunk under it: BufferError, and the search
+    goes on: S3."""
     size = 2**28
     with MappedFile(place / "file", "x+", size=size, sparse=True) as file:
         file[0]
         found = []
-        searcher = threading.Thread(target=lambda: found.append(file.find(b"absent")))
-        searcher.start()
         refused = 0
-        while searcher.is_alive():
-            try:
-                file.resize(10)
-                break
-            except BufferError as error:
-                assert "another thread" in str(error)
-                refused += 1
-        searcher.join()
+        with Crew() as crew:
+            searcher = crew.start(lambda: found.append(file.find(b"absent")))
+            while searcher.is_alive():
+                try:
+                    file.resize(10)
+                    break
+                except BufferError as error:
+                    assert "another thread" in str(error)
+                    refused += 1
         assert found == [-1]
         file.resize(10)
         assert bytes(10) == file[:]
@@ -370,13 +381,22 @@ class Shrinks:
 def test_shrinking_between_two_looks(place: Path) -> None:
     """What is asked for is looked at once nothing of the caller's can run any more: S6."""
     with MappedFile(place / "file", "x+", size=10 * PAGE_SIZE) as file:
-        for use in (file.flush, file.view, file.residency, lambda *range_: file.advise("willneed", *range_)):
+        for use in (
+            file.flush,
+            file.view,
+            file.residency,
+            lambda *range_: file.advise("willneed", *range_),
+        ):
             file.resize(10 * PAGE_SIZE)
             file[0]
-            with pytest.raises(ValueError, match=r"past the end of the mapped file, which has 5 bytes"):
+            with pytest.raises(
+                ValueError, match=r"past the end of the mapped file, which has 5 bytes"
+            ):
                 use(Shrinks(file, 9 * PAGE_SIZE), 10)
             file.resize(10 * PAGE_SIZE)
-            with pytest.raises(ValueError, match=r"past the end of the mapped file, which has 5 bytes"):
+            with pytest.raises(
+                ValueError, match=r"past the end of the mapped file, which has 5 bytes"
+            ):
                 use(9 * PAGE_SIZE, Shrinks(file, 10))
         file.resize(10 * PAGE_SIZE)
         assert b"" == file[Shrinks(file, 9 * PAGE_SIZE) :]
@@ -398,7 +418,8 @@ turns = 0
 with open(path, "r+b", buffering=0) as file:
     while time.monotonic() < until:
         size = os.path.getsize(path)
-        new = dice.choice([dice.randrange(2**19), size + 8, size + 4096, max(size - 8, 0), size // 2]) // 8 * 8
+        sizes = [dice.randrange(2**19), size + 8, size + 4096, max(size - 8, 0), size // 2]
+        new = dice.choice(sizes) // 8 * 8
         try:
             file.truncate(new)
         except OSError:  # Windows, while it is mapped
@@ -413,19 +434,18 @@ print(turns)
 
 @pytest.mark.parametrize(("mode", "reserve"), [("r+", 0), ("r+", 2**20), ("c", 0), ("c", 2**20)])
 def test_another_process(place: Path, mode: str, reserve: int) -> None:
-    """While another process grows and shrinks the file, ours lives, gets what is in the file, zeros or MappingFault, and can
-    refresh at any time: S8, T1."""
+    """While another process grows and shrinks the file, ours lives, gets what is in the file, zeros
+    or MappingFault, and can refresh at any time: S8, T1."""
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     path = place / "file"
     path.write_bytes(bytes(PAGE_SIZE))
-    command = [sys.executable, "-c", OTHER, str(path), str(SECONDS)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+    with start_python(*code(OTHER), path, SECONDS) as other:
         dice = random.Random(4)
         turns = faults = refreshed = 0
         before = handles(), file_maps()
         with MappedFile(path, mode, reserve=reserve) as file:
             steps = [read(file), look(file), take(file), mark(file), flush(file)]
-            while other.poll() is None:
+            while other.process.poll() is None:
                 try:
                     dice.choice(steps)(dice)
                 except MappingFault:
@@ -448,8 +468,8 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
                 file.resize(5)
                 assert file[:] == path.read_bytes()
         assert before == (handles(), file_maps())
-        print(f"{other.stdout.read().strip()} turns of theirs, {turns} of ours, {refreshed} new sizes, {faults} faults")
-        assert other.returncode == 0
+        theirs = other.end().stdout.strip()
+    print(f"{theirs} turns of theirs, {turns} of ours, {refreshed} new sizes, {faults} faults")
     assert turns > 10
     assert refreshed > 3
 
@@ -472,7 +492,8 @@ def memory() -> int:
 @pytest.mark.parametrize("reserve", [0, 40 * PAGE_SIZE])
 @pytest.mark.parametrize("alive", ["nothing", "view", "buffer"])
 def test_cycles(place: Path, reserve: int, alive: str) -> None:
-    """Growing and shrinking again, thousands of times, leaves no handle, no map and no address space behind: L7, S2, S3."""
+    """Growing and shrinking again, thousands of times, leaves no handle, no map and no address
+    space behind: L7, S2, S3."""
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     path = place / "file"
     path.write_bytes(b"x" * 100)
@@ -480,9 +501,11 @@ def test_cycles(place: Path, reserve: int, alive: str) -> None:
         marks = []
         for cycle in range(CYCLES):
             file[50] = cycle % 256
-            kept: Any = {"nothing": lambda: None, "view": lambda: file.view(3, 60), "buffer": lambda: file.data}[
-                alive
-            ]()
+            kept: Any = {
+                "nothing": lambda: None,
+                "view": lambda: file.view(3, 60),
+                "buffer": lambda: file.data,
+            }[alive]()
             for size in (101, PAGE_SIZE + 1, 20 * PAGE_SIZE):
                 file.resize(size)
                 file[size - 1] = 1

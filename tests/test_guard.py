@@ -1,6 +1,9 @@
-"""The fault guard: a process lives when a page of a map is gone, and everybody else gets SIGBUS as if there were no guard. T1.
+"""The fault guard: T1.
 
-What Windows does is in test_guard_windows.py. What the guard cannot do is shown here too: docs/guard.md says it."""
+A process lives when a page of a map is gone, and everybody else gets SIGBUS as if there were no
+guard. Windows is in test_guard_windows.py. The limits of the guard are shown here too, and told in
+docs/guard.md.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import guarding
 import pytest
+from children import child, run_command, run_python, start_python
+from children import guard_signals as guarding
 from conftest import STRESS
 from support import LINUX, mounts, need, only, small_file_system, unmount
 
@@ -26,30 +30,33 @@ import mappedfile
 from mappedfile import PAGE_SIZE
 from mappedfile.contract import CLAUSES, STDLIB, Broken
 
-pytestmark = pytest.mark.skipif(not mappedfile.capabilities().guard_buffers, reason="no SIGBUS: test_guard_windows.py")
+pytestmark = pytest.mark.skipif(
+    not mappedfile.capabilities().guard_buffers, reason="no SIGBUS: test_guard_windows.py"
+)
 
 HERE = Path(__file__).parent
 MAX_MAPS = Path("/proc/sys/vm/max_map_count")
 
 
-def run(function: str, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Call a function of tests/faulting.py in a process of its own, and return how that ended."""
-    command = [sys.executable, "-W", "error", HERE / "faulting.py", function, *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
-    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-    return subprocess.run(command, env=environment, timeout=timeout, check=False, **pipes)
+def run(
+    program: str, task: str, *arguments: object, timeout: float = 60, check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Have a program of tests/children/ do a task, and return how that ended."""
+    what = (*child(program), task, *arguments)
+    environment = {"PYTHONFAULTHANDLER": None}
+    return run_python(*what, flags=("-W", "error"), env=environment, timeout=timeout, check=check)
 
 
-def said(function: str, *arguments: object, timeout: float = 60) -> str:
-    """The same for one that must end well: return what it said."""
-    done = run(function, *arguments, timeout=timeout)
-    assert 0 == done.returncode, (done.returncode, done.stderr[-3000:])
-    return done.stdout.strip()
+def said(program: str, task: str, *arguments: object, timeout: float = 60) -> str:
+    """The same for a task that must end well: return what it said."""
+    return run(program, task, *arguments, timeout=timeout, check=True).stdout.strip()
 
 
-def dies(function: str, *arguments: object, by: int = getattr(signal, "SIGBUS", 0)) -> str:
-    """The same for one that a signal must end."""
-    done = run(function, *arguments)
+def dies(
+    program: str, task: str, *arguments: object, by: int = getattr(signal, "SIGBUS", 0)
+) -> str:
+    """The same for a task that a signal must end."""
+    done = run(program, task, *arguments)
     assert (-by, "") == (done.returncode, done.stderr)
     return done.stdout.strip()
 
@@ -58,7 +65,10 @@ def dies(function: str, *arguments: object, by: int = getattr(signal, "SIGBUS", 
 def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tests/sigbus.c, compiled: another library."""
     library = tmp_path_factory.mktemp("helper") / "sigbus.so"
-    subprocess.run([compiler(), "-O1", "-shared", "-fPIC", "-o", library, HERE / "sigbus.c", "-lpthread"], check=True)
+    subprocess.run(
+        [compiler(), "-O1", "-shared", "-fPIC", "-o", library, HERE / "sigbus.c", "-lpthread"],
+        check=True,
+    )
     return library
 
 
@@ -73,11 +83,12 @@ def compiler() -> str:
 
 
 def test_rounds(folder: Path) -> None:
-    """Another process cuts the file at any moment while this one reads, writes, searches, sums an array, flushes, resizes, opens and
-    closes: every answer is right or a MappingFault, and nothing is left behind."""
+    """Another process cuts the file at any moment while this one reads, writes, searches, sums an
+    array, flushes, resizes, opens and closes: every answer is right or a MappingFault, and nothing
+    is left behind."""
     number = 1000 if STRESS else 30
     seed = os.environ.get("MAPPEDFILE_SEED", time.time_ns())
-    met = int(said("rounds", folder, seed, number, timeout=600 if STRESS else 60))
+    met = int(said("guard_rounds", "rounds", folder, seed, number, timeout=600 if STRESS else 60))
     assert met > number // 10, f"only {met} rounds met a fault, with seed {seed}"
 
 
@@ -89,47 +100,60 @@ def test_oracle_dies(subject: object, folder: Path) -> None:
 
 
 def test_threads(folder: Path) -> None:
-    """Threads that meet what is gone all at once, in maps of their own and in the same one, while others open and close maps: each is
-    told, each reads what is right, and the others notice nothing."""
-    assert int(said("storm", folder, 1000 if STRESS else 20, timeout=600)) > 0
+    """Threads that meet what is gone all at once, in maps of their own and in the same one, while
+    others open and close maps: each is told, each reads what is right, and the others notice
+    nothing."""
+    assert int(said("guard_threads", "storm", folder, 1000 if STRESS else 20, timeout=600)) > 0
 
 
 def test_many_maps(folder: Path) -> None:
-    """A hundred thousand maps: each is found, the marks are on those that met a fault and no others, and closing any of them in any
-    order leaves the rest."""
-    assert "202" == said("many_maps", folder, 100_000, timeout=300)
+    """A hundred thousand maps: each is found, the marks are on those that met a fault and no
+    others, and closing any of them in any order leaves the rest."""
+    assert "202" == said("guard_maps", "many_maps", folder, 100_000, timeout=300)
 
 
 @pytest.mark.parametrize("reserve", [0, 64 * PAGE_SIZE], ids=["moved", "in its room"])
 def test_grown(folder: Path, reserve: int) -> None:
     """A map that has become longer, in another place or where it is, is guarded whole."""
-    assert "done" == said("grown", folder, reserve)
+    assert "done" == said("guard_maps", "grown", folder, reserve)
 
 
 def test_interrupts(folder: Path) -> None:
-    """An exception from a signal's handler, as Ctrl-C is one, in the midst of mapping and unmapping: no map is left behind, and none is
-    on the guard's list that is no more."""
-    assert "done" == said("interrupts", folder, 100_000 if STRESS else 3000, timeout=600)
+    """An exception from a signal's handler, as Ctrl-C is one, in the midst of mapping and
+    unmapping: no map is left behind, and none is on the guard's list that is no more."""
+    assert "done" == said(
+        "guard_maps", "interrupts", folder, 100_000 if STRESS else 3000, timeout=600
+    )
 
 
 # fork and sub-interpreters
 
 
 def test_fork(folder: Path) -> None:
-    """A child has its parent's guard, maps and marks; what it meets is its own affair, and the other way round."""
-    assert "done" == said("fork", folder)
+    """A child has its parent's guard, maps and marks; what it meets is its own affair, and the
+    other way round."""
+    assert "done" == said("guard_forks", "fork", folder)
 
 
 @pytest.mark.parametrize("guard", ["with", "without"])
 def test_fork_while_others_map(folder: Path, guard: str) -> None:
-    """A child that is born while other threads map, unmap and meet faults can do all of that, with the guard and without."""
-    assert "done" == said("fork_storm", folder, 3000 if STRESS else 200, guard, timeout=600 if STRESS else 120)
+    """A child that is born while other threads map, unmap and meet faults can do all of that, with
+    the guard and without."""
+    assert "done" == said(
+        "guard_forks",
+        "fork_storm",
+        folder,
+        3000 if STRESS else 200,
+        guard,
+        timeout=600 if STRESS else 120,
+    )
 
 
 def test_sub_interpreters(folder: Path) -> None:
-    """Sub-interpreters that share the GIL use the guard of the process, whoever came first; each counts its own maps."""
+    """Sub-interpreters that share the GIL use the guard of the process, whoever came first; each
+    counts its own maps."""
     need_interpreters()
-    lines = said("interpreters", folder).splitlines()
+    lines = said("guard_interpreters", "interpreters", folder).splitlines()
     assert ["False 116 True MappingFault True", *["True 116 True MappingFault True"] * 2] == lines
 
 
@@ -137,80 +161,89 @@ def test_sub_interpreter_with_a_gil(folder: Path) -> None:
     """One with a GIL of its own (Python 3.12) cannot import the library: ImportError."""
     need_interpreters()
     only(sys.version_info >= (3, 12), "sub-interpreters share the GIL before Python 3.12")
-    assert "does not support loading in subinterpreters" in said("interpreter_with_gil", folder)
+    assert "does not support loading in subinterpreters" in said(
+        "guard_interpreters", "interpreter_with_gil", folder
+    )
 
 
 def need_interpreters() -> None:
-    only(importlib.util.find_spec("_interpreters") or importlib.util.find_spec("_xxsubinterpreters"),
-         "no sub-interpreters here")  # fmt: skip
+    only(
+        importlib.util.find_spec("_interpreters") or importlib.util.find_spec("_xxsubinterpreters"),
+        "no sub-interpreters here",
+    )
 
 
 def test_child_programs(folder: Path) -> None:
     """A program that is started does not inherit the guard: exec gives it the default action."""
-    assert signal.SIG_DFL == int(said("inherits", folder))
+    assert signal.SIG_DFL == int(said("guard_forks", "inherits", folder))
 
 
 # fault_guard()
 
 
 def test_fault_guard(folder: Path) -> None:
-    """fault_guard() is false before the first map and true after it; then it stays: RuntimeError, also when somebody has taken the
-    signal since, which fault_guard() tells. What is no bool is a TypeError."""
-    assert "False False True True False" == said("told", folder)
+    """fault_guard() is false before the first map and true after it. Then it stays: RuntimeError.
+
+    It stays also when somebody has taken the signal since, and tells. No bool is a TypeError.
+    """
+    assert "False False True True False" == said("guard_switch", "told", folder)
 
 
 def test_fault_guard_with_a_view(folder: Path) -> None:
     """A view can be the first map."""
-    assert "True" == said("first_view", folder)
+    assert "True" == said("guard_switch", "first_view", folder)
 
 
 def test_fault_guard_never(folder: Path) -> None:
     """fault_guard(False): no handler, and the process dies as it would have."""
-    assert "False False True False" == dies("told_never", folder)
+    assert "False False True False" == dies("guard_switch", "told_never", folder)
 
 
 def test_fault_guard_late(folder: Path) -> None:
-    """fault_guard(True) after fault_guard(False): maps that were made meanwhile are guarded too, and it goes on top again as ever."""
-    assert "False True True" == said("told_late", folder)
+    """fault_guard(True) after fault_guard(False): maps that were made meanwhile are guarded too,
+    and it goes on top again as ever."""
+    assert "False True True" == said("guard_switch", "told_late", folder)
 
 
 # Others who want SIGBUS
 
 
 @pytest.fixture(scope="module")
-def outcomes(helper: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, object]]]:
-    """What came of every scenario of tests/guarding.py, with the guard and without."""
-    pipe = subprocess.PIPE
-    running = {}
-    for guard in ("with", "without"):
-        command = [sys.executable, "-W", "ignore", HERE / "guarding.py", guard, helper, tmp_path_factory.mktemp(guard)]
-        running[guard] = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
-    found = {}
-    try:
-        for guard, process in running.items():
-            stdout, stderr = process.communicate(timeout=300)
-            assert (0, "") == (process.returncode, stderr)
-            found[guard] = json.loads(stdout)
-    finally:
-        for process in running.values():
-            process.kill()
-            process.communicate()
-    return found
+def outcomes(
+    helper: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, dict[str, object]]]:
+    """Every scenario of tests/children/guard_signals.py has an outcome, with the guard and
+    without."""
+    with ExitStack() as stack:
+        running = {}
+        for guard in ("with", "without"):
+            what = (*child("guard_signals"), guard, helper, tmp_path_factory.mktemp(guard))
+            started = start_python(*what, flags=("-W", "ignore"), limit=300)
+            running[guard] = stack.enter_context(started)
+        return {guard: json.loads(talk.end(quiet=True).stdout) for guard, talk in running.items()}
 
 
 def comparable(outcome: dict[str, object]) -> tuple[object, str]:
-    """The exit status and what was said, without the addresses of threads, what other threads were at, and the guard's own functions
-    in faulthandler's C stack (Python 3.14)."""
+    """Return the exit status and the words of a scenario, as far as they can be compared.
+
+    Left out are addresses of threads, other threads, and the guard's own functions in
+    faulthandler's C stack (Python 3.14).
+    """
     text = re.sub(r"0x[0-9a-f]+", "0x", str(outcome["said"]).partition("\nThread 0x")[0])
     left_out = ("threading.py", "/mappedfile/_native.")
-    return outcome["status"], "\n".join(line for line in text.splitlines() if not any(map(line.__contains__, left_out)))
+    return outcome["status"], "\n".join(
+        line for line in text.splitlines() if not any(map(line.__contains__, left_out))
+    )
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(name.rpartition(": ")[0] for name in guarding.SCENARIOS))
+@pytest.mark.parametrize(
+    "name", dict.fromkeys(name.rpartition(": ")[0] for name in guarding.SCENARIOS)
+)
 def test_signal_of_others(outcomes: dict[str, dict[str, dict[str, object]]], name: str) -> None:
-    """SIGBUS that is not the library's (a page of somebody else's map, a misaligned address, raise(), kill() during a system call)
-    does exactly what it does without the guard: the same end of the process, or the same handler, which sees the same signal, code,
-    address, errno and blocked signals, interrupts the same calls, and is called as often."""
+    """SIGBUS that is not the library's (a page of somebody else's map, a misaligned address,
+    raise(), kill() during a system call) does exactly what it does without the guard: the same end
+    of the process, or the same handler, which sees the same signal, code, address, errno and
+    blocked signals, interrupts the same calls, and is called as often."""
     with_guard, without = outcomes["with"], outcomes["without"]
     scenarios = [scenario for scenario in with_guard if scenario.rpartition(": ")[0] == name]
     assert scenarios
@@ -220,12 +253,19 @@ def test_signal_of_others(outcomes: dict[str, dict[str, dict[str, object]]], nam
 
 
 def test_signals_of_others_that_hang() -> None:
-    """The scenarios left out are those that never end, with the guard or without: a handler that returns from a fault and has mended
-    nothing is called again."""
+    """The scenarios left out are those that never end, with the guard or without: a handler that
+    returns from a fault and has mended nothing is called again."""
     left_out = {
-        f"{taker}: {event}" for taker in guarding.TAKERS for event in guarding.EVENTS if guarding.hangs(taker, event)
+        f"{taker}: {event}"
+        for taker in guarding.TAKERS
+        for event in guarding.EVENTS
+        if guarding.hangs(taker, event)
     }
-    handlers = [taker for taker in guarding.TAKERS if taker.split(",")[0] in ("plain", "info") and "once" not in taker]
+    handlers = [
+        taker
+        for taker in guarding.TAKERS
+        if taker.split(",")[0] in ("plain", "info") and "once" not in taker
+    ]
     pythons = ("Python", "faulthandler on Python")
     assert left_out == {
         *(
@@ -238,65 +278,93 @@ def test_signals_of_others_that_hang() -> None:
 
 
 def test_what_the_scenarios_are(outcomes: dict[str, dict[str, dict[str, object]]]) -> None:
-    """The comparison is of something: processes die of SIGBUS, handlers are called, calls are interrupted."""
+    """The comparison is of something: processes die of SIGBUS, handlers are called, calls are
+    interrupted."""
     outcome = outcomes["with"]
     bus = -signal.SIGBUS
-    assert (bus, "begin\n") == (outcome["nobody: before: fault"]["status"], outcome["nobody: before: fault"]["said"])
-    assert bus == outcome["SIG_IGN: between: fault"]["status"] == outcome["nobody: twice: killed"]["status"]
+    assert (bus, "begin\n") == (
+        outcome["nobody: before: fault"]["status"],
+        outcome["nobody: before: fault"]["said"],
+    )
+    assert (
+        bus
+        == outcome["SIG_IGN: between: fault"]["status"]
+        == outcome["nobody: twice: killed"]["status"]
+    )
     assert "b'late'" in outcome["SIG_IGN: twice: killed"]["said"]
     for time_ in guarding.TIMES:
         assert "Fatal Python error: Bus error" in outcome[f"faulthandler: {time_}: fault"]["said"]
         assert "Python's handler\nread -4" in outcome[f"Python: {time_}: killed"]["said"]
-        assert "'calls': 2, 'number': 7, 'code': 2" in outcome[f"info: {time_}: faults"]["said"] or not LINUX
+        assert (
+            "'calls': 2, 'number': 7, 'code': 2" in outcome[f"info: {time_}: faults"]["said"]
+            or not LINUX
+        )
         assert bus == outcome[f"plain, once: {time_}: faults"]["status"]
         for event in ("misaligned", "misaligned_in_ours") if LINUX else ():
             assert bus == outcome[f"SIG_IGN: {time_}: {event}"]["status"]
-            assert "read it\nseen {'calls': 3, 'number': 7, 'code': 1" in outcome[f"info: {time_}: {event}"]["said"]
+            assert (
+                "read it\nseen {'calls': 3, 'number': 7, 'code': 1"
+                in outcome[f"info: {time_}: {event}"]["said"]
+            )
 
 
 def test_handler_that_jumps(helper: Path, folder: Path) -> None:
-    """A handler that jumps out of the guard's handler leaves it as it was: the next fault is handled, and nothing stays blocked."""
-    assert "True" == said("jumps", folder, helper)
+    """A handler that jumps out of the guard's handler leaves it as it was: the next fault is
+    handled, and nothing stays blocked."""
+    assert "True" == said("guard_others", "jumps", folder, helper)
 
 
 def test_chain(helper: Path, folder: Path) -> None:
-    """A handler that took SIGBUS after the guard, and passes on what is not its own, passes on what is the guard's."""
-    assert "True True" == said("chained", folder, helper)
+    """A handler that took SIGBUS after the guard passes on what is not its own.
+
+    So the guard gets its signals.
+    """
+    assert "True True" == said("guard_others", "chained", folder, helper)
 
 
 def test_faulthandler_on_and_off(folder: Path) -> None:
-    """faulthandler enabled and disabled in every order, with maps in between: after a map the guard works, whatever came before; and
-    a fault of others ends the process, with faulthandler's report when that is enabled, and without when not."""
-    assert "243" == said("toggles", folder, timeout=180)
+    """faulthandler enabled and disabled in every order, with maps in between: after a map the guard
+    works, whatever came before; and a fault of others ends the process, with faulthandler's report
+    when that is enabled, and without when not."""
+    assert "243" == said("guard_others", "toggles", folder, timeout=180)
 
 
 def test_taken(folder: Path) -> None:
-    """Who takes SIGBUS later has it, until a file is mapped as a whole: then the guard is on top again. Views do not count."""
-    assert " ".join(["False False True"] * 3) == said("taken", folder)
+    """Others who take SIGBUS later have it, until a file is mapped as a whole.
+
+    Then the guard is on top again. Views do not count.
+    """
+    assert " ".join(["False False True"] * 3) == said("guard_others", "taken", folder)
 
 
 def test_taken_by_who_does_not_pass_it_on(folder: Path) -> None:
-    """Until then, what such a one makes of the library's faults is his affair: faulthandler reports and lets the process end, a Python
-    handler is called without end."""
-    done = run("later", folder, "faulthandler")
+    """Until then, a handler that does not pass the signal on has the library's faults.
+
+    faulthandler reports and lets the process end. A Python handler is called without end.
+    """
+    done = run("guard_others", "later", folder, "faulthandler")
     assert (-signal.SIGBUS, "False") == (done.returncode, done.stdout.strip())
     assert "Fatal Python error: Bus error" in done.stderr
-    assert "False" == dies("later", folder, "Python", by=signal.SIGALRM)
+    assert "False" == dies("guard_others", "later", folder, "Python", by=signal.SIGALRM)
 
 
 def test_signal_module(folder: Path) -> None:
     """signal.getsignal() does not know of the guard, as of no handler that is not Python's."""
-    assert f"True {signal.SIG_DFL:d}" == said("unseen", folder)
+    assert f"True {signal.SIG_DFL:d}" == said("guard_others", "unseen", folder)
 
 
 def test_stack(helper: Path, folder: Path) -> None:
-    """The guard's handler is on the thread's alternate stack, if it has one, and so is who was there before."""
-    assert "0 1" == said("on_the_stack", folder, helper)
+    """The guard's handler, and the one before it, are on the thread's alternate stack, if it has
+    one."""
+    assert "0 1" == said("guard_others", "on_the_stack", folder, helper)
 
 
 def test_taken_by_many(helper: Path, folder: Path) -> None:
-    """The guard goes on top of up to four different handlers; of a fifth it does not, and fault_guard() tells."""
-    assert "True True True True False True True" == said("taken_by_many", folder, helper)
+    """The guard goes on top of up to four different handlers; of a fifth it does not, and
+    fault_guard() tells."""
+    assert "True True True True False True True" == said(
+        "guard_others", "taken_by_many", folder, helper
+    )
 
 
 # What the guard leaves as it is, and what it cannot do
@@ -305,52 +373,64 @@ def test_taken_by_many(helper: Path, folder: Path) -> None:
 def test_read_only(folder: Path) -> None:
     """The zeros of a read-only map are read-only too: writing them is SIGSEGV, as before."""
     only(Path("/proc/self/maps").exists(), "this system does not tell what is mapped")
-    assert "r--p" == dies("reads_only", folder, by=signal.SIGSEGV)
+    assert "r--p" == dies("guard_limits", "reads_only", folder, by=signal.SIGSEGV)
 
 
 @pytest.mark.parametrize("mode", ["r", "r+"])
 def test_errno(helper: Path, folder: Path, mode: str) -> None:
     """errno is what it was after the handler."""
-    assert "True True" == said("keeps_errno", folder, helper, mode)
+    assert "True True" == said("guard_others", "keeps_errno", folder, helper, mode)
 
 
 def test_signals_wait(helper: Path, folder: Path) -> None:
-    """Other signals wait until the handler has done: who jumps out of a handler of his does not jump out of the guard's."""
-    assert "15" == said("blocks", folder, helper)
+    """Other signals wait until the handler has done.
+
+    A handler of others that jumps out of itself does not jump out of the guard's.
+    """
+    assert "15" == said("guard_others", "blocks", folder, helper)
 
 
 @pytest.mark.parametrize("flags", [(), ("-DUNTRUSTED_CODES",)], ids=["", "as on macOS"])
 def test_inside(folder: Path, flags: tuple[str, ...]) -> None:
-    """What no other test can time: tests/posix_inside.c, which has posix_guard.c in it."""
+    """tests/posix_inside.c, which has posix_guard.c in it, shows what no other test can time."""
     program = folder / "inside"
     backends = HERE.parent / "backends"
     sources = [HERE / "posix_inside.c", backends / "posix.c", backends / "search.c"]
-    subprocess.run([compiler(), "-O1", *flags, "-I", backends, "-o", program, *sources, "-lpthread"], check=True)
-    done = subprocess.run([program, folder / "file"], capture_output=True, text=True, check=False, timeout=60)
-    assert (0, "all is well\n") == (done.returncode, done.stdout), done.stderr
+    subprocess.run(
+        [compiler(), "-O1", *flags, "-I", backends, "-o", program, *sources, "-lpthread"],
+        check=True,
+    )
+    assert "all is well\n" == run_command([program, folder / "file"], timeout=60).stdout
 
 
 def test_blocked(folder: Path) -> None:
     """A thread that has SIGBUS blocked cannot be saved: the system ends the process."""
-    assert "blocked" == dies("blocked", folder)
+    assert "blocked" == dies("guard_limits", "blocked", folder)
 
 
 def test_system_calls(folder: Path) -> None:
-    """System calls that are given a buffer whose pages are gone fail with EFAULT, and mark nothing; when the zeros are there, they
-    take them."""
-    assert "True False True False True 10 4" == said("system_calls", folder)
+    """System calls that are given a buffer whose pages are gone fail with EFAULT, and mark nothing;
+    when the zeros are there, they take them."""
+    assert "True False True False True 10 4" == said("guard_limits", "system_calls", folder)
 
 
 def test_lost_silently(folder: Path) -> None:
-    """In a private map, what was written is lost without a word when the file is whole again before the next access."""
-    assert "1 True False" == said("lost_silently", folder)
+    """A private map loses without a word what was written to it.
+
+    This is so when the file is whole again before the next access.
+    """
+    assert "1 True False" == said("guard_limits", "lost_silently", folder)
 
 
 def test_no_room_for_zeros(folder: Path) -> None:
-    """When the process has as many maps as the system allows, the page of zeros cannot be put, and it dies as without the guard."""
+    """When the process has as many maps as the system allows, the page of zeros cannot be put, and
+    it dies as without the guard."""
     only(MAX_MAPS.exists(), "no limit of maps that could be reached: /proc/sys/vm/max_map_count")
-    only(int(MAX_MAPS.read_text()) <= 300_000, f"{MAX_MAPS} is so large that it takes too long to reach")
-    assert "full" == dies("too_many_maps", folder)
+    only(
+        int(MAX_MAPS.read_text()) <= 300_000,
+        f"{MAX_MAPS} is so large that it takes too long to reach",
+    )
+    assert "full" == dies("guard_limits", "too_many_maps", folder)
 
 
 # Disks and devices
@@ -358,29 +438,33 @@ def test_no_room_for_zeros(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_full_disk(folder: Path, kind: str) -> None:
-    """A write into a hole of a sparse file on a full disk: MappingFault, and what is whole stays so; with room again, refresh() has
-    it."""
+    """A write into a hole of a sparse file on a full disk: MappingFault, and what is whole stays
+    so; with room again, refresh() has it."""
     with small_file_system(folder, kind, 8 << 20) as place:
         (place / "filler").write_bytes(bytes(4 << 20))
-        assert "done" == said("fills_the_disk", place)
+        assert "done" == said("guard_disks", "fills_the_disk", place)
 
 
 def test_full_disk_inside_a_page(folder: Path) -> None:
-    """A write into the hole of a page that has something in it, on a full disk: MappingFault; buffers keep what is in it, and have what
-    was written, which goes nowhere."""
+    """A write into the hole of a page that has something in it, on a full disk: MappingFault;
+    buffers keep what is in it, and have what was written, which goes nowhere."""
     with small_file_system(folder, "ext4", 8 << 20) as place:
-        assert "done" == said("fills_the_disk_inside", place)
+        assert "done" == said("guard_disks", "fills_the_disk_inside", place)
 
 
 def test_disk_that_is_cut(folder: Path) -> None:
-    """A loop device whose backing file loses its second half: what can be read is right, the rest is MappingFault."""
+    """A loop device whose backing file loses its second half: what can be read is right, the rest
+    is MappingFault."""
     with small_file_system(folder, "ext4", 16 << 20) as place:
         path = place / "file"
         path.write_bytes(
-            b"".join(number.to_bytes(8, "little") * (PAGE_SIZE // 8) for number in range(0, 12 << 20, PAGE_SIZE))
+            b"".join(
+                number.to_bytes(8, "little") * (PAGE_SIZE // 8)
+                for number in range(0, 12 << 20, PAGE_SIZE)
+            )
         )
         os.sync()
-        right, gone, faulted = said("disk_goes", path, folder / "ext4.image").split()
+        right, gone, faulted = said("guard_disks", "disk_goes", path, folder / "ext4.image").split()
         assert "True" == faulted
         assert int(right) + int(gone) == (12 << 20) // PAGE_SIZE
         assert int(right) > 100
@@ -389,26 +473,25 @@ def test_disk_that_is_cut(folder: Path) -> None:
 
 @contextmanager
 def failing_file_system(folder: Path, pages: int) -> Iterator[tuple[Path, Path]]:
-    """Mount tests/fuse.py for a while; give its file, and what says which pages fail."""
+    """Mount tests/children/fuse.py for a while; give its file, and what says which pages fail."""
     need(mounts() and Path("/dev/fuse").exists(), "/dev/fuse, and to mount file systems")
     place, control = folder / "mnt", folder / "control"
     place.mkdir()
     control.touch()
-    command = [sys.executable, HERE / "fuse.py", place, str(pages), control]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    with start_python(*child("fuse"), place, pages, control, limit=300) as server:
         try:
-            ready = server.stdout.readline()
-            need(ready, f"to mount a FUSE file system: {ready or server.stderr.read()}")
+            said = server.hear()
+            need(said == "ready", f"to mount a FUSE file system: {said}")
             yield place / "file", control
         finally:
             if os.path.ismount(place):
                 unmount(place)
-            server.kill()
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_device_that_fails(folder: Path, mode: str) -> None:
-    """Pages that a device does not give: MappingFault with their offsets, zeros in arrays, everything else right; once it works again,
-    refresh() has them. Between two such pages more is refused than is gone, and a view has it."""
+    """Pages that a device does not give: MappingFault with their offsets, zeros in arrays,
+    everything else right; once it works again, refresh() has them. Between two such pages more is
+    refused than is gone, and a view has it."""
     with failing_file_system(folder, 9) as (path, control):
-        assert "done" == said("device_fails", path, control, mode)
+        assert "done" == said("guard_disks", "device_fails", path, control, mode)

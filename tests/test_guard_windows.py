@@ -1,7 +1,8 @@
-"""The fault guard on Windows: our own copies are given up where a page is gone; buffers are not saved. T1.
+"""The fault guard on Windows: our own copies are given up where a page is gone; buffers are not
+saved. T1.
 
-Windows cuts no mapped file short (T2), but volumes fail. Wine lets us show it: there the file is cut from the Unix side, and what
-Windows calls EXCEPTION_IN_PAGE_ERROR is an access violation."""
+Windows cuts no mapped file short (T2), but volumes fail. Wine lets us show it: there the file is
+cut from the Unix side, and what Windows calls EXCEPTION_IN_PAGE_ERROR is an access violation."""
 
 from __future__ import annotations
 
@@ -9,15 +10,16 @@ import ctypes
 import errno
 import os
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import code, run_python
+from children.crew import at_once
 from support import need
 
 import mappedfile
@@ -33,10 +35,13 @@ STATUS_ACCESS_VIOLATION, STATUS_IN_PAGE_ERROR = 0xC0000005, 0xC0000006
 
 
 def unix_name(path: Path) -> bytes:
-    """What a file is called on the Unix side; only Wine has one."""
+    """Return the name of a file on the Unix side; only Wine has one."""
     function = getattr(ctypes.WinDLL("kernel32"), "wine_get_unix_file_name", None)
     if function is None:
-        pytest.skip("Windows lets nobody cut a mapped file, and no volume here fails: only Wine has a Unix side")
+        pytest.skip(
+            "Windows lets nobody cut a mapped file, and no volume here fails:"
+            " only Wine has a Unix side"
+        )
     function.restype = ctypes.c_char_p
     function.argtypes = [ctypes.c_wchar_p]
     return function(str(path))
@@ -45,10 +50,13 @@ def unix_name(path: Path) -> bytes:
 def cut(path: Path, size: int) -> None:
     """Set the size of a file from the Unix side, which cares for no map."""
     done = path.with_name("done")
-    # start may return before the program ends, with a status of its own (Wine 10); the size changes before the pages go.
+    # start may return before the program ends, with a status of its own (Wine 10); the size changes
+    # before the pages go.
     script = 'truncate -s "$0" "$1" && touch "$2"'
     names = [os.fsdecode(unix_name(each)) for each in (path, done)]
-    subprocess.run(["start", "/wait", "/unix", "/bin/sh", "-c", script, str(size), *names], check=False)
+    subprocess.run(
+        ["start", "/wait", "/unix", "/bin/sh", "-c", script, str(size), *names], check=False
+    )
     until = time.monotonic() + 20
     while not done.exists():
         need(time.monotonic() < until, "start /unix, sh, truncate and touch, on the Unix side")
@@ -86,8 +94,8 @@ WRITING: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("whose", ["file", "view"])
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_access(path: Path, mode: Any, whose: str) -> None:
-    """Every access through the library raises MappingFault where bytes are gone; what is whole stays so, others are not disturbed; when
-    the file is back, refresh() has it."""
+    """Every access through the library raises MappingFault where bytes are gone; what is whole
+    stays so, others are not disturbed; when the file is back, refresh() has it."""
     other_path = path.with_name("other")
     other_path.write_bytes(CONTENT)
     with ExitStack() as stack:
@@ -96,7 +104,10 @@ def test_access(path: Path, mode: Any, whose: str) -> None:
         cases = []
         for name, access in (READING if mode == "r" else READING | WRITING).items():
             file = stack.enter_context(MappedFile(path, mode))
-            view, elsewhere = stack.enter_context(file.view()), stack.enter_context(file.view(0, PAGE_SIZE))
+            view, elsewhere = (
+                stack.enter_context(file.view()),
+                stack.enter_context(file.view(0, PAGE_SIZE)),
+            )
             assert CONTENT == file[:] == view[:]
             cases.append((name, access, file, view, elsewhere))
         cut(path, SHORT)
@@ -105,7 +116,9 @@ def test_access(path: Path, mode: Any, whose: str) -> None:
             for _ in range(2):
                 with pytest.raises(MappingFault) as caught:
                     access(window)
-                assert (errno.EIO, str(path)) == (caught.value.errno, str(caught.value.filename)), name
+                assert (errno.EIO, str(path)) == (caught.value.errno, str(caught.value.filename)), (
+                    name
+                )
                 # The first byte that was met: from the end for who begins there.
                 end = len(CONTENT) if name in ("rfind", "iteration from the end") else GONE + 10
                 assert GONE <= caught.value.offset <= end, name
@@ -149,9 +162,12 @@ def test_shorter(path: Path) -> None:
         assert CONTENT == path.read_bytes()
 
 
-@pytest.mark.skipif(not mappedfile.capabilities().reserve, reason="no address space can be reserved here")
+@pytest.mark.skipif(
+    not mappedfile.capabilities().reserve, reason="no address space can be reserved here"
+)
 def test_reserved(path: Path) -> None:
-    """A map that has grown where it is, into what it reserved, is made of more than one view: all of it is guarded."""
+    """A map that has grown where it is, into what it reserved, is made of more than one view: all
+    of it is guarded."""
     size = len(CONTENT)
     with MappedFile(path, "r+", reserve=4 * size) as file:
         assert CONTENT == file[:]
@@ -179,21 +195,16 @@ def test_threads(path: Path) -> None:
     for each in paths[:3]:
         cut(each, SHORT)
     outcomes: dict[int, set[object]] = {number: set() for number in range(4)}
-    start = threading.Barrier(8)
 
     def search(number: int) -> None:
-        start.wait()
         for _ in range(50):
             try:
                 outcomes[number].add(files[number].find(ABSENT))
             except MappingFault as fault:
                 outcomes[number].add(fault.offset)
 
-    threads = [threading.Thread(target=search, args=(number % 4,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    raised = at_once(*(partial(search, number % 4) for number in range(8)))
+    assert [None] * 8 == raised
     assert {0: {GONE}, 1: {GONE}, 2: {GONE}, 3: {-1}} == outcomes
     for file in files:
         file.close()
@@ -217,14 +228,16 @@ print("cut", flush=True)
 
 
 def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{PROGRAM}{program}"
-    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    what = (*code(PROGRAM + program), *arguments)
+    return run_python(*what, flags=("-W", "ignore"), check=False, timeout=60)
 
 
-@pytest.mark.parametrize("what", ["file.data[here.GONE]", "bytes(file.data)", "file.view().data[here.GONE:].tobytes()"])
+@pytest.mark.parametrize(
+    "what", ["file.data[here.GONE]", "bytes(file.data)", "file.view().data[here.GONE:].tobytes()"]
+)
 def test_buffers(path: Path, what: str) -> None:
-    """Buffers cannot be saved: reading one where the file is gone ends the process. capabilities().guard_buffers says so."""
+    """Buffers cannot be saved: reading one where the file is gone ends the process.
+    capabilities().guard_buffers says so."""
     assert not mappedfile.capabilities().guard_buffers
     done = run(f"{MAP}{what}\nprint('lived')", path)
     assert "cut" == done.stdout.strip(), done.stderr
@@ -271,13 +284,16 @@ for way in ("file[here.GONE]", "file[here.GONE:]", "file.find(here.ABSENT)"):
         print("told", flush=True)
 """
     done = run(program, path)
-    assert (0, ["cut", "False True", *["told"] * 3]) == (done.returncode, done.stdout.splitlines()), done.stderr
+    assert (0, ["cut", "False True", *["told"] * 3]) == (
+        done.returncode,
+        done.stdout.splitlines(),
+    ), done.stderr
 
 
 @pytest.mark.parametrize("guard", ["True", "False"])
 def test_faults_of_others(path: Path, guard: str) -> None:
-    """Access violations that are not ours are what they are without the guard: ctypes' handler makes errors of them, and who has none
-    ends."""
+    """Access violations that are not ours are what they are without the guard: ctypes' handler
+    makes errors of them, and who has none ends."""
     program = f"""
 import ctypes
 mappedfile.fault_guard({guard})
@@ -289,10 +305,12 @@ for _ in range(3):
     except OSError as error:
         print(error)
 sys.stdout.flush()
-function = ctypes.CDLL("msvcrt").memcpy  # called without ctypes' handler, in a thread of the system's
+# Called without ctypes' handler, in a thread of the system's.
+function = ctypes.CDLL("msvcrt").memcpy
 function.restype = None
 kernel32 = ctypes.WinDLL("kernel32")
-kernel32.CreateThread.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p]
+any = ctypes.c_void_p
+kernel32.CreateThread.argtypes = [any, ctypes.c_size_t, any, any, ctypes.c_ulong, any]
 kernel32.CreateThread.restype = ctypes.c_void_p
 strlen = ctypes.cast(ctypes.CDLL("msvcrt").strlen, ctypes.c_void_p)
 thread = kernel32.CreateThread(None, 0, strlen, 8, 0, None)
@@ -308,7 +326,8 @@ print("lived")
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_faulthandler(path: Path, when: str) -> None:
-    """faulthandler, enabled before the guard or after it, takes nothing away; it may report what the guard then mends."""
+    """faulthandler, enabled before the guard or after it, takes nothing away; it may report what
+    the guard then mends."""
     program = f"""
 import faulthandler
 {when == "before"} and faulthandler.enable()

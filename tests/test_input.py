@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import stat
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import code, run_python
 from support import need, only, strace
 
 from mappedfile import MappedFile
@@ -161,19 +161,51 @@ regular = lambda place: place.file  # noqa: E731
 
 OPENING = errors(
     # What is not there, or not allowed
-    Row("missing r", missing, "r", FileNotFoundError, "No such file|cannot find|not found", (errno.ENOENT,)),
+    Row(
+        "missing r",
+        missing,
+        "r",
+        FileNotFoundError,
+        "No such file|cannot find|not found",
+        (errno.ENOENT,),
+    ),
     Row("missing r+", missing, "r+", FileNotFoundError, "", (errno.ENOENT,)),
     Row("missing c", missing, "c", FileNotFoundError, "", (errno.ENOENT,)),
     Row("missing str", lambda p: str(missing(p)), "r", FileNotFoundError, "", (errno.ENOENT,)),
-    Row("missing bytes", lambda p: os.fsencode(missing(p)), "r", FileNotFoundError, "", (errno.ENOENT,)),
-    Row("missing folder w+", lambda p: p.folder / "no" / "file", "w+", FileNotFoundError, "", (errno.ENOENT,), NEW),
-    Row("missing folder x+", lambda p: p.folder / "no" / "file", "x+", FileNotFoundError, "", (errno.ENOENT,), NEW),
+    Row(
+        "missing bytes",
+        lambda p: os.fsencode(missing(p)),
+        "r",
+        FileNotFoundError,
+        "",
+        (errno.ENOENT,),
+    ),
+    Row(
+        "missing folder w+",
+        lambda p: p.folder / "no" / "file",
+        "w+",
+        FileNotFoundError,
+        "",
+        (errno.ENOENT,),
+        NEW,
+    ),
+    Row(
+        "missing folder x+",
+        lambda p: p.folder / "no" / "file",
+        "x+",
+        FileNotFoundError,
+        "",
+        (errno.ENOENT,),
+        NEW,
+    ),
     Row("empty path", lambda p: "", "r", FileNotFoundError, "", (errno.ENOENT,)),
     Row("empty bytes path", lambda p: b"", "r", FileNotFoundError, "", (errno.ENOENT,)),
     Row("file as folder", lambda p: p.file / "x", "r", OSError, "", (errno.ENOTDIR,)),
     Row("long name", lambda p: p.folder / ("x" * 300), "r", OSError, "", (errno.ENAMETOOLONG,)),
     Row("exists x+", regular, "x+", FileExistsError, "", (errno.EEXIST,), NEW),
-    Row("dangling link x+", lambda p: p.dangling(), "x+", FileExistsError, "", (errno.EEXIST,), NEW),
+    Row(
+        "dangling link x+", lambda p: p.dangling(), "x+", FileExistsError, "", (errno.EEXIST,), NEW
+    ),
     Row("link to itself", lambda p: p.symlink("link"), "r", OSError, "", (errno.ELOOP,)),
     # What is no regular file
     Row("directory r", lambda p: p.folder, "r", OSError, "", (errno.EISDIR,)),
@@ -181,7 +213,14 @@ OPENING = errors(
     Row("directory w+", lambda p: p.folder, "w+", OSError, "", (errno.EISDIR,), NEW),
     Row("directory x+", lambda p: p.folder, "x+", FileExistsError, "", (errno.EEXIST,), NEW),
     Row("directory c", lambda p: p.folder, "c", OSError, "", (errno.EISDIR,)),
-    Row("directory fd", lambda p: p.fd(p.folder, os.O_RDONLY), "r", IsADirectoryError, "", (errno.EISDIR,)),
+    Row(
+        "directory fd",
+        lambda p: p.fd(p.folder, os.O_RDONLY),
+        "r",
+        IsADirectoryError,
+        "",
+        (errno.EISDIR,),
+    ),
     Row("FIFO r", lambda p: p.fifo(), "r", OSError, NOT_REGULAR, (errno.ENODEV,)),
     Row("FIFO r+", lambda p: p.fifo(), "r+", OSError, NOT_REGULAR, (errno.ENODEV,)),
     Row("FIFO w+", lambda p: p.fifo(), "w+", OSError, NOT_REGULAR, (errno.ENODEV,), NEW),
@@ -194,7 +233,14 @@ OPENING = errors(
     Row("device r+", lambda p: os.devnull, "r+", OSError, NOT_REGULAR, (errno.ENODEV,)),
     Row("device w+", lambda p: os.devnull, "w+", OSError, "", (errno.ENODEV,), NEW),
     Row("device zero", lambda p: p.zero(), "r+", OSError, NOT_REGULAR, (errno.ENODEV,)),
-    Row("device fd", lambda p: p.fd(os.devnull, os.O_RDWR), "r+", OSError, NOT_REGULAR, (errno.ENODEV,)),
+    Row(
+        "device fd",
+        lambda p: p.fd(os.devnull, os.O_RDWR),
+        "r+",
+        OSError,
+        NOT_REGULAR,
+        (errno.ENODEV,),
+    ),
     # Descriptors
     Row("closed fd", lambda p: p.closed(), "r", OSError, "", (errno.EBADF,)),
     Row("closed fd w+", lambda p: p.closed(), "w+", OSError, "", (errno.EBADF,), NEW),
@@ -203,16 +249,66 @@ OPENING = errors(
     Row("fd past 64 bits", lambda p: 2**64, "r", OverflowError, str(2**64)),
     Row("negative fd", lambda p: -1, "r", ValueError, "must be 0 or more, not -1"),
     Row("very negative fd", lambda p: -(2**64), "r", ValueError, "must be 0 or more"),
-    Row("read-only fd r+", lambda p: p.fd(p.file, os.O_RDONLY), "r+", PermissionError, "", (errno.EACCES,)),
-    Row("read-only fd w+", lambda p: p.fd(p.file, os.O_RDONLY), "w+", PermissionError, "", (errno.EACCES,), NEW),
-    Row("write-only fd r", lambda p: p.fd(p.file, os.O_WRONLY), "r", PermissionError, "", (errno.EACCES,)),
-    Row("write-only fd r+", lambda p: p.fd(p.file, os.O_WRONLY), "r+", PermissionError, "", (errno.EACCES,)),
-    Row("write-only fd c", lambda p: p.fd(p.file, os.O_WRONLY), "c", PermissionError, "", (errno.EACCES,)),
+    Row(
+        "read-only fd r+",
+        lambda p: p.fd(p.file, os.O_RDONLY),
+        "r+",
+        PermissionError,
+        "",
+        (errno.EACCES,),
+    ),
+    Row(
+        "read-only fd w+",
+        lambda p: p.fd(p.file, os.O_RDONLY),
+        "w+",
+        PermissionError,
+        "",
+        (errno.EACCES,),
+        NEW,
+    ),
+    Row(
+        "write-only fd r",
+        lambda p: p.fd(p.file, os.O_WRONLY),
+        "r",
+        PermissionError,
+        "",
+        (errno.EACCES,),
+    ),
+    Row(
+        "write-only fd r+",
+        lambda p: p.fd(p.file, os.O_WRONLY),
+        "r+",
+        PermissionError,
+        "",
+        (errno.EACCES,),
+    ),
+    Row(
+        "write-only fd c",
+        lambda p: p.fd(p.file, os.O_WRONLY),
+        "c",
+        PermissionError,
+        "",
+        (errno.EACCES,),
+    ),
     Row("O_PATH fd", lambda p: p.without_rights(), "r", OSError, "", (errno.EBADF,)),
-    Row("fd x+", lambda p: p.fd(p.file, os.O_RDWR), "x+", ValueError, "'x\\+' creates a file and needs a path", (), NEW),
+    Row(
+        "fd x+",
+        lambda p: p.fd(p.file, os.O_RDWR),
+        "x+",
+        ValueError,
+        "'x\\+' creates a file and needs a path",
+        (),
+        NEW,
+    ),
     Row("closed file object", lambda p: closed_file(p), "r", ValueError, "closed"),
     Row("BytesIO", lambda p: io.BytesIO(b"x"), "r", io.UnsupportedOperation, "fileno", named=False),
-    Row("fileno() None", lambda p: Fileno(None), "r", TypeError, r"fileno\(\) must return an int, not None"),
+    Row(
+        "fileno() None",
+        lambda p: Fileno(None),
+        "r",
+        TypeError,
+        r"fileno\(\) must return an int, not None",
+    ),
     Row("fileno() str", lambda p: Fileno("3"), "r", TypeError, "must return an int, not '3'"),
     Row("fileno() negative", lambda p: Fileno(-1), "r", ValueError, "must be 0 or more, not -1"),
     Row("fileno() fails", lambda p: Fileno(KeyError("mine")), "r", KeyError, "mine"),
@@ -228,28 +324,95 @@ OPENING = errors(
     Row("memoryview", lambda p: memoryview(b"file"), "r", TypeError, A_PATH),
     Row("class", lambda p: io.FileIO, "r", TypeError, ""),
     Row("__fspath__ int", lambda p: Fspath(3), "r", TypeError, "__fspath__"),
-    Row("__fspath__ fails", lambda p: type("T", (), {"__fspath__": lambda self: 1 / 0})(), "r", ZeroDivisionError, ""),
+    Row(
+        "__fspath__ fails",
+        lambda p: type("T", (), {"__fspath__": lambda self: 1 / 0})(),
+        "r",
+        ZeroDivisionError,
+        "",
+    ),
     Row("NUL in str", lambda p: f"{p.file}\0", "r", ValueError, "NUL"),
     Row("NUL in bytes", lambda p: os.fsencode(p.file) + b"\0more", "r", ValueError, "NUL"),
     Row("NUL in PathLike", lambda p: Fspath(f"\0{p.file}"), "r+", ValueError, "NUL"),
     Row("NUL x+", lambda p: f"{p.folder}/new\0", "x+", ValueError, "NUL", (), NEW),
     Row("surrogate", lambda p: f"{p.folder}/\ud800", "r", (OSError, UnicodeEncodeError), ""),
     # Modes
-    *(Row(f"mode {mode!r}", regular, mode, ValueError, r"mode must be one of 'r', 'r\+', 'w\+', 'x\+', 'c', not ")
-      for mode in ("", "rw", "w", "a", "x", "rb", "r+b", "R", " r", "r\0", "c+", "readwrite")),
-    *(Row(f"mode {mode!r} of open()", regular, mode, ValueError, re.escape(f"not {mode!r}: write {instead}"))
-      for mode, instead in {"rb": "'r'", "r+b": "'r+'", "rb+": "'r+'", "rt": "'r'", "R": "'r'", "rw": "'r+'", "w": "'w+', with size=",
-                            "wb": "'w+', with size=", "xb": "'x+', with size=", "ab": "'r+', and append to stream(grow=True)"}.items()),
-    *(Row(f"mode {mode!r}", regular, mode, TypeError, "mode must be one of") for mode in (None, 1, b"r", ["r"], {}, 1.5)),
+    *(
+        Row(
+            f"mode {mode!r}",
+            regular,
+            mode,
+            ValueError,
+            r"mode must be one of 'r', 'r\+', 'w\+', 'x\+', 'c', not ",
+        )
+        for mode in ("", "rw", "w", "a", "x", "rb", "r+b", "R", " r", "r\0", "c+", "readwrite")
+    ),
+    *(
+        Row(
+            f"mode {mode!r} of open()",
+            regular,
+            mode,
+            ValueError,
+            re.escape(f"not {mode!r}: write {instead}"),
+        )
+        for mode, instead in {
+            "rb": "'r'",
+            "r+b": "'r+'",
+            "rb+": "'r+'",
+            "rt": "'r'",
+            "R": "'r'",
+            "rw": "'r+'",
+            "w": "'w+', with size=",
+            "wb": "'w+', with size=",
+            "xb": "'x+', with size=",
+            "ab": "'r+', and append to stream(grow=True)",
+        }.items()
+    ),
+    *(
+        Row(f"mode {mode!r}", regular, mode, TypeError, "mode must be one of")
+        for mode in (None, 1, b"r", ["r"], {}, 1.5)
+    ),
     # Sizes
-    Row("size for r", regular, "r", ValueError, r"size is for the modes 'w\+' and 'x\+'", (), {"size": SIZE}),
+    Row(
+        "size for r",
+        regular,
+        "r",
+        ValueError,
+        r"size is for the modes 'w\+' and 'x\+'",
+        (),
+        {"size": SIZE},
+    ),
     Row("size for r+", regular, "r+", ValueError, "size is for", (), {"size": 0}),
     Row("size for c", regular, "c", ValueError, "size is for", (), {"size": SIZE}),
     Row("no size w+", regular, "w+", ValueError, r"'w\+' creates a file and needs size="),
     Row("no size x+", missing, "x+", ValueError, r"'x\+' creates a file and needs size="),
-    Row("size negative w+", regular, "w+", ValueError, "size must be 0 or more bytes, not -1", (), {"size": -1}),
-    Row("size negative x+", missing, "x+", ValueError, "size must be 0 or more", (), {"size": -(2**64)}),
-    Row("size huge", missing, "x+", OverflowError, f"size must be at most {2**63 - 1}", (), {"size": 2**63}),
+    Row(
+        "size negative w+",
+        regular,
+        "w+",
+        ValueError,
+        "size must be 0 or more bytes, not -1",
+        (),
+        {"size": -1},
+    ),
+    Row(
+        "size negative x+",
+        missing,
+        "x+",
+        ValueError,
+        "size must be 0 or more",
+        (),
+        {"size": -(2**64)},
+    ),
+    Row(
+        "size huge",
+        missing,
+        "x+",
+        OverflowError,
+        f"size must be at most {2**63 - 1}",
+        (),
+        {"size": 2**63},
+    ),
     Row("size wrapped", missing, "x+", OverflowError, "size", (), {"size": 2**64 + 100}),
     Row("size wrapped w+", regular, "w+", OverflowError, "size", (), {"size": 2**32 * 2**32}),
     Row("size str", missing, "x+", TypeError, "", (), {"size": "100"}),
@@ -258,12 +421,31 @@ OPENING = errors(
     Row("size fails", missing, "x+", ZeroDivisionError, "no number", (), {"size": Index()}),
     Row("size past the file system", missing, "x+", OSError, "", (), {"size": 2**63 - 1}),
     # Other arguments
-    Row("reserve negative", regular, "r+", ValueError, "reserve must be 0 or more", (), {"reserve": -1}),
-    Row("reserve huge", regular, "r+", OverflowError, "reserve must be at most", (), {"reserve": 2**63}),
-    *(Row(f"reserve {wrong!r}", regular, "r+", TypeError, "", (), {"reserve": wrong}) for wrong in ("1", "", None, 0.0)),
+    Row(
+        "reserve negative",
+        regular,
+        "r+",
+        ValueError,
+        "reserve must be 0 or more",
+        (),
+        {"reserve": -1},
+    ),
+    Row(
+        "reserve huge",
+        regular,
+        "r+",
+        OverflowError,
+        "reserve must be at most",
+        (),
+        {"reserve": 2**63},
+    ),
+    *(
+        Row(f"reserve {wrong!r}", regular, "r+", TypeError, "", (), {"reserve": wrong})
+        for wrong in ("1", "", None, 0.0)
+    ),
     Row("unknown keyword", regular, "r", TypeError, "length", (), {"length": 3}),
     Row("file twice", regular, "r", TypeError, "", (), {"file": "x"}),
-)  # fmt: skip
+)
 
 
 def closed_file(place: Place) -> Any:
@@ -296,18 +478,26 @@ def state(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.iterdir()):
         status = path.lstat()
         regular = stat.S_ISREG(status.st_mode)
-        found[path.name] = (status.st_mode, status.st_size, status.st_mtime_ns, path.read_bytes() if regular else b"")
+        found[path.name] = (
+            status.st_mode,
+            status.st_size,
+            status.st_mtime_ns,
+            path.read_bytes() if regular else b"",
+        )
     return found
 
 
 @pytest.mark.usefixtures("silence")
 @pytest.mark.parametrize("row", OPENING)
 def test_opening(row: Row, place: Place) -> None:
-    """What cannot be opened raises the error that fits, says what is wrong, names the file, and leaves nothing behind: no
-    handle, no map, no file created or touched: I2, I3."""
+    """What cannot be opened raises the error that fits, says what is wrong, names the file, and
+    leaves nothing behind: no handle, no map, no file created or touched: I2, I3."""
     file = row.file(place)
     if "-only fd" in row.id:
-        only(not duplicates_with_more_rights(file), "this system duplicates a handle with more rights: Wine")
+        only(
+            not duplicates_with_more_rights(file),
+            "this system duplicates a handle with more rights: Wine",
+        )
     before, held = state(place.folder), (handles(), file_maps())
     with pytest.raises(row.kind) as caught:
         MappedFile(file, row.mode, **row.options)
@@ -338,14 +528,50 @@ def test_opening(row: Row, place: Place) -> None:
 USING: list[Any] = [
     # name, modes, error, what it says, call
     ("view negative offset", "*", ValueError, "offset must be 0 or more", lambda f, v: f.view(-1)),
-    ("view negative length", "*", ValueError, "length must be 0 or more", lambda f, v: f.view(0, -1)),
-    ("view past the end", "*", ValueError, f"offset {SIZE + 1} .*{SIZE} bytes", lambda f, v: f.view(SIZE + 1)),
-    ("view past the end, empty", "*", ValueError, f"offset {SIZE + 1} ", lambda f, v: f.view(SIZE + 1, 0)),
-    ("view too long", "*", ValueError, f"length {SIZE + 1} .*{SIZE} bytes", lambda f, v: f.view(0, SIZE + 1)),
-    ("view too long by offset", "*", ValueError, "past the end of the mapped file", lambda f, v: f.view(SIZE, 1)),
+    (
+        "view negative length",
+        "*",
+        ValueError,
+        "length must be 0 or more",
+        lambda f, v: f.view(0, -1),
+    ),
+    (
+        "view past the end",
+        "*",
+        ValueError,
+        f"offset {SIZE + 1} .*{SIZE} bytes",
+        lambda f, v: f.view(SIZE + 1),
+    ),
+    (
+        "view past the end, empty",
+        "*",
+        ValueError,
+        f"offset {SIZE + 1} ",
+        lambda f, v: f.view(SIZE + 1, 0),
+    ),
+    (
+        "view too long",
+        "*",
+        ValueError,
+        f"length {SIZE + 1} .*{SIZE} bytes",
+        lambda f, v: f.view(0, SIZE + 1),
+    ),
+    (
+        "view too long by offset",
+        "*",
+        ValueError,
+        "past the end of the mapped file",
+        lambda f, v: f.view(SIZE, 1),
+    ),
     ("view sum wraps", "*", ValueError, "past the end", lambda f, v: f.view(2**63 - 1, 2**63 - 1)),
     ("view offset huge", "*", OverflowError, "offset must be at most", lambda f, v: f.view(2**63)),
-    ("view length huge", "*", OverflowError, "length must be at most", lambda f, v: f.view(0, 2**64)),
+    (
+        "view length huge",
+        "*",
+        OverflowError,
+        "length must be at most",
+        lambda f, v: f.view(0, 2**64),
+    ),
     ("view offset str", "*", TypeError, "", lambda f, v: f.view("0")),
     ("view offset float", "*", TypeError, "", lambda f, v: f.view(0.0)),
     ("view offset None", "*", TypeError, "", lambda f, v: f.view(None, 1)),
@@ -376,9 +602,27 @@ USING: list[Any] = [
     ("find fails", "*", ZeroDivisionError, "", lambda f, v: f.find(Index())),
     ("in str", "*", TypeError, "", lambda f, v: "a" in f),
     ("in 256", "*", ValueError, "", lambda f, v: 256 in v),
-    ("flush negative offset", "*", ValueError, "offset must be 0 or more", lambda f, v: f.flush(-1)),
-    ("flush negative length", "*", ValueError, "length must be 0 or more", lambda f, v: v.flush(0, -1)),
-    ("flush past the end", "*", ValueError, "past the end of the view", lambda f, v: v.flush(0, 101)),
+    (
+        "flush negative offset",
+        "*",
+        ValueError,
+        "offset must be 0 or more",
+        lambda f, v: f.flush(-1),
+    ),
+    (
+        "flush negative length",
+        "*",
+        ValueError,
+        "length must be 0 or more",
+        lambda f, v: v.flush(0, -1),
+    ),
+    (
+        "flush past the end",
+        "*",
+        ValueError,
+        "past the end of the view",
+        lambda f, v: v.flush(0, 101),
+    ),
     (
         "flush past the end of the file",
         "*",
@@ -394,11 +638,23 @@ USING: list[Any] = [
     ("resize str", "+", TypeError, "", lambda f, v: f.resize("1")),
     ("resize float", "+", TypeError, "", lambda f, v: f.resize(1.0)),
     ("resize None", "+", TypeError, "", lambda f, v: f.resize(None)),
-    ("resize negative", "+", ValueError, "size must be 0 or more bytes, not -1", lambda f, v: f.resize(-1)),
+    (
+        "resize negative",
+        "+",
+        ValueError,
+        "size must be 0 or more bytes, not -1",
+        lambda f, v: f.resize(-1),
+    ),
     ("resize huge", "+", OverflowError, "size must be at most", lambda f, v: f.resize(2**63)),
     ("resize alive", "+", BufferError, "1 view of it alive", lambda f, v: f.resize(1)),
     ("resize r", "-", io.UnsupportedOperation, r"open it in mode 'r\+'", lambda f, v: f.resize(1)),
-    ("set byte 256", "w", ValueError, r"range\(0, 256\), not 256", lambda f, v: f.__setitem__(0, 256)),
+    (
+        "set byte 256",
+        "w",
+        ValueError,
+        r"range\(0, 256\), not 256",
+        lambda f, v: f.__setitem__(0, 256),
+    ),
     ("set byte -1", "w", ValueError, r"range\(0, 256\), not -1", lambda f, v: v.__setitem__(0, -1)),
     ("set byte huge", "w", ValueError, str(2**64), lambda f, v: v.__setitem__(0, 2**64)),
     ("set byte str", "w", TypeError, "", lambda f, v: f.__setitem__(0, "a")),
@@ -407,19 +663,55 @@ USING: list[Any] = [
     ("set byte past the end", "w", IndexError, "", lambda f, v: v.__setitem__(100, 1)),
     ("set byte wraps", "w", IndexError, "", lambda f, v: f.__setitem__(2**64, 1)),
     ("set byte fails", "w", ZeroDivisionError, "", lambda f, v: f.__setitem__(0, Index())),
-    ("set slice short", "w", ValueError, "4 bytes .* 3 bytes", lambda f, v: f.__setitem__(slice(4), b"abc")),
-    ("set slice long", "w", ValueError, "4 bytes .* 5 bytes", lambda f, v: f.__setitem__(slice(4), b"abcde")),
+    (
+        "set slice short",
+        "w",
+        ValueError,
+        "4 bytes .* 3 bytes",
+        lambda f, v: f.__setitem__(slice(4), b"abc"),
+    ),
+    (
+        "set slice long",
+        "w",
+        ValueError,
+        "4 bytes .* 5 bytes",
+        lambda f, v: f.__setitem__(slice(4), b"abcde"),
+    ),
     ("set slice empty", "w", ValueError, "", lambda f, v: f.__setitem__(slice(4), b"")),
-    ("set slice past the end", "w", ValueError, "", lambda f, v: v.__setitem__(slice(100, 104), b"abcd")),
+    (
+        "set slice past the end",
+        "w",
+        ValueError,
+        "",
+        lambda f, v: v.__setitem__(slice(100, 104), b"abcd"),
+    ),
     ("set slice str", "w", TypeError, "", lambda f, v: f.__setitem__(slice(4), "abcd")),
     ("set slice int", "w", TypeError, "", lambda f, v: f.__setitem__(slice(4), 4)),
     ("set slice None", "w", TypeError, "", lambda f, v: f.__setitem__(slice(4), None)),
     ("set slice list", "w", TypeError, "", lambda f, v: f.__setitem__(slice(4), [1, 2, 3, 4])),
-    ("set slice fails", "w", ZeroDivisionError, "", lambda f, v: f.__setitem__(slice(Index()), b"")),
-    ("set extended slice", "w", ValueError, "", lambda f, v: f.__setitem__(slice(0, 4, 2), b"abcd")),
+    (
+        "set slice fails",
+        "w",
+        ZeroDivisionError,
+        "",
+        lambda f, v: f.__setitem__(slice(Index()), b""),
+    ),
+    (
+        "set extended slice",
+        "w",
+        ValueError,
+        "",
+        lambda f, v: f.__setitem__(slice(0, 4, 2), b"abcd"),
+    ),
     ("set in r", "r", TypeError, "read-only", lambda f, v: f.__setitem__(0, 1)),
     ("set slice in r", "r", TypeError, "read-only", lambda f, v: v.__setitem__(slice(4), b"abcd")),
-    ("set slice in r, empty", "r", TypeError, "read-only", lambda f, v: v.__setitem__(slice(0), b"")),
+    (
+        "set slice in r, empty",
+        "r",
+        TypeError,
+        "read-only",
+        lambda f, v: v.__setitem__(slice(0), b""),
+    ),
     ("close positional", "*", TypeError, "", lambda f, v: f.close(True)),
     ("close strict", "*", BufferError, "1 view of it alive", lambda f, v: f.close(strict=True)),
     ("assign attribute", "*", AttributeError, "", lambda f, v: setattr(f, "colour", 1)),
@@ -431,10 +723,17 @@ MODES = {"*": ("r", "r+", "c"), "+": ("r+",), "-": ("r", "c"), "w": ("r+", "c"),
 
 @pytest.mark.parametrize(
     ("mode", "kind", "says", "call"),
-    [pytest.param(mode, *rest, id=f"{name}-{mode}") for name, modes, *rest in USING for mode in MODES[modes]],
+    [
+        pytest.param(mode, *rest, id=f"{name}-{mode}")
+        for name, modes, *rest in USING
+        for mode in MODES[modes]
+    ],
 )
-def test_using(place: Place, mode: str, kind: Any, says: str, call: Callable[[Any, Any], object]) -> None:
-    """A call that cannot be raises the error that fits, says what is wrong, changes no byte and holds nothing: I3."""
+def test_using(
+    place: Place, mode: str, kind: Any, says: str, call: Callable[[Any, Any], object]
+) -> None:
+    """A call that cannot be raises the error that fits, says what is wrong, changes no byte and
+    holds nothing: I3."""
     path = place.file
     with MappedFile(path, mode) as file, file.view(0, 100) as view:
         file[0], view[0], file.refresh()  # what is made on first use is there
@@ -463,8 +762,10 @@ UNPRIVILEGED = """
 import os, sys
 from mappedfile import MappedFile
 folder = sys.argv[1]
-cases = [("none", mode) for mode in ("r", "r+", "w+", "c")] + [("read", mode) for mode in ("r+", "w+")]
-cases += [("folder/new", "x+"), ("folder/new", "w+"), ("closed/file", "r"), ("write", "r"), ("write", "c"), ("write", "r+")]
+cases = [("none", mode) for mode in ("r", "r+", "w+", "c")]
+cases += [("read", mode) for mode in ("r+", "w+")]
+cases += [("folder/new", "x+"), ("folder/new", "w+"), ("closed/file", "r")]
+cases += [("write", "r"), ("write", "c"), ("write", "r+")]
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
@@ -474,7 +775,8 @@ for name, mode in cases:
     try:
         MappedFile(path, mode, **({"size": 10} if mode in ("w+", "x+") else {}))
     except PermissionError as error:
-        assert (13, path, "Permission denied") == (error.errno, error.filename, error.strerror), error
+        told = error.errno, error.filename, error.strerror
+        assert (13, path, "Permission denied") == told, error
     else:
         sys.exit(f"{name} could be opened in mode {mode}")
 MappedFile(os.path.join(folder, "read"), "r").close()
@@ -485,7 +787,8 @@ assert before == after
 
 
 def test_missing_permission(folder: Path) -> None:
-    """Without permission it is PermissionError, with number and file name, and nothing is created or emptied: I2."""
+    """Without permission it is PermissionError, with number and file name, and nothing is created
+    or emptied: I2."""
     only(hasattr(os, "setresuid"), "a process cannot become another user here")
     need(os.geteuid() == 0, "root, to become another user")
     for parent in (folder, *folder.parents):
@@ -500,8 +803,7 @@ def test_missing_permission(folder: Path) -> None:
     before = state(folder)
     program = f"import sys; sys.path[:] = {sys.path!r}\n{UNPRIVILEGED}"
     # Everything is imported before the user changes: the sources may be nobody else's to read.
-    done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
+    run_python(*code(program), folder, quiet=True)
     assert before == state(folder)
     assert [] == list((folder / "folder").iterdir())
 
@@ -510,7 +812,8 @@ def test_missing_permission(folder: Path) -> None:
 
 
 def test_descriptor_is_duplicated(folder: Path) -> None:
-    """The caller's descriptor may be closed, and its number be another file's: the map and all its calls stay: I1."""
+    """The caller's descriptor may be closed, and its number be another file's: the map and all its
+    calls stay: I1."""
     path, other = folder / "file", folder / "other"
     path.write_bytes(CONTENT)
     other.write_bytes(b"other" * 100)
@@ -574,12 +877,13 @@ for mode in ("r", "r+", "c", "w+"):
     except OSError as error:
         assert error.errno == {errno.ENODEV}, error
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+    run_python(*code(program), timeout=20)
 
 
 def test_not_inherited(folder: Path) -> None:
-    """A child program that inherits what there is to inherit has no descriptor of ours: the flag is set by the system call
-    that makes it, so that no moment is left for a fork in another thread: I4."""
+    """A child program that inherits what there is to inherit has no descriptor of ours: the flag is
+    set by the system call that makes it, so that no moment is left for a fork in another thread:
+    I4."""
     need(strace(), "strace, and permission to trace")
     path = folder / "file"
     path.write_bytes(CONTENT)
@@ -592,9 +896,14 @@ with MappedFile({str(path)!r}, "r+") as one, MappedFile(opened, "r+") as two:
     os.access("/mark", 0)
 """
     log = folder / "log"
-    subprocess.run([strace(), "-f", "-qq", "-y", "-e", "trace=openat,dup,dup2,dup3,fcntl", "-P", str(path), "-o", log,
-                    sys.executable, "-c", program], check=True)  # fmt: skip
-    ours = [line for line in log.read_text().splitlines() if "openat" in line or "DUPFD" in line or "dup" in line]
+    calls = "trace=openat,dup,dup2,dup3,fcntl"
+    under = [strace(), "-f", "-qq", "-y", "-e", calls, "-P", path, "-o", log]
+    run_python(*code(program), under=under)
+    ours = [
+        line
+        for line in log.read_text().splitlines()
+        if "openat" in line or "DUPFD" in line or "dup" in line
+    ]
     assert len(ours) == 3, ours
     for line in ours[1:]:
         assert "O_CLOEXEC" in line or "F_DUPFD_CLOEXEC" in line, line

@@ -1,4 +1,5 @@
-"""Interrupts and signal handlers at any moment of any call: S4, L7. See tests/interrupting.py."""
+"""Interrupts and signal handlers at any moment of any call: S4, L7. See
+tests/children/interrupting.py."""
 
 from __future__ import annotations
 
@@ -7,15 +8,13 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import interrupting
 import pytest
+from children import child, code, interrupted, interrupting, run_python
 from conftest import STRESS
 from support import LINUX, need, only, strace
 
@@ -25,15 +24,16 @@ from mappedfile import MappedFile
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-@pytest.mark.parametrize("what", interrupting.CALLS)
+@pytest.mark.parametrize("what", interrupted.CALLS)
 @pytest.mark.parametrize("event", ["line", "opcode"])
 def test_at_every_place(folder: Path, what: str, event: str) -> None:
-    """Ctrl-C at whichever line, or instruction, of the library: the object is as it was or as it is to be; nothing is left behind."""
-    call = interrupting.CALLS[what]
-    with interrupting.given(folder) as given:
-        interrupting.once(call, *given)  # loads what it needs
+    """Ctrl-C at whichever line, or instruction, of the library: the object is as it was or as it is
+    to be; nothing is left behind."""
+    call = interrupted.CALLS[what]
+    with interrupted.given(folder) as given:
+        interrupted.once(call, *given)  # loads what it needs
     for number in range(10_000):
-        with interrupting.given(folder) as given:
+        with interrupted.given(folder) as given:
             came = interrupting.interrupted_at(number, event, call, *given)
             del given
             gc.collect(0)
@@ -46,7 +46,9 @@ def test_at_every_place(folder: Path, what: str, event: str) -> None:
 # By timers
 
 ROUNDS = 100_000 if STRESS else 1000
-timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+timers = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="this system has no interval timers"
+)
 
 
 @pytest.fixture
@@ -74,17 +76,18 @@ def shared_memory() -> Iterator[Path]:
 
 @timers
 def test_at_any_time(folder: Path, timer: Callable[..., interrupting.Timer]) -> None:
-    """Ctrl-C at any time, thousands of times, in any call: no descriptor, map or count is left, and all works on."""
+    """Ctrl-C at any time, thousands of times, in any call: no descriptor, map or count is left, and
+    all works on."""
     interrupt = timer()
     dice = random.Random(1)
-    names = sorted(interrupting.CALLS)
+    names = sorted(interrupted.CALLS)
     came = 0
     for what in names:
-        with interrupting.given(folder) as given:
-            interrupting.once(interrupting.CALLS[what], *given)  # loads what it needs
+        with interrupted.given(folder) as given:
+            interrupted.once(interrupted.CALLS[what], *given)  # loads what it needs
     for _ in range(ROUNDS):
-        call = interrupting.CALLS[dice.choice(names)]
-        with interrupting.given(folder) as given:
+        call = interrupted.CALLS[dice.choice(names)]
+        with interrupted.given(folder) as given:
             came += interrupt(dice.choice([1, 50, 100, 300]) * 1e-6, call, *given)
             del given
     print(came, "interrupts in", ROUNDS, "calls")
@@ -93,11 +96,12 @@ def test_at_any_time(folder: Path, timer: Callable[..., interrupting.Timer]) -> 
 
 @timers
 def test_in_long_calls(shared_memory: Path, timer: Callable[..., interrupting.Timer]) -> None:
-    """Ctrl-C while the system is at work for long: many MiB to have blocks for, to search, to give back."""
+    """Ctrl-C while the system is at work for long: many MiB to have blocks for, to search, to give
+    back."""
     interrupt = timer()
     dice = random.Random(2)
     large = 64 << 20
-    calls: dict[str, interrupting.Call] = {
+    calls: dict[str, interrupted.Call] = {
         "open": lambda file, path: MappedFile(path, "w+", size=large),
         "resize up": lambda file, path: file.resize(large),
         "resize down": lambda file, path: (file.resize(large), file.resize(5)),
@@ -107,7 +111,7 @@ def test_in_long_calls(shared_memory: Path, timer: Callable[..., interrupting.Ti
     came = 0
     for number in range(2000 if STRESS else 20):
         call = list(calls.values())[number % len(calls)]
-        with interrupting.given(shared_memory) as given:
+        with interrupted.given(shared_memory) as given:
             came += interrupt(dice.choice([0.0003, 0.002, 0.01, 0.02]), call, *given)
             del given
     print(came, "interrupts")
@@ -116,10 +120,13 @@ def test_in_long_calls(shared_memory: Path, timer: Callable[..., interrupting.Ti
 
 @timers
 @pytest.mark.parametrize("name", interrupting.HANDLERS)
-def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrupting.Timer], name: str) -> None:
-    """A signal handler that uses the object while the same thread is in a call: it works, or says that the size is being changed."""
+def test_handlers_that_use_it(
+    shared_memory: Path, timer: Callable[..., interrupting.Timer], name: str
+) -> None:
+    """A signal handler that uses the object while the same thread is in a call: it works, or says
+    that the size is being changed."""
     large = 48 << 20
-    calls: dict[str, interrupting.Call] = {
+    calls: dict[str, interrupted.Call] = {
         "resize up": lambda file, path: file.resize(large),
         "resize down": lambda file, path: (file.resize(large), file.resize(500)),
         "find": lambda file, path: (file.resize(large), file.count(b"absent")),
@@ -131,7 +138,7 @@ def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrup
     beat = timer(nested)
     refused = 0
     for what, call in calls.items():
-        with interrupting.given(shared_memory) as (file, path):
+        with interrupted.given(shared_memory) as (file, path):
             nested.file = file
             try:
                 beat(0.001, call, file, path, 0.003)
@@ -139,7 +146,9 @@ def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrup
                 # The handler has closed it, or uses it: both is told in the call. Nothing else is.
                 refused += 1
                 allowed = (
-                    "is closed|never opened" if name == "close" else "is using its memory|refresh\\(\\) first|alive"
+                    "is closed|never opened"
+                    if name == "close"
+                    else "is using its memory|refresh\\(\\) first|alive"
                 )
                 assert re.search(allowed, str(error)), (what, error)
             nested.file = None
@@ -154,35 +163,26 @@ def test_handlers_that_use_it(shared_memory: Path, timer: Callable[..., interrup
 
 @pytest.mark.skipif(not LINUX, reason="no strace but on Linux")
 @pytest.mark.parametrize("how", ["use", "raise"])
-@pytest.mark.parametrize("system_call", ["openat", "fallocate", "ftruncate", "msync,fsync,fdatasync,sync_file_range"])
+@pytest.mark.parametrize(
+    "system_call", ["openat", "fallocate", "ftruncate", "msync,fsync,fdatasync,sync_file_range"]
+)
 def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
-    """Every call of the system that a signal can interrupt is made again after the handlers, which may use the file, or raise."""
+    """Every call of the system that a signal can interrupt is made again after the handlers, which
+    may use the file, or raise."""
     need(strace(), "strace, and permission to trace")
-    script = [sys.executable, "-W", "ignore::ResourceWarning", interrupting.__file__, folder, how]
     inject = f"inject={system_call}:error=EINTR:signal=SIGUSR1:when=1+2"
-    paths = [
-        "-P",
-        folder / "file",
-        "-P",
-        folder / "free",
-        "-P",
-        f"{folder}/.",
-    ]  # the last: of a file that has no name yet
-    command = [
-        strace(),
-        "-f",
-        "--quiet=all",
-        "-o",
-        folder / "log",
-        "-e",
-        f"trace={system_call}",
-        "-e",
-        inject,
-        *paths,
-        *script,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
-    assert (0, "") == (done.returncode, done.stderr)
+    # The last: of a file that has no name yet.
+    paths = ["-P", folder / "file", "-P", folder / "free", "-P", f"{folder}/."]
+    watch = [strace(), "-f", "--quiet=all", "-o", folder / "log", "-e", f"trace={system_call}"]
+    done = run_python(
+        *child("interrupting"),
+        folder,
+        how,
+        flags=("-W", "ignore::ResourceWarning"),
+        under=[*watch, "-e", inject, *paths],
+        quiet=True,
+        timeout=300,
+    )
     print(done.stdout, (folder / "log").read_text().count("INJECTED"))
     came = eval(done.stdout)
     assert came["called"] > 10
@@ -202,7 +202,9 @@ for number, mapped in enumerate((False, True, False, True)):
     for _ in range(5):
         if mapped:
             file[0]
-        for call in (file.lock, lambda: file.resize(len(file) + PAGE_SIZE), lambda: file.resize(len(file) - 1), file.refresh):
+        grow = lambda: file.resize(len(file) + PAGE_SIZE)
+        shrink = lambda: file.resize(len(file) - 1)
+        for call in (file.lock, grow, shrink, file.refresh):
             try:
                 call()
             except OSError:
@@ -222,11 +224,13 @@ print(failed)
 @pytest.mark.skipif(not LINUX, reason="no strace but on Linux")
 @pytest.mark.parametrize("when", ["1+", "1+2", "2+2", "2+3", "3+4"])
 def test_locks_that_fail(folder: Path, when: str) -> None:
-    """What a failed lock has made is given back, and what it left has the counts that it had."""
+    """A failed lock gives back the maps that it has made.
+
+    The maps that it left have the counts that they had.
+    """
     need(strace(), "strace, and permission to trace")
     inject = f"inject=mlock,mlock2:error=ENOMEM:when={when}"
-    command = [strace(), "-f", "-qq", "-o", folder / "log", "-e", "trace=mlock,mlock2", "-e", inject]
-    command += [sys.executable, "-c", LOCKS, folder / "file"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
-    assert (0, "") == (done.returncode, done.stderr)
+    watch = [strace(), "-f", "-qq", "-o", folder / "log", "-e", "trace=mlock,mlock2"]
+    under = [*watch, "-e", inject]
+    done = run_python(*code(LOCKS), folder / "file", under=under, quiet=True, timeout=300)
     assert int(done.stdout) > 3

@@ -1,4 +1,5 @@
-"""What can be mapped and what cannot: disks, huge pages, files without names, files of the kernel's. docs/files.md."""
+"""What can be mapped and what cannot: disks, huge pages, files without names, files of the
+kernel's. docs/files.md."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import code, run_python, start_python
 from support import LINUX, mounts, need, only
 
 from mappedfile import PAGE_SIZE, MappedFile, _advice
@@ -32,7 +34,7 @@ def loaded() -> None:
     """What pytest and subprocess import when they are used is there."""
     with suppress(ImportError):
         import termios  # noqa: F401
-    subprocess.run([sys.executable, "-c", ""], capture_output=True, check=True)
+    run_python(*code(""))
 
 
 @pytest.fixture
@@ -66,7 +68,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_disk(disk: Path, tmp_path: Path) -> None:
-    """A disk maps with its size; what is written and flushed is on it; it cannot be resized, made or emptied."""
+    """A disk maps with its size; what is written and flushed is on it; it cannot be resized, made
+    or emptied."""
     content = (tmp_path / "image").read_bytes()
     with MappedFile(disk) as file:
         assert (2048 * 512, content) == (len(file), file[:])
@@ -174,8 +177,11 @@ def huge() -> Iterator[tuple[int, int]]:
     only(LINUX, "has huge pages that a file can be made of")
     pool = Path("/proc/sys/vm/nr_hugepages")
     need(pool.exists() and os.access(pool, os.W_OK), "root, and huge pages")
-    size = next(int(line.split()[1]) * 1024 for line in Path("/proc/meminfo").read_text("ascii").splitlines()
-                if line.startswith("Hugepagesize:"))  # fmt: skip
+    size = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines()
+        if line.startswith("Hugepagesize:")
+    )
     before = pool.read_text("ascii")
     pool.write_text(str(int(before) + 4), "ascii")
     descriptor = os.memfd_create("huge", os.MFD_HUGETLB)
@@ -189,7 +195,8 @@ def huge() -> Iterator[tuple[int, int]]:
 
 
 def test_huge_pages(huge: tuple[int, int]) -> None:
-    """Views work at any offset of a file of huge pages, and nothing is left mapped; a size that it cannot have is refused."""
+    """Views work at any offset of a file of huge pages, and nothing is left mapped; a size that it
+    cannot have is refused."""
     descriptor, page = huge
     with MappedFile(descriptor, "r+") as file:
         assert 2 * page == len(file)
@@ -227,8 +234,16 @@ def test_huge_pages(huge: tuple[int, int]) -> None:
 @posix
 def test_files_of_the_kernel() -> None:
     """A file that says that it has no bytes, and cannot be mapped, is no empty file: I2."""
-    found = [path for path in ("/proc/cpuinfo", "/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled",
-                               "/sys/power/state") if os.path.exists(path)]  # fmt: skip
+    found = [
+        path
+        for path in (
+            "/proc/cpuinfo",
+            "/proc/self/status",
+            "/sys/kernel/mm/transparent_hugepage/enabled",
+            "/sys/power/state",
+        )
+        if os.path.exists(path)
+    ]
     only(found, "has files of the kernel's")
     for path in found:
         for mode in ("r", "c"):
@@ -239,7 +254,8 @@ def test_files_of_the_kernel() -> None:
 
 @posix
 def test_what_is_no_file(tmp_path: Path) -> None:
-    """Character devices, FIFOs, sockets, folders: an error when they are opened, and nothing waits."""
+    """Character devices, FIFOs, sockets, folders: an error when they are opened, and nothing
+    waits."""
     fifo, address = tmp_path / "fifo", tmp_path / "socket"
     os.mkfifo(fifo)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -248,7 +264,12 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             for mode in ("r", "c", "r+"):
                 with pytest.raises(OSError) as caught:
                     MappedFile(path, mode)
-                assert caught.value.errno in (errno.ENODEV, errno.ENXIO, errno.EISDIR, errno.EOPNOTSUPP)
+                assert caught.value.errno in (
+                    errno.ENODEV,
+                    errno.ENXIO,
+                    errno.EISDIR,
+                    errno.EOPNOTSUPP,
+                )
                 assert str(path) == str(caught.value.filename)
     reading, writing = os.pipe()
     for descriptor in (reading, writing):
@@ -263,7 +284,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 @linux
 def test_larger_than_memory(tmp_path: Path) -> None:
     """A private map of a file that is larger than memory costs what is written to it: C4."""
-    only(Path("/proc/sys/vm/overcommit_memory").read_text("ascii").strip() != "2", "does not count strictly")
+    only(
+        Path("/proc/sys/vm/overcommit_memory").read_text("ascii").strip() != "2",
+        "does not count strictly",
+    )
     path = tmp_path / "large"
     size = 4 * os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
     with open(path, "wb") as file:
@@ -278,7 +302,8 @@ def test_larger_than_memory(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_whole_or_not_there(tmp_path: Path) -> None:
-    """Whoever looks while a file is made sees none, or one of its size; and none is left when its maker is killed: S5."""
+    """Whoever looks while a file is made sees none, or one of its size; and none is left when its
+    maker is killed: S5."""
     path = tmp_path / "new"
     program = """
 import sys, threading
@@ -288,10 +313,9 @@ for turn in range(int(sys.argv[2])):
     MappedFile(f"{sys.argv[1]}-{turn}", "x+", size=3_000_001 + turn).close()
 """
     seen: set[str] = set()
-    with subprocess.Popen([sys.executable, "-c", program, path, "40"], stdout=subprocess.PIPE, text=True) as maker:
-        assert maker.stdout is not None
-        assert "ready" == maker.stdout.readline().strip()
-        while maker.poll() is None:
+    with start_python(*code(program), path, 40) as maker:
+        assert "ready" == maker.hear()
+        while maker.process.poll() is None:
             for turn in range(40):
                 try:
                     size = os.path.getsize(f"{path}-{turn}")
@@ -299,7 +323,7 @@ for turn in range(int(sys.argv[2])):
                     break
                 assert 3_000_001 + turn == size
                 seen.add(str(turn))
-        assert 0 == maker.returncode
+        maker.end()
     assert {f"new-{turn}" for turn in range(40)} == set(os.listdir(tmp_path))
 
 
@@ -325,14 +349,14 @@ class Killed:
         table.grow = grow
 import_on(Killed()).MappedFile(sys.argv[1], "x+", size=1000)
 """
-    command = [sys.executable, "-c", program, tmp_path / "new"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, check=False)
+    done = run_python(*code(program), tmp_path / "new", check=False)
     assert -9 == done.returncode
     assert [] == os.listdir(tmp_path)
 
 
 def test_a_new_file_that_cannot_be(tmp_path: Path) -> None:
-    """A name that is taken, a folder that is not there, a file that is too large: an error, and nothing is there."""
+    """A name that is taken, a folder that is not there, a file that is too large: an error, and
+    nothing is there."""
     path = tmp_path / "new"
     path.write_bytes(b"theirs")
     with pytest.raises(FileExistsError) as caught:
@@ -361,7 +385,8 @@ def test_a_new_file_that_cannot_be(tmp_path: Path) -> None:
 @linux
 @pytest.mark.parametrize("links", ["", "1"], ids=["links", "no links"])
 def test_a_new_file_on_a_plain_file_system(tmp_path: Path, links: str) -> None:
-    """Where a file system has no files without names, nor hard links perhaps, a new file appears whole all the same."""
+    """Where a file system has no files without names, nor hard links perhaps, a new file appears
+    whole all the same."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     need(compiler, "a C compiler")
     library, folder = tmp_path / "plain.so", tmp_path / "folder"
@@ -397,11 +422,8 @@ except OSError:
     pass
 assert os.listdir(".") == ["new"]
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "LD_PRELOAD": str(library)}
-    environment |= {"NO_LINKS": links} if links else {}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
+    environment = {"LD_PRELOAD": str(library), **({"NO_LINKS": links} if links else {})}
+    run_python(*code(program), cwd=folder, env=environment, quiet=True)
 
 
 # Names and descriptors
@@ -414,7 +436,8 @@ def inode_of(path: Path) -> int:
 
 
 def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
-    """fileno() is a descriptor on every system, which others can use and which closes with the file; handle is the system's: I1."""
+    """fileno() is a descriptor on every system, which others can use and which closes with the
+    file; handle is the system's: I1."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     before = _probe.handles()
@@ -430,7 +453,8 @@ def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
             assert file.handle != msvcrt.get_osfhandle(descriptor)
         else:
             assert descriptor == file.handle
-        many = [os.open(path, os.O_RDONLY) for _ in range(300)]  # one may have the number of the handle
+        # One may have the number of the handle.
+        many = [os.open(path, os.O_RDONLY) for _ in range(300)]
         with MappedFile(file, "r+") as same:
             same[0] = 65
         for each in many:

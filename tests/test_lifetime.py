@@ -1,4 +1,5 @@
-"""What the library alone can be asked about lifetimes: mmap, the contract's other subject, has no such thing."""
+"""What the library alone can be asked about lifetimes: mmap, the contract's other subject, has no
+such thing."""
 
 import copy
 import ctypes
@@ -7,8 +8,6 @@ import hashlib
 import pickle
 import re
 import struct
-import subprocess
-import sys
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from children import code, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +36,8 @@ def file(path: Path) -> Any:
 
 @given(offset=st.integers(0, 2 * GRANULARITY), length=st.integers(1, GRANULARITY))
 def test_slack(tmp_path_factory: pytest.TempPathFactory, offset: int, length: int) -> None:
-    """A view of any offset gives back the pages before its offset too, which alignment made it map."""
+    """A view of any offset gives back the pages before its offset too, which alignment made it
+    map."""
     path = tmp_path_factory.getbasetemp() / "slack"
     if not path.exists():
         path.write_bytes(CONTENT)
@@ -52,11 +53,17 @@ def test_slack(tmp_path_factory: pytest.TempPathFactory, offset: int, length: in
 
 
 def test_view_of_a_view(file: MappedFile) -> None:
-    """A part of a view is a view like any other: of the file, with its own map and its own lifetime."""
+    """A part of a view is a view like any other: of the file, with its own map and its own
+    lifetime."""
     outer = file.view(GRANULARITY - 5, 100)
     inner = outer.view(3, 10, populate=True)
     innermost = inner.view(2)
-    assert (GRANULARITY - 2, 10, GRANULARITY, 8) == (inner.offset, len(inner), innermost.offset, len(innermost))
+    assert (GRANULARITY - 2, 10, GRANULARITY, 8) == (
+        inner.offset,
+        len(inner),
+        innermost.offset,
+        len(innermost),
+    )
     assert CONTENT[GRANULARITY : GRANULARITY + 8] == innermost[:]
     with outer.view(100) as none, outer.view(7, 0) as nothing, nothing.view() as neither:
         assert 0 == len(none) == len(nothing) == len(neither)
@@ -79,7 +86,9 @@ def test_view_of_a_view(file: MappedFile) -> None:
     with inner.view(2, 3) as part:
         assert b"new" == part[:]
     file.close()
-    with pytest.raises(ValueError, match="make the view before closing it, or take a slice of data"):
+    with pytest.raises(
+        ValueError, match="make the view before closing it, or take a slice of data"
+    ):
         inner.view()
     assert b"new" == innermost[:3] == bytes(inner.data[2:5])
     inner.close()
@@ -88,7 +97,8 @@ def test_view_of_a_view(file: MappedFile) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "c"])
 def test_view_of_a_view_has_its_mode(path: Path, mode: Any) -> None:
-    """It is read-only or private where the file is, and a private one shows the file, not the view."""
+    """It is read-only or private where the file is, and a private one shows the file, not the
+    view."""
     path.write_bytes(CONTENT)
     with MappedFile(path, mode) as file, file.view(5, 100) as outer:
         if mode == "c":
@@ -122,7 +132,8 @@ def test_views_need_no_handles(file: MappedFile) -> None:
 
 @pytest.mark.parametrize("window", ["file", "view"])
 def test_dropped_by_weak_reference(file: MappedFile, window: str) -> None:
-    """Windows can be referred to weakly, and go as soon as nobody refers to them strongly: no cycle keeps them."""
+    """Windows can be referred to weakly, and go as soon as nobody refers to them strongly: no cycle
+    keeps them."""
     gc.disable()
     try:
         other = MappedFile(file.name, "r")
@@ -157,7 +168,8 @@ def test_no_copies(file: MappedFile, window: str) -> None:
 
 
 def test_strict_close_counts_at_once(file: MappedFile) -> None:
-    """A strict close works as soon as the last thing has gone, however deep it was made: a slice, cast, array of an array."""
+    """A strict close works as soon as the last thing has gone, however deep it was made: a slice,
+    cast, array of an array."""
     view = file.view(3, 1000)
     array = np.frombuffer(view.data[8:][:160].cast("I"), "<u4").reshape(4, 10)[1:, ::2].T
     view.data.release()
@@ -174,7 +186,8 @@ def test_strict_close_counts_at_once(file: MappedFile) -> None:
 
 
 def test_exception_keeps_nothing(path: Path) -> None:
-    """An error that is kept, with its traceback, keeps no memory of what raised it: after close() the map has gone."""
+    """An error that is kept, with its traceback, keeps no memory of what raised it: after close()
+    the map has gone."""
     path.write_bytes(CONTENT)
     kept = []
     before = _probe.file_maps()
@@ -199,7 +212,8 @@ def test_exception_keeps_nothing(path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_object_as_buffer(path: Path, mode: str) -> None:
-    """From Python 3.12 on the object itself is a buffer: of the same memory, as readonly as it, and counted while it lives."""
+    """From Python 3.12 on the object itself is a buffer: of the same memory, as readonly as it, and
+    counted while it lives."""
     path.write_bytes(CONTENT)
     with MappedFile(path, mode) as file, file.view(5, PAGE_SIZE) as view:
         for window, start in ((file, 0), (view, 5)):
@@ -208,7 +222,9 @@ def test_object_as_buffer(path: Path, mode: str) -> None:
             assert (mode == "r") == buffer.readonly
             assert _probe.address_of(window.data) == _probe.address_of(buffer)
             with pytest.raises(BufferError, match="1 buffer of it alive"):
-                view.close(strict=True) if window is view else file.view().close() or file.close(strict=True)
+                view.close(strict=True) if window is view else file.view().close() or file.close(
+                    strict=True
+                )
             buffer.release()
         view.close(strict=True)
         file.close(strict=True)
@@ -229,7 +245,8 @@ def doors(window: Any) -> Iterator[Any]:
 
 
 def test_no_door_to_write(path: Path) -> None:
-    """What is read-only cannot be written: through .obj, NumPy's flag, ctypes, the buffer protocol or a file's readinto. C5."""
+    """What is read-only cannot be written: through .obj, NumPy's flag, ctypes, the buffer protocol
+    or a file's readinto. C5."""
     path.write_bytes(CONTENT)
     with MappedFile(path, "r") as file, file.view(3, 1000) as view:
         for window in (file, view):
@@ -264,7 +281,10 @@ def test_what_takes_bytes_takes_a_window(path: Path, tmp_path: Path) -> None:
             for window, content in ((file, CONTENT), (view, CONTENT[5:10_005])):
                 assert content == bytes(window) == bytearray(window) == memoryview(window).tobytes()
                 assert struct.unpack_from("<I", content, 8) == struct.unpack_from("<I", window, 8)
-                assert re.search(rb"\x07.", content, re.DOTALL).span() == re.search(rb"\x07.", window, re.DOTALL).span()
+                assert (
+                    re.search(rb"\x07.", content, re.DOTALL).span()
+                    == re.search(rb"\x07.", window, re.DOTALL).span()
+                )
                 assert hashlib.sha256(content).digest() == hashlib.sha256(window).digest()
                 assert zlib.crc32(content) == zlib.crc32(window)
                 assert content == np.frombuffer(window, "u1").tobytes()
@@ -283,7 +303,8 @@ def test_what_takes_bytes_takes_a_window(path: Path, tmp_path: Path) -> None:
 
 
 def test_limit_of_ndarray(path: Path) -> None:
-    """NumPy's ndarray(buffer=) keeps the owner of a buffer and gives the buffer back: on .data that is safe."""
+    """NumPy's ndarray(buffer=) keeps the owner of a buffer and gives the buffer back: on .data that
+    is safe."""
     path.write_bytes(CONTENT)
     for mode in ("r", "r+", "c"):
         file = MappedFile(path, mode)
@@ -326,23 +347,28 @@ elif how == "closed behind its back":
 @pytest.mark.parametrize("how", ["plain", "cycle", "thread", "excepthook", "exit in with"])
 @pytest.mark.parametrize("warn", ["ignore", "always", "error"])
 def test_exit(path: Path, how: str, warn: str) -> None:
-    """The interpreter ends well with objects alive, each by itself: no crash, no complaint but ResourceWarnings."""
+    """The interpreter ends well with objects alive, each by itself: no crash, no complaint but
+    ResourceWarnings."""
     path.write_bytes(CONTENT)
-    command = [sys.executable, "-W", f"{warn}::ResourceWarning", "-c", EXIT, str(path), how]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    flags = ("-W", f"{warn}::ResourceWarning")
+    done = run_python(*code(EXIT), path, how, flags=flags, check=False, timeout=60)
     assert done.returncode == (1 if how == "excepthook" else 0), done.stderr
     if warn == "ignore":
         assert done.stderr.strip() in ("", "end")
-    lines = [line for line in done.stderr.splitlines() if "Error" in line and "ResourceWarning" not in line]
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if "Error" in line and "ResourceWarning" not in line
+    ]
     assert [] == lines
     if warn == "always":
         assert "Traceback" not in done.stderr
 
 
 def test_exit_tells(path: Path) -> None:
-    """What the system refuses when an object goes unclosed at the end is told on standard error, and does no harm."""
+    """What the system refuses when an object goes unclosed at the end is told on standard error,
+    and does no harm."""
     path.write_bytes(CONTENT)
-    command = [sys.executable, "-W", "ignore", "-c", EXIT, str(path), "closed behind its back"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0
+    what = (*code(EXIT), path, "closed behind its back")
+    done = run_python(*what, flags=("-W", "ignore"), timeout=60)
     assert "OSError" in done.stderr

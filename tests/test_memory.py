@@ -1,4 +1,5 @@
-"""What is in memory, as others tell it too: vmtouch, fincore, the kernel's own counts; and what the system refuses: M1 to M9."""
+"""What is in memory, as others tell it too: vmtouch, fincore, the kernel's own counts; and what the
+system refuses: M1 to M9."""
 
 from __future__ import annotations
 
@@ -16,12 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import code, run_python
+from children.crew import Crew
 from hypothesis import given
 from hypothesis import strategies as st
 from support import LINUX, need, only, strace, traced, unmount
 
 import mappedfile
-from mappedfile import GRANULARITY, PAGE_SIZE, Advice, MappedFile, MappingFault, Residency, View, capabilities
+from mappedfile import (
+    GRANULARITY,
+    PAGE_SIZE,
+    Advice,
+    MappedFile,
+    MappingFault,
+    Residency,
+    View,
+    capabilities,
+)
 from mappedfile._advice import _cached, evict
 from mappedfile._native import ffi
 from mappedfile.contract._memory import CAPABILITY
@@ -31,9 +43,9 @@ MIB = 1 << 20
 
 def run(program: str, *arguments: object, under: tuple[str, ...] = (), expect: int = 0) -> str:
     """Run a Python program in a process of its own; return what it prints."""
-    command = [*under, sys.executable, "-W", "error", "-c", textwrap.dedent(program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120)
-    assert (expect, "") == (done.returncode, done.stderr[-2000:]), done.stdout
+    what = (*code(program), *arguments)
+    done = run_python(*what, flags=("-W", "error"), under=under, check=not expect, quiet=True)
+    assert expect == done.returncode, done.stdout
     return done.stdout.strip()
 
 
@@ -42,7 +54,16 @@ def injecting(*what: str) -> tuple[str, ...]:
     only(LINUX, "makes the calls of Linux fail")
     need(strace(), "strace, and permission to trace")
     calls = ",".join(sorted({each.split(":")[0] for each in what}))
-    return (strace(), "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", *(f"-einject={each}" for each in what))
+    return (
+        strace(),
+        "-f",
+        "-qq",
+        "-o",
+        os.devnull,
+        "-e",
+        f"trace={calls}",
+        *(f"-einject={each}" for each in what),
+    )
 
 
 # Compared with vmtouch and fincore
@@ -59,7 +80,10 @@ def by_vmtouch(path: Path) -> tuple[int, int]:
 def by_fincore(path: Path) -> tuple[int, int]:
     """What fincore says; how many there are it does not."""
     done = subprocess.run(
-        ["fincore", "-n", "-r", "-o", "PAGES,SIZE", "-b", path], capture_output=True, text=True, check=True
+        ["fincore", "-n", "-r", "-o", "PAGES,SIZE", "-b", path],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     pages, size = map(int, done.stdout.split())
     return pages, -(-size // PAGE_SIZE)
@@ -73,8 +97,11 @@ def by_us(path: Path) -> tuple[int, int]:
         return found.resident, found.pages
 
 
-def settled(path: Path, theirs: Callable[[Path], tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What both say while nothing changes: the system may take pages away, or bring more in, at any time."""
+def settled(
+    path: Path, theirs: Callable[[Path], tuple[int, int]]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What both say while nothing changes: the system may take pages away, or bring more in, at any
+    time."""
     for _ in range(20):
         before, said, after = by_us(path), theirs(path), by_us(path)
         if before == after:
@@ -175,7 +202,9 @@ def just_written(path: Path) -> Iterator[None]:
     with MappedFile(path, "x+", size=3 * MIB + 1) as file:
         file.advise("random")  # nothing is read ahead
         file[0 : 2 * MIB] = b"x" * (2 * MIB)
-        file[-1] = 1  # or ext4 has an empty page there, since the file was made, which newer fincores count: cachestat
+        # Or ext4 has an empty page there, since the file was made, which newer fincores count:
+        # cachestat.
+        file[-1] = 1
         yield
 
 
@@ -196,12 +225,24 @@ def evicted(path: Path) -> Iterator[None]:
     yield
 
 
-STATES = [cold, warm, half_warm, here_and_there, sparse, sparse_past_4_gib, just_written, one_byte, evicted]
+STATES = [
+    cold,
+    warm,
+    half_warm,
+    here_and_there,
+    sparse,
+    sparse_past_4_gib,
+    just_written,
+    one_byte,
+    evicted,
+]
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 @pytest.mark.parametrize("theirs", [by_vmtouch, by_fincore], ids=["vmtouch", "fincore"])
-def test_compared(path: Path, state: Callable[[Path], Any], theirs: Callable[[Path], tuple[int, int]]) -> None:
+def test_compared(
+    path: Path, state: Callable[[Path], Any], theirs: Callable[[Path], tuple[int, int]]
+) -> None:
     """residency() counts the pages that vmtouch and fincore count: M4."""
     only(LINUX, "compares with tools of Linux")
     need(shutil.which(theirs.__name__.removeprefix("by_")), theirs.__name__.removeprefix("by_"))
@@ -217,7 +258,8 @@ def test_compared(path: Path, state: Callable[[Path], Any], theirs: Callable[[Pa
 
 
 def test_on_top_of_another_file_system(folder: Path) -> None:
-    """On an overlay the pages that are mapped are those of a file below, and they are counted all the same: M4."""
+    """On an overlay the pages that are mapped are those of a file below, and they are counted all
+    the same: M4."""
     only(LINUX, "mounts file systems as Linux does")
     need(os.geteuid() == 0, "root, to mount a file system")
     need(shutil.which("vmtouch"), "vmtouch")
@@ -226,7 +268,11 @@ def test_on_top_of_another_file_system(folder: Path) -> None:
         each.mkdir()
     (below / "file").write_bytes(os.urandom(100 * PAGE_SIZE))
     options = f"lowerdir={below},upperdir={above},workdir={work}"
-    done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, place], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", options, place],
+        capture_output=True,
+        check=False,
+    )
     need(done.returncode == 0, f"to mount an overlay: {done.stderr!r}")
     try:
         with kept(place / "file", (0, 70 * PAGE_SIZE)):
@@ -238,34 +284,48 @@ def test_on_top_of_another_file_system(folder: Path) -> None:
 
 
 def test_page_by_page(path: Path) -> None:
-    """The pages that were read are those that are in memory, wherever the range begins, of a file and of a view: M4."""
-    only(hasattr(os, "posix_fadvise"), "knows no way to have a file read without more being read ahead")
+    """The pages that were read are those that are in memory, wherever the range begins, of a file
+    and of a view: M4."""
+    only(
+        hasattr(os, "posix_fadvise"),
+        "knows no way to have a file read without more being read ahead",
+    )
     expected = {*PLACES}
     with here_and_there(path), MappedFile(path) as file, file.view(3 * PAGE_SIZE + 5) as view:
         assert expected == {page for page, there in enumerate(file.residency()) if there}
         assert {page - 3 for page in expected if page >= 3} == {
             page for page, there in enumerate(view.residency()) if there
         }
-        for first, count, there in ((0, PAGE_SIZE - 5, b"\1"), (PAGE_SIZE - 5, PAGE_SIZE * 2, b"\1\1"),
-                                    (PAGE_SIZE - 6, PAGE_SIZE * 3, b"\1\1\1\0"), (997 * PAGE_SIZE, PAGE_SIZE, b"\1\1")):  # fmt: skip
+        for first, count, there in (
+            (0, PAGE_SIZE - 5, b"\1"),
+            (PAGE_SIZE - 5, PAGE_SIZE * 2, b"\1\1"),
+            (PAGE_SIZE - 6, PAGE_SIZE * 3, b"\1\1\1\0"),
+            (997 * PAGE_SIZE, PAGE_SIZE, b"\1\1"),
+        ):
             assert there == view.residency(first, count)
 
 
 def test_past_what_one_call_looks_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A range is looked at in steps, and populated in steps; where a step ends does not show: M4, M5."""
+    """A range is looked at in steps, and populated in steps; where a step ends does not show: M4,
+    M5."""
     only(capabilities().file_residency, "tells of the working set alone")
     monkeypatch.setattr("mappedfile._advice._STEP", 16 * PAGE_SIZE)
     with MappedFile(path, "x+", size=100 * PAGE_SIZE + 1, sparse=True) as file:
         written(file, 0, 15, 16, 17, 31, 32, 95, 96, 100)
-        assert {0, 15, 16, 17, 31, 32, 95, 96, 100} == {page for page, there in enumerate(file.residency()) if there}
+        assert {0, 15, 16, 17, 31, 32, 95, 96, 100} == {
+            page for page, there in enumerate(file.residency()) if there
+        }
         with file.view(5 * PAGE_SIZE + 1) as view:
-            assert {10, 11, 12, 26, 27, 90, 91, 95} == {page for page, there in enumerate(view.residency()) if there}
+            assert {10, 11, 12, 26, 27, 90, 91, 95} == {
+                page for page, there in enumerate(view.residency()) if there
+            }
             view.advise("populate_read")
             assert 1.0 == view.residency().fraction
 
 
 def test_without_cachestat(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kernel does not count pages quickly every one is looked at; where it does, none of a part that has none: M4."""
+    """Where the kernel does not count pages quickly every one is looked at; where it does, none of
+    a part that has none: M4."""
     only(capabilities().file_residency, "tells of the working set alone")
     with MappedFile(path, "x+", size=64 * PAGE_SIZE, sparse=True) as file:
         written(file, 0, 7, 63)
@@ -298,7 +358,8 @@ NOBODY = """
     import os, sys
     from mappedfile import MappedFile
     path, whose = sys.argv[1:]
-    with MappedFile(path) as file:  # all that is needed is imported before somebody else is to do it
+    # All that is needed is imported before somebody else is to do it.
+    with MappedFile(path) as file:
         file.residency()
     if whose != "root":
         os.setgid(65534)
@@ -316,8 +377,8 @@ NOBODY = """
 
 @pytest.mark.parametrize("whose", ["root", "nobody", "theirs"])
 def test_told_to_the_owner(path: Path, whose: str) -> None:
-    """Linux says of a file that is neither ours nor ours to write that all of it is in memory, which is no answer: it is a
-    PermissionError. To the owner, and to root, it tells: M4."""
+    """Linux says of a file that is neither ours nor ours to write that all of it is in memory,
+    which is no answer: it is a PermissionError. To the owner, and to root, it tells: M4."""
     only(LINUX, "knows what Linux keeps from others")
     need(os.geteuid() == 0, "root, to become somebody else")
     with here_and_there(path):
@@ -331,7 +392,8 @@ def told_to(path: Path, whose: str) -> None:
     if whose == "theirs":
         os.chown(path, 65534, 65534)
     first, second = run(NOBODY, path, whose).splitlines()
-    expected = "1 True Linux tells the residency of a file only to its owner, and to processes that may write to it"
+    expected = "1 True Linux tells the residency of a file only to its owner,"
+    expected += " and to processes that may write to it"
     assert (expected if whose == "nobody" else "8") == first
     assert "1" == second
 
@@ -354,19 +416,30 @@ CALLS = """
 
 @pytest.mark.parametrize("kind", [kind.value for kind in Advice])
 def test_madvise(path: Path, folder: Path, kind: str) -> None:
-    """What is asked of madvise: whole pages, rounded outwards or inwards, of the right kind: M1, M3."""
+    """What is asked of madvise: whole pages, rounded outwards or inwards, of the right kind: M1,
+    M3."""
     path.write_bytes(bytes(100 * PAGE_SIZE))
     only(PAGE_SIZE == 4096, "counts in pages of 4096 bytes")
     lines = traced(textwrap.dedent(CALLS), path, kind, calls="mmap,madvise", folder=folder)
     (view,) = [line for line in lines if f"<{path}>, 0x5000)" in line]
     start = int(view.rpartition(" = ")[2], 16)
     calls = [re.search(r"madvise\((0x[0-9a-f]+), (\d+), (MADV_\w+)\) += 0", line) for line in lines]
-    asked = [(int(call[1], 16), int(call[2])) for call in calls if call and call[3] == f"MADV_{kind.upper()}"]
+    asked = [
+        (int(call[1], 16), int(call[2]))
+        for call in calls
+        if call and call[3] == f"MADV_{kind.upper()}"
+    ]
     # Python asks for huge pages too, for its own memory.
-    (base, size), (inner, part) = [each for each in asked if start <= each[0] < start + 5 * PAGE_SIZE]
+    (base, size), (inner, part) = [
+        each for each in asked if start <= each[0] < start + 5 * PAGE_SIZE
+    ]
     assert (0, 5 * PAGE_SIZE) == (base % PAGE_SIZE, -(-size // PAGE_SIZE) * PAGE_SIZE)
     # Bytes 5000 to 10000 of a view that begins 100 bytes into a page.
-    expected = (2 * PAGE_SIZE, 0) if kind in ("dontneed", "cold", "pageout") else (PAGE_SIZE, 2 * PAGE_SIZE)
+    expected = (
+        (2 * PAGE_SIZE, 0)
+        if kind in ("dontneed", "cold", "pageout")
+        else (PAGE_SIZE, 2 * PAGE_SIZE)
+    )
     assert expected == (inner - base, part)
 
 
@@ -402,15 +475,16 @@ LACKING = """
         told = {kind.value: file.advise(kind) for kind in Advice}
         assert told.pop("populate_read")
         print(sorted({*told.values()}))
-        print(sorted({value for name, value in vars(capabilities()).items() if name.startswith("advise_")}))
+        able = vars(capabilities()).items()
+        print(sorted({value for name, value in able if name.startswith("advise_")}))
         print(file.advise("willneed", 0, 0), file.advise("populate_read", 5, 0))
 """
 
 
 @pytest.mark.parametrize("code", ["EINVAL", "ENOSYS"])
 def test_without_madvise(path: Path, code: str) -> None:
-    """A kernel that does not know a kind (EINVAL) is not told, and that is no error; what is to be populated is touched, page
-    by page: M1, M5. An error of another kind is one."""
+    """A kernel that does not know a kind (EINVAL) is not told, and that is no error; what is to be
+    populated is touched, page by page: M1, M5. An error of another kind is one."""
     path.write_bytes(bytes(300 * PAGE_SIZE))
     if code == "EINVAL":
         said = run(LACKING, path, under=injecting("madvise:error=EINVAL"))
@@ -482,7 +556,8 @@ FAILING = """
     ],
 )
 def test_failures(path: Path, failure: str) -> None:
-    """What else goes wrong is an OSError with number and file name, nothing is left behind, and the object goes on working."""
+    """What else goes wrong is an OSError with number and file name, nothing is left behind, and the
+    object goes on working."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     call, code = failure.split()
     run(FAILING, path, call, code, under=injecting(f"{call}:error={code}"))
@@ -507,8 +582,8 @@ def test_interrupted(path: Path, call: str) -> None:
 
 
 def test_cut_short(path: Path) -> None:
-    """What the file does not have any more can be neither populated nor locked: MappingFault. residency() of it is no fault, and
-    what is left can be had: M5, M6, T1."""
+    """What the file does not have any more can be neither populated nor locked: MappingFault.
+    residency() of it is no fault, and what is left can be had: M5, M6, T1."""
     only(capabilities().truncate_mapped, "lets nobody cut a mapped file short")
     path.write_bytes(b"x" * (10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file, file.view() as view:
@@ -526,7 +601,8 @@ def test_cut_short(path: Path) -> None:
         assert (10, b"\1" * 5) == ((found := view.residency()).pages, found[:5])
         assert view.advise("populate_read", 0, 5 * PAGE_SIZE)
         assert (b"x" * 10, False) == (view[:10], view.faulted)
-        # The kernel may keep the file in pieces that reach past its end: all of it is in memory, and that is true.
+        # The kernel may keep the file in pieces that reach past its end: all of it is in memory,
+        # and that is true.
         with MappedFile(path) as other:
             assert b"\1" * 5 == other.residency()
 
@@ -547,7 +623,8 @@ LIMITED = """
     path = sys.argv[1]
     def locked():
         with open("/proc/self/status", encoding="utf-8") as status:
-            return next(int(line.split()[1]) * 1024 // PAGE_SIZE for line in status if line.startswith("VmLck:"))
+            (line,) = (line for line in status if line.startswith("VmLck:"))
+        return int(line.split()[1]) * 1024 // PAGE_SIZE
     with MappedFile(path, "r+") as file:
         file.lock(), file.unlock()
     with open("/proc/self/status", encoding="ascii", errors="replace"): pass
@@ -594,8 +671,9 @@ LIMITED = """
 
 @pytest.mark.parametrize("options", ["{}", "{'reserve': 1 << 20}", "{'sparse': True}"])
 def test_growth_past_the_limit(path: Path, options: str) -> None:
-    """A locked file that cannot be locked once it is larger does not grow: size, content, map and lock are as they were. One that
-    cannot be locked once it is shorter is shorter, and says so until it is unlocked: M8, S4."""
+    """A locked file that cannot be locked once it is larger does not grow: size, content, map and
+    lock are as they were. One that cannot be locked once it is shorter is shorter, and says so
+    until it is unlocked: M8, S4."""
     only(LINUX, "reads what Linux tells of locks")
     path.write_bytes(os.urandom(4 * PAGE_SIZE))
     path.chmod(0o666)
@@ -605,7 +683,8 @@ def test_growth_past_the_limit(path: Path, options: str) -> None:
 
 
 def test_refresh_keeps_the_lock(path: Path) -> None:
-    """What others append is locked once it is seen, in private maps too, whose copies are kept: M8."""
+    """What others append is locked once it is seen, in private maps too, whose copies are kept:
+    M8."""
     only(LINUX, "reads what Linux tells of locks")
     for mode in ("r", "r+", "c"):
         path.write_bytes(b"x" * (2 * PAGE_SIZE))
@@ -636,7 +715,8 @@ def test_lock_of_an_empty_file(path: Path) -> None:
 
 
 def test_locking_copies(path: Path) -> None:
-    """To lock a private map copies it beforehand: what others write to the file then does not show. As the docstring says."""
+    """To lock a private map copies it beforehand: what others write to the file then does not show.
+    As the docstring says."""
     path.write_bytes(b"before" * PAGE_SIZE)
     only(LINUX, "knows what Linux does")
     with MappedFile(path, "c") as plain, MappedFile(path, "c") as file:
@@ -648,7 +728,8 @@ def test_locking_copies(path: Path) -> None:
 
 
 def test_dontneed_of_what_is_locked(path: Path) -> None:
-    """Locked pages are not to be given up: the error says so, and they stay. Windows unlocks them: M1, M6."""
+    """Locked pages are not to be given up: the error says so, and they stay. Windows unlocks them:
+    M1, M6."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file:
         file.lock()
@@ -668,8 +749,8 @@ def test_dontneed_of_what_is_locked(path: Path) -> None:
 
 
 def test_populate_write(path: Path) -> None:
-    """populate_write gives a sparse file its blocks, and a private map its copies, without changing a byte; it needs a map
-    that can be written: M1, M2, M5."""
+    """populate_write gives a sparse file its blocks, and a private map its copies, without changing
+    a byte; it needs a map that can be written: M1, M2, M5."""
     only(capabilities().advise_populate, "populates nothing")
     with MappedFile(path, "x+", size=50 * PAGE_SIZE, sparse=True) as file:
         assert file.advise("populate_write", 0, 20 * PAGE_SIZE)
@@ -732,13 +813,13 @@ def test_names() -> None:
         file.residency()
     print("mappedfile._advice" in sys.modules)
     """
-    command = [sys.executable, "-S", "-c", textwrap.dedent(program), repr(sys.path), __file__]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_python(*code(program), repr(sys.path), __file__, flags=["-S"])
     assert ["[]", "True"] == done.stdout.splitlines()
 
 
 def test_residency_is_bytes(path: Path) -> None:
-    """A Residency is bytes of 1 and 0 that say in short what they are; slices of it are plain bytes."""
+    """A Residency is bytes of 1 and 0 that say in short what they are; slices of it are plain
+    bytes."""
     there = Residency(b"\1\0\1\1")
     assert (4, 3, 0.75) == (there.pages, there.resident, there.fraction)
     assert "<Residency: 3 of 4 pages in memory>" == repr(there) == str(there)
@@ -754,31 +835,30 @@ def test_residency_is_bytes(path: Path) -> None:
 @pytest.mark.parametrize("kind", list(Advice))
 def test_of_every_kind_while_threads_close(path: Path, kind: Advice) -> None:
     """advise() of an object that is closed meanwhile is ValueError, or done: L6."""
-    import threading
-
     path.write_bytes(bytes(64 * PAGE_SIZE))
     for _ in range(30):
         file = MappedFile(path, "r+")
         view = file.view(GRANULARITY - PAGE_SIZE)
-        closer = threading.Thread(target=lambda: (view.close(), file.close()))  # noqa: B023
-        closer.start()
-        try:
-            while True:
-                view.advise(kind, PAGE_SIZE)
-                view.residency()
-                view.lock()
-        except ValueError as error:
-            assert "closed" in str(error)
-        closer.join()
+        with Crew() as crew:
+            crew.start(lambda view=view, file=file: (view.close(), file.close()))
+            with pytest.raises(ValueError, match="closed"):
+                while True:
+                    view.advise(kind, PAGE_SIZE)
+                    view.residency()
+                    view.lock()
 
 
 @given(st.integers(0, 4), st.integers(0, 3), st.data())
-def test_pages_of_a_range(sixteen_pages: MappedFile, pages: int, more: int, data: st.DataObject) -> None:
-    """Rounded outwards are the pages that have a byte of the range; rounded inwards those that have no other byte of the
-    window."""
+def test_pages_of_a_range(
+    sixteen_pages: MappedFile, pages: int, more: int, data: st.DataObject
+) -> None:
+    """Rounded outwards are the pages that have a byte of the range; rounded inwards those that have
+    no other byte of the window."""
     length = pages * PAGE_SIZE + data.draw(st.integers(1, PAGE_SIZE))
     offset = data.draw(st.integers(0, 16 * PAGE_SIZE - length))
-    near = st.sampled_from([0, 1, PAGE_SIZE - offset % PAGE_SIZE, length - 1, length]) | st.integers(0, length)
+    near = st.sampled_from(
+        [0, 1, PAGE_SIZE - offset % PAGE_SIZE, length - 1, length]
+    ) | st.integers(0, length)
     first, stop = sorted(min(data.draw(near), length) for _ in range(2))
     window = range(offset, offset + length)
     with sixteen_pages.view(offset, length) as view:
@@ -786,14 +866,23 @@ def test_pages_of_a_range(sixteen_pages: MappedFile, pages: int, more: int, data
             with view._use(first, stop - first, inwards) as use:
                 assert stop == first or use.offset % PAGE_SIZE == 0
                 found = (
-                    list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE))) if use.size else []
+                    list(range(use.offset // PAGE_SIZE, -(-(use.offset + use.size) // PAGE_SIZE)))
+                    if use.size
+                    else []
                 )
             expected = []
             for page in range(16):
-                inside = range(max(page * PAGE_SIZE, window.start), min((page + 1) * PAGE_SIZE, window.stop))
-                asked = [offset + first <= byte < offset + stop for byte in (inside[0], inside[-1])] if inside else []
+                inside = range(
+                    max(page * PAGE_SIZE, window.start), min((page + 1) * PAGE_SIZE, window.stop)
+                )
+                asked = (
+                    [offset + first <= byte < offset + stop for byte in (inside[0], inside[-1])]
+                    if inside
+                    else []
+                )
                 if (inwards and all(asked) and asked) or (
-                    not inwards and range(max(inside.start, offset + first), min(inside.stop, offset + stop))
+                    not inwards
+                    and range(max(inside.start, offset + first), min(inside.stop, offset + stop))
                 ):
                     expected.append(page)
             assert expected == found
@@ -820,7 +909,8 @@ ERROR_WORKING_SET_QUOTA = 1453
 
 
 def test_working_set_is_raised(path: Path, calls: object) -> None:
-    """VirtualLock that meets the limit has it raised by what is missing, once, and is asked again: M6."""
+    """VirtualLock that meets the limit has it raised by what is missing, once, and is asked again:
+    M6."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file:
         file[0]
@@ -831,9 +921,12 @@ def test_working_set_is_raised(path: Path, calls: object) -> None:
             watch.failing["VirtualLock", 1] = ERROR_WORKING_SET_QUOTA
             file.lock()
         made = [(name, arguments) for name, arguments in watch.made if name in LOCKING]
-        assert ["VirtualLock", "GetProcessWorkingSetSize", "SetProcessWorkingSetSize", "VirtualLock"] == [
-            name for name, _ in made
-        ]
+        assert [
+            "VirtualLock",
+            "GetProcessWorkingSetSize",
+            "SetProcessWorkingSetSize",
+            "VirtualLock",
+        ] == [name for name, _ in made]
         assert 10 * PAGE_SIZE == made[0][1][1] == made[3][1][1]
 
 
@@ -841,24 +934,34 @@ LOCKING = ("VirtualLock", "VirtualUnlock", "GetProcessWorkingSetSize", "SetProce
 
 
 def test_working_set_cannot_be_raised(path: Path, calls: object) -> None:
-    """When it cannot be raised, or that was not enough, lock() is an OSError that says what the limit is: M7."""
+    """When it cannot be raised, or that was not enough, lock() is an OSError that says what the
+    limit is: M7."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file:
         file[0]
-        for failing in ({("VirtualLock", None): ERROR_WORKING_SET_QUOTA},
-                        {("VirtualLock", None): ERROR_WORKING_SET_QUOTA, ("SetProcessWorkingSetSize", 1): ERROR_NO_SYSTEM_RESOURCES}):  # fmt: skip
+        for failing in (
+            {("VirtualLock", None): ERROR_WORKING_SET_QUOTA},
+            {
+                ("VirtualLock", None): ERROR_WORKING_SET_QUOTA,
+                ("SetProcessWorkingSetSize", 1): ERROR_NO_SYSTEM_RESOURCES,
+            },
+        ):
             with calls.watched() as watch:
                 watch.failing.update(failing)
                 with pytest.raises(OSError, match="working set") as caught:
                     file.lock()
-            assert (ERROR_WORKING_SET_QUOTA, str(path)) == (caught.value.winerror, str(caught.value.filename))
+            assert (ERROR_WORKING_SET_QUOTA, str(path)) == (
+                caught.value.winerror,
+                str(caught.value.filename),
+            )
             assert f"{10 * PAGE_SIZE} bytes" in str(caught.value)
             assert bytes(10) == file[:10]
         file.lock()
 
 
 def test_unlock_of_what_is_not_locked(path: Path, calls: object) -> None:
-    """VirtualUnlock calls that an error (158), which it is not: pages leave the working set, and that is what dontneed is for."""
+    """VirtualUnlock calls that an error (158), which it is not: pages leave the working set, and
+    that is what dontneed is for."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file:
         file[0]
@@ -872,7 +975,8 @@ def test_unlock_of_what_is_not_locked(path: Path, calls: object) -> None:
 
 
 def test_without_prefetch(path: Path, calls: object) -> None:
-    """A Windows without PrefetchVirtualMemory (7 and older) is not told, and populates all the same: M1, M5."""
+    """A Windows without PrefetchVirtualMemory (7 and older) is not told, and populates all the
+    same: M1, M5."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path) as file:
         with calls.watched() as watch:

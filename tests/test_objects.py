@@ -1,20 +1,21 @@
-"""Objects in states that nobody means them to be in: opened twice, never opened, closed with errors kept, in cycles, at the end: L3, L8."""
+"""Objects in states that nobody means them to be in: opened twice, never opened, closed with errors
+kept, in cycles, at the end: L3, L8."""
 
 from __future__ import annotations
 
 import gc
 import inspect
-import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import storming
+from children import code, run_python, storming
+from children.crew import at_once, taking_turns
 
 from mappedfile import PAGE_SIZE, MappedFile, View, _memory, _window
 from mappedfile.contract._probe import file_maps, handles
@@ -36,7 +37,8 @@ def file(path: Path) -> Iterator[MappedFile]:
 @pytest.mark.parametrize("mode", ["r", "r+", "w+", "x+", "c"])
 @pytest.mark.parametrize("state", ["open", "mapped", "closed"])
 def test_opened_twice(file: MappedFile, tmp_path: Path, mode: str, state: str) -> None:
-    """An object that has opened a file cannot open another one, and nothing has changed: neither it nor the other file."""
+    """An object that has opened a file cannot open another one, and nothing has changed: neither it
+    nor the other file."""
     two = tmp_path / "two"
     if mode != "x+":
         two.write_bytes(b"two")
@@ -137,12 +139,16 @@ def uses(window: Any) -> list[Callable[[], Any]]:
             continue
         found.append(lambda name=name: getattr(window, name))
         if callable(getattr(type(window), name, None)):
-            found += [lambda name=name, given=given: getattr(window, name)(*given) for given in arguments]
+            found += [
+                lambda name=name, given=given: getattr(window, name)(*given) for given in arguments
+            ]
     return found
 
 
 @pytest.mark.parametrize(
-    "kind", [MappedFile, View, _window.Window, _memory.Window], ids=lambda kind: f"{kind.__module__}.{kind.__name__}"
+    "kind",
+    [MappedFile, View, _window.Window, _memory.Window],
+    ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
 def test_never_opened(kind: Any) -> None:
     """An object that was made and never opened refuses everything, and can be closed."""
@@ -190,37 +196,24 @@ def test_opening_fails(path: Path, mode: str) -> None:
 
 
 def test_opened_by_two_threads(path: Path) -> None:
-    """Two threads open the same object: one of them has done it, the other is refused, and what it had opened is given back."""
+    """Two threads open the same object: one of them has done it, the other is refused, and what it
+    had opened is given back."""
     before = handles(), file_maps()
     outcomes: list[str] = []
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
+    # Windows empties no file that another one has mapped.
+    owns = [path.with_name(f"own{number}") for number in range(2)]
+    with taking_turns():
         for _ in range(100):
             file = MappedFile.__new__(MappedFile)
-            start = threading.Barrier(2)
-
-            def work(own: Path, file: MappedFile = file, start: threading.Barrier = start) -> None:
-                start.wait()
-                try:
-                    file.__init__(own, "w+", size=5000)  # type: ignore[misc]
-                except ValueError as error:
-                    outcomes.append(str(error))
-
-            # Windows empties no file that another one has mapped.
-            owns = [path.with_name(f"own{number}") for number in range(2)]
-            threads = [threading.Thread(target=work, args=(own,)) for own in owns]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            opens = partial(MappedFile.__init__, file, mode="w+", size=5000)
+            raised = at_once(*(partial(opens, own) for own in owns))
+            assert raised.count(None) == 1
+            outcomes += [str(error) for error in raised if isinstance(error, ValueError)]
+            del raised
             assert len(file) == 5000
             file.close(strict=True)
-    finally:
-        sys.setswitchinterval(interval)
     assert all("opened this object" in outcome or "has opened" in outcome for outcome in outcomes)
     assert len(outcomes) == 100
-    del threads
     gc.collect()
     assert before == storming.left(before)
 
@@ -240,7 +233,9 @@ def test_closed_refuses(file: MappedFile, kind: str) -> None:
     assert not window.mapped
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_class_exchanged(file: MappedFile) -> None:
     """An object that is told to be of the other class is what it was, or refuses."""
     with file.view(3, 5) as view:
@@ -264,7 +259,8 @@ def test_class_exchanged(file: MappedFile) -> None:
 
 
 def test_as_bytes(path: Path) -> None:
-    """Numbers of every kind are bytes, steps may be of any length, and a loop ends with the file."""
+    """Numbers of every kind are bytes, steps may be of any length, and a loop ends with the
+    file."""
     path.write_bytes(bytes(range(256)) * 4)
     with MappedFile(path, "r+") as file, file.view(0, 256) as view:
         for window in (file, view):
@@ -274,7 +270,17 @@ def test_as_bytes(path: Path) -> None:
             for wrong in (np.int64(256), np.int64(-1), 10**30, -(10**30)):
                 with pytest.raises(ValueError, match="byte must be in"):
                     wrong in window  # noqa: B015
-            for step in (10**30, -(10**30), sys.maxsize, -sys.maxsize, -sys.maxsize - 1, 2**62, 2**63, 255, -255):
+            for step in (
+                10**30,
+                -(10**30),
+                sys.maxsize,
+                -sys.maxsize,
+                -sys.maxsize - 1,
+                2**62,
+                2**63,
+                255,
+                -255,
+            ):
                 assert bytes(window[::step]) == window[:][::step]
         view.close()
         seen = 0
@@ -296,7 +302,8 @@ def test_as_bytes(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_errors_kept(path: Path) -> None:
-    """What is closed while errors with all their frames are kept is unmapped at once; so is a view, and what a call had of it."""
+    """What is closed while errors with all their frames are kept is unmapped at once; so is a view,
+    and what a call had of it."""
     path.write_bytes(CONTENT)
     before = handles(), file_maps()
     file = MappedFile(path, "r+")
@@ -314,7 +321,14 @@ def test_errors_kept(path: Path) -> None:
                     "_resize",
                 ):
                     wrong()
-            except (TypeError, ValueError, AttributeError, OSError, BufferError, IndexError) as error:
+            except (
+                TypeError,
+                ValueError,
+                AttributeError,
+                OSError,
+                BufferError,
+                IndexError,
+            ) as error:
                 kept.append(error)
     assert len(kept) > 50
     for window in (view, file):
@@ -326,7 +340,8 @@ def test_errors_kept(path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_buffer_errors_kept(path: Path, mode: str) -> None:
-    """The error of a consumer of the buffer keeps the consumer, and so the map, as long as it is kept; and no longer."""
+    """The error of a consumer of the buffer keeps the consumer, and so the map, as long as it is
+    kept; and no longer."""
     path.write_bytes(CONTENT)
     file = MappedFile(path, mode)
     try:
@@ -359,7 +374,8 @@ class Told(MappedFile):
 @pytest.mark.parametrize("cycle", ["none", "attribute", "iterator", "view", "bound method"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_subclass_goes(path: Path, first: bool, cycle: str) -> None:
-    """An object of a subclass is given back with all that it has, in a cycle too, whether or not it calls the __del__ it has from us."""
+    """An object of a subclass is given back with all that it has, in a cycle too, whether or not it
+    calls the __del__ it has from us."""
     path.write_bytes(CONTENT)
     said: list[str] = []
     before = handles(), file_maps()
@@ -418,7 +434,8 @@ def test_comes_back(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_no_repr(path: Path) -> None:
-    """What goes unclosed is given back though its __repr__ raises, or closes it, or is interrupted."""
+    """What goes unclosed is given back though its __repr__ raises, or closes it, or is
+    interrupted."""
     path.write_bytes(CONTENT)
 
     class Bad(MappedFile):
@@ -485,13 +502,13 @@ print("done")
 
 @pytest.mark.parametrize("how", ["nobody", "settrace", "setprofile", "monitoring"])
 def test_traced(path: Path, how: str) -> None:
-    """Buffers stay where they are when the file grows, also if somebody traces while the library is imported, and keeps everything."""
+    """Buffers stay where they are when the file grows, also if somebody traces while the library is
+    imported, and keeps everything."""
     if how == "monitoring" and sys.version_info < (3, 12):
         pytest.skip("sys.monitoring is new in Python 3.12")
     path.write_bytes(CONTENT)
-    command = [sys.executable, "-X", "faulthandler", "-c", TRACED, str(path), how]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (0, "done", "") == (done.returncode, done.stdout.strip(), done.stderr)
+    done = run_python(*code(TRACED), path, how, flags=("-X", "faulthandler"), quiet=True)
+    assert "done" == done.stdout.strip()
 
 
 END = """
@@ -511,7 +528,8 @@ def make(kind=MappedFile):
     return file, file.view(3), file.data, iter(file)
 if how == "module":
     module = types.ModuleType("module"); sys.modules["module"] = module
-    module.kept = make(); mappedfile.kept = make(); mappedfile._memory.kept = make(); sys.kept = make()
+    module.kept = make(); mappedfile.kept = make(); mappedfile._memory.kept = make()
+    sys.kept = make()
 elif how == "builtins":
     import builtins; builtins.kept = make(Deleted)
 elif how == "cycle":
@@ -526,7 +544,8 @@ elif how == "atexit":
     import atexit
     kept = make(); atexit.register(lambda: kept[0].close()); atexit.register(lambda: kept[1][0])
 elif how == "weakref":
-    kept = make(); weakref.finalize(kept[0], print, end=""); weak = weakref.ref(kept[1], lambda _: MappedFile)
+    kept = make(); weakref.finalize(kept[0], print, end="")
+    weak = weakref.ref(kept[1], lambda _: MappedFile)
 elif how == "thread-local":
     local = threading.local(); local.kept = make(Deleted)
 elif how == "sys.modules cleared":
@@ -543,9 +562,11 @@ elif how == "threads":
         for number in itertools.count():
             try:
                 use(file, number)
-            except (BufferError, ValueError, OSError):  # Windows cuts no file that another object has mapped
+            # Windows cuts no file that another object has mapped.
+            except (BufferError, ValueError, OSError):
                 pass
-    for use in (lambda f, n: f.resize(10_000 + n % 9), lambda f, n: f.find(b"absent"), lambda f, n: f.view(n % 100)[0],
+    for use in (lambda f, n: f.resize(10_000 + n % 9), lambda f, n: f.find(b"absent"),
+                lambda f, n: f.view(n % 100)[0],
                 lambda f, n: f.data[5:], lambda f, n: f.flush(durable=False), lambda f, n: make()):
         threading.Thread(target=work, args=(use,), daemon=True).start()
     began.wait()
@@ -568,17 +589,24 @@ elif how == "threads":
     ],
 )
 def test_end(path: Path, how: str) -> None:
-    """The interpreter ends well whatever is alive and wherever it is: no finalizer raises, and nothing is said."""
+    """The interpreter ends well whatever is alive and wherever it is: no finalizer raises, and
+    nothing is said."""
     path.write_bytes(CONTENT)
-    command = [sys.executable, "-X", "faulthandler", "-W", "ignore::ResourceWarning", "-c", END, str(path), how]
+    flags = ("-X", "faulthandler", "-W", "ignore::ResourceWarning")
     for _ in range(5 if how == "threads" else 1):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert (0, "") == (done.returncode, done.stderr)
+        run_python(*code(END), path, how, flags=flags, quiet=True)
 
 
 def test_no_types_leak(file: MappedFile) -> None:
     """Objects of the C types that come and go leave no reference to what they were made of."""
-    types = [MappedFile, View, _memory.Window, _memory.Buffer, type(iter(file)), type(file._use(0, None, False))]
+    types = [
+        MappedFile,
+        View,
+        _memory.Window,
+        _memory.Buffer,
+        type(iter(file)),
+        type(file._use(0, None, False)),
+    ]
     for _ in range(2):
         before = [sys.getrefcount(each) for each in types], sys.getrefcount(file)
         for _ in range(100):

@@ -3,11 +3,11 @@
 import errno
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from children import code, run_command, run_python
 from support import need, only
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
@@ -34,7 +34,8 @@ def test_munmap_of_an_unaligned_address(path: Path) -> None:
 
 
 def test_unmap_of_what_was_not_mapped() -> None:
-    """What has no address, since mmap failed, is EINVAL; munmap would give back whatever is at the bottom of memory: L10.
+    """What has no address, since mmap failed, is EINVAL; munmap would give back whatever is at the
+    bottom of memory: L10.
 
     Not shared: the code is the system's.
     """
@@ -44,10 +45,13 @@ def test_unmap_of_what_was_not_mapped() -> None:
 MANY = Path("/proc/sys/vm/max_map_count")
 
 
-@pytest.mark.skipif(not MANY.exists(), reason="no limit of maps that could be reached: /proc/sys/vm/max_map_count")
+@pytest.mark.skipif(
+    not MANY.exists(), reason="no limit of maps that could be reached: /proc/sys/vm/max_map_count"
+)
 def test_munmap_that_fails(folder: Path) -> None:
-    """close() tells what munmap said (ENOMEM: the middle of three maps that are one to the system, when no more maps
-    are to be had), with the file's name; the view is closed, and does not pretend that its memory has gone: L10.
+    """close() tells what munmap said (ENOMEM: the middle of three maps that are one to the system,
+    when no more maps are to be had), with the file's name; the view is closed, and does not pretend
+    that its memory has gone: L10.
 
     Not shared: on Windows views do not grow together.
     """
@@ -69,7 +73,8 @@ if not where[0] + PAGE_SIZE == where[1] == where[2] - PAGE_SIZE:
 fill = []
 try:
     while True:  # two kinds by turns, or they would grow together too
-        fill.append(mmap.mmap(-1, PAGE_SIZE, prot=(mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE)[len(fill) % 2]))
+        prot = (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE)[len(fill) % 2]
+        fill.append(mmap.mmap(-1, PAGE_SIZE, prot=prot))
 except OSError:
     pass
 try:
@@ -84,8 +89,8 @@ views[1].close()
 for window in (views[0], views[2], file):
     window.close()
 """
-    command = [sys.executable, "-W", "error", "-c", program, str(folder / "file")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    what = (*code(program), folder / "file")
+    done = run_python(*what, flags=("-W", "error"), check=False)
     if done.returncode and "not neighbours" in done.stderr:
         pytest.skip("this system does not put maps side by side")
     assert (0, "") == (done.returncode, done.stderr)
@@ -93,7 +98,8 @@ for window in (views[0], views[2], file):
 
 
 def test_descriptor_taken_by_others(path: Path, folder: Path) -> None:
-    """After close() the descriptor's number is anybody's: views, their flush and the object touch it no more.
+    """After close() the descriptor's number is anybody's: views, their flush and the object touch
+    it no more.
 
     Not shared: Windows does not use a handle's value again so soon.
     """
@@ -114,7 +120,8 @@ def test_descriptor_taken_by_others(path: Path, folder: Path) -> None:
 
 
 def test_standard_descriptors_stay_free(path: Path) -> None:
-    """A file is never given the number of a standard stream that is closed, through a duplicate at least: I1.
+    """A file is never given the number of a standard stream that is closed, through a duplicate at
+    least: I1.
 
     Not shared: on Windows it holds a handle, which is no number of a stream.
     """
@@ -127,12 +134,12 @@ os.close(0)
 with MappedFile(descriptor) as file:
     assert file.fileno() > 2
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
+    run_python(*code(program), quiet=True)
 
 
 def test_fork_at_exit(path: Path) -> None:
-    """A child that ends with what it got from its parent leaves the parent's alone: L11, with every finaliser run.
+    """A child that ends with what it got from its parent leaves the parent's alone: L11, with every
+    finaliser run.
 
     Not shared: Windows has no fork.
     """
@@ -148,20 +155,18 @@ if pid:
     os.fstat(file.fileno())
     data.release(); view.close(strict=True); file.close(strict=True)
 """
-    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
+    run_python(*code(program), path, flags=("-W", "ignore"), quiet=True, timeout=60)
 
 
 def test_fork_during_a_resize(path: Path) -> None:
-    """A child that is forked while another thread changes the size, and maps a file, waits for neither: L11.
+    """A child that is forked while another thread changes the size, and maps a file, waits for
+    neither: L11.
 
     Not shared: Windows has no fork.
     """
     path.write_bytes(CONTENT)
     program = """
 import os, signal, sys, threading
-sys.path.insert(0, sys.argv[2])
 from mappedfile._native import ffi, lib
 from support import import_on
 begun, ended = threading.Event(), threading.Event()
@@ -201,9 +206,7 @@ file.refresh()
 assert len(file) == 300_000, len(file)
 file.close()
 """
-    command = [sys.executable, "-W", "ignore", "-c", program, str(path), str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
+    run_python(*code(program), path, flags=("-W", "ignore"), quiet=True, timeout=60)
 
 
 def test_unlock_during_a_resize(path: Path) -> None:
@@ -216,7 +219,6 @@ def test_unlock_during_a_resize(path: Path) -> None:
     program = """
 import sys, threading
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from mappedfile._native import ffi, lib
 from support import import_on
 armed = False
@@ -241,14 +243,13 @@ armed = True
 file.resize(1_000_000)
 assert not armed
 unlocking.join()
-(locked,) = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line[:6] == "VmLck:"]
+status = Path("/proc/self/status").read_text()
+(locked,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmLck:")]
 assert locked == "0", locked
 file.resize(2_000_000)
 file.close()
 """
-    command = [sys.executable, "-W", "ignore", "-c", program, str(path), str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
+    run_python(*code(program), path, flags=("-W", "ignore"), quiet=True, timeout=60)
 
 
 def test_compiles_without_what_openbsd_lacks() -> None:
@@ -275,5 +276,4 @@ def test_compiles_without_what_openbsd_lacks() -> None:
     sources = sorted((here.parent / "backends").glob("posix*.c"))
     assert sources
     for source in sources:
-        done = subprocess.run([*command, source], capture_output=True, text=True, check=False)
-        assert (0, "") == (done.returncode, done.stderr)
+        run_command([*command, source], quiet=True)

@@ -1,6 +1,8 @@
-"""The search, by every way that this processor has: what is found does not depend on which is taken.
+"""The search, by every way that this processor has: what is found does not depend on which is
+taken.
 
-tests/search_paths.c has search.c in it. The other tests of searching take the way that this processor takes."""
+tests/search_paths.c has search.c in it. The other tests of searching take the way that this
+processor takes."""
 
 from __future__ import annotations
 
@@ -37,13 +39,16 @@ def run(program: Path, *arguments: object) -> list[str]:
     # A sanitizer that looks for leaks wants to trace the process, which not everybody may.
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
     command = [str(program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
     assert (0, "") == (done.returncode, done.stderr)
     return done.stdout.splitlines()
 
 
 def test_every_way(folder: Path) -> None:
-    """Each finds what a plain search finds, in thousands of inputs, and reads nothing beside them, also while they change."""
+    """Each finds what a plain search finds, in thousands of inputs, and reads nothing beside them,
+    also while they change."""
     found = run(build(folder, "-O2"), "compare", 8000)[-1].split(", ")
     expected = ["two-way", "words", *VECTORS.get(platform.machine(), [])]
     assert expected == [way for way in found if way != "avx2"]
@@ -56,13 +61,16 @@ def test_every_way_sanitized(folder: Path) -> None:
     empty = folder / "empty.c"
     empty.write_text("int main(void) { return 0; }")
     compiler = shutil.which("cc") or "cc"
-    can = subprocess.run([compiler, SANITIZERS, "-o", folder / "empty", empty], capture_output=True, check=False)
+    can = subprocess.run(
+        [compiler, SANITIZERS, "-o", folder / "empty", empty], capture_output=True, check=False
+    )
     need(can.returncode == 0, "a compiler with sanitizers")
     run(build(folder, "-O1", "-g", SANITIZERS, "-fno-sanitize-recover=all"), "compare", 2000)
 
 
 def test_linear(folder: Path) -> None:
-    """No input takes more than some steps for each byte of haystack and needle; without Two-Way there are some that do."""
+    """No input takes more than some steps for each byte of haystack and needle; without Two-Way
+    there are some that do."""
     program = build(folder, "-O2")
     assert float(run(program, "worst", 4096)[0]) < 4
     assert float(run(program, "worst", 10**12)[0]) > 40

@@ -26,7 +26,9 @@ SIZES = [clause for clause in CLAUSES.values() if clause.id[0] == "S"]
 
 
 @pytest.fixture(scope="module", params=["tmpfs", "ext4"])
-def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def small(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A file system of 16 MiB."""
     with small_file_system(tmp_path_factory.mktemp("small"), request.param, 16 * MIB) as place:
         yield place
@@ -44,7 +46,9 @@ def little(small: Path) -> Iterator[Path]:
 
 
 @on_small_disks
-@pytest.mark.parametrize(("id", "subject"), [(c.id, s) for c in SIZES for s in NATIVE if s.mode in c.modes], ids=str)
+@pytest.mark.parametrize(
+    ("id", "subject"), [(c.id, s) for c in SIZES for s in NATIVE if s.mode in c.modes], ids=str
+)
 def test_small_disks(id: str, subject: Subject, little: Path) -> None:
     """Every clause of size holds on a small tmpfs and a small ext4; S5 fills them: S1-S8."""
     CLAUSES[id].check(subject, little)
@@ -53,8 +57,8 @@ def test_small_disks(id: str, subject: Subject, little: Path) -> None:
 @on_small_disks
 @pytest.mark.parametrize(("mode", "reserve"), [("r+", 0), ("r+", 32 * MIB), ("w+", 0), ("x+", 0)])
 def test_full(little: Path, mode: str, reserve: int) -> None:
-    """On a full disk creation and growth are ENOSPC, with the file's name; nothing is left behind, nothing is held,
-    everything goes on working, and what was in the file is in it: S4, S5."""
+    """On a full disk creation and growth are ENOSPC, with the file's name; nothing is left behind,
+    nothing is held, everything goes on working, and what was in the file is in it: S4, S5."""
     path = little / "file"
     content = os.urandom(3 * PAGE_SIZE + 5)
     path.write_bytes(content)
@@ -88,10 +92,14 @@ def test_full(little: Path, mode: str, reserve: int) -> None:
 
 @on_small_disks
 def test_no_fault_on_allocated(little: Path) -> None:
-    """Blocks that were reserved are there when the rest of the disk is full: writing every page is no fault: S5."""
+    """Blocks that were reserved are there when the rest of the disk is full: writing every page is
+    no fault: S5."""
     with MappedFile(little / "mine", "x+", size=4 * MIB) as file:
         file.resize(5 * MIB)
-        with pytest.raises(OSError, match="No space left"), open(little / "theirs", "wb", buffering=0) as theirs:
+        with (
+            pytest.raises(OSError, match="No space left"),
+            open(little / "theirs", "wb", buffering=0) as theirs,
+        ):
             while True:
                 theirs.write(bytes(PAGE_SIZE))
         file[:] = b"\1" * len(file)
@@ -103,7 +111,8 @@ def test_no_fault_on_allocated(little: Path) -> None:
 @pytest.mark.parametrize("subject", NATIVE, ids=str)
 @pytest.mark.parametrize("where", ["disk", "shm"])
 def test_past_4_gib(folder: Path, subject: Subject, size: int, where: str) -> None:
-    """Sparse files of 5 GiB and 1 TiB can be mapped, whole and in parts, on disk and on tmpfs: S7."""
+    """Sparse files of 5 GiB and 1 TiB can be mapped, whole and in parts, on disk and on tmpfs:
+    S7."""
     if where == "shm":
         only(os.path.isdir("/dev/shm"), "no tmpfs at /dev/shm")
         folder = Path("/dev/shm") / f"mappedfile-{os.getpid()}"
@@ -131,7 +140,8 @@ def behind_the_end(folder: Path, sparse: bool) -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_bytes_behind_the_end(folder: Path, sparse: bool) -> None:
-    """What maps write behind the end of the file never shows: not after growth, at any size, not in the file: S2."""
+    """What maps write behind the end of the file never shows: not after growth, at any size, not in
+    the file: S2."""
     behind_the_end(folder, sparse)
 
 
@@ -151,7 +161,9 @@ def test_growing_with_arrays_alive(folder: Path) -> None:
             arrays.append((array, array.ctypes.data))
             file.resize(len(file) + 1000 * step)
             file[50] = step
-            assert [(step, address) for _, address in arrays] == [(each[50], each.ctypes.data) for each, _ in arrays]
+            assert [(step, address) for _, address in arrays] == [
+                (each[50], each.ctypes.data) for each, _ in arrays
+            ]
         with pytest.raises(BufferError, match=r"39 buffers"):
             file.resize(10)
         del array, arrays
@@ -160,7 +172,8 @@ def test_growing_with_arrays_alive(folder: Path) -> None:
 
 
 def test_reserve(folder: Path) -> None:
-    """Inside the reserved address space the map of the whole file stays where it is; behind it, it may move: S2."""
+    """Inside the reserved address space the map of the whole file stays where it is; behind it, it
+    may move: S2."""
     only(capabilities().reserve, "no address space can be reserved here")
     with MappedFile(folder / "file", "x+", size=10, reserve=64 * MIB) as file:
         file[0:10] = b"0123456789"
@@ -181,10 +194,14 @@ def test_reserve(folder: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_reserve_costs_no_memory(folder: Path, mode: str) -> None:
-    """A terabyte of address space can be set aside, of private maps too; inside it, growth by others moves nothing: S8."""
+    """A terabyte of address space can be set aside, of private maps too; inside it, growth by
+    others moves nothing: S8."""
     only(capabilities().reserve, "no address space can be reserved here")
     counting = Path("/proc/sys/vm/overcommit_memory")  # 2: whatever a map asks for, proc(5)
-    only(mode != "c" or not counting.exists() or counting.read_text() != "2\n", "all private maps count as memory here")
+    only(
+        mode != "c" or not counting.exists() or counting.read_text() != "2\n",
+        "all private maps count as memory here",
+    )
     path = folder / "file"
     path.write_bytes(b"content")
     with MappedFile(path, mode, reserve=TIB) as file:
@@ -203,7 +220,9 @@ def test_no_resize(folder: Path, mode: str) -> None:
     path.write_bytes(b"content")
     with MappedFile(path, mode) as file:
         for size in (0, 7, 100):
-            with pytest.raises(io.UnsupportedOperation, match=r"open it in mode 'r\+', 'w\+' or 'x\+'"):
+            with pytest.raises(
+                io.UnsupportedOperation, match=r"open it in mode 'r\+', 'w\+' or 'x\+'"
+            ):
                 file.resize(size)
     assert b"content" == path.read_bytes()
 
@@ -230,7 +249,8 @@ def test_cut_short_by_others(folder: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("alive", [False, True])
 def test_private_changes_survive_refresh(folder: Path, alive: bool) -> None:
-    """What was written to a private map of the whole file is not lost when the file has grown: C4, S8."""
+    """What was written to a private map of the whole file is not lost when the file has grown: C4,
+    S8."""
     path = folder / "file"
     path.write_bytes(b"content" * PAGE_SIZE)
     with MappedFile(path, "c") as file:
@@ -278,7 +298,8 @@ def test_blocks(folder: Path) -> None:
 
 @on_small_disks
 def test_file_systems_that_cannot_allocate(folder: Path) -> None:
-    """Where blocks cannot be reserved zeros are written behind the end, which takes them as well: S5.
+    """Where blocks cannot be reserved zeros are written behind the end, which takes them as well:
+    S5.
 
     A file system without fallocate: ext2 on a loop device.
     """
@@ -305,7 +326,10 @@ def test_views_near_the_end(folder: Path) -> None:
     path = folder / "file"
     path.write_bytes(content)
     with MappedFile(path) as file:
-        for offset in [*range(2 * GRANULARITY - 40, size + 1), *range(GRANULARITY - 3, GRANULARITY + 3)]:
+        for offset in [
+            *range(2 * GRANULARITY - 40, size + 1),
+            *range(GRANULARITY - 3, GRANULARITY + 3),
+        ]:
             for length in {0, min(1, size - offset), (size - offset) // 2, size - offset}:
                 with file.view(offset, length) as view:
                     assert content[offset : offset + length] == view[:]
@@ -317,7 +341,8 @@ def test_views_near_the_end(folder: Path) -> None:
 
 
 def test_errors_keep_nothing(folder: Path) -> None:
-    """Who keeps the error of a view that could not be made keeps no view: the file can be cut short: S3."""
+    """Who keeps the error of a view that could not be made keeps no view: the file can be cut
+    short: S3."""
     with MappedFile(folder / "file", "x+", size=10) as file:
         with pytest.raises(ValueError, match="past the end") as caught:
             file.view(11)
@@ -329,7 +354,11 @@ def test_foreign_maps_see_growth(folder: Path) -> None:
     """A map that others made of the file before it grew is coherent with ours after: S2, C1."""
     path = folder / "file"
     path.write_bytes(bytes(PAGE_SIZE))
-    with open(path, "r+b") as opened, mmap.mmap(opened.fileno(), 0) as foreign, MappedFile(path, "r+") as file:
+    with (
+        open(path, "r+b") as opened,
+        mmap.mmap(opened.fileno(), 0) as foreign,
+        MappedFile(path, "r+") as file,
+    ):
         file.resize(10 * PAGE_SIZE)
         file[5] = 1
         foreign[6] = 2

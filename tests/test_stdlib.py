@@ -1,4 +1,5 @@
-"""mappedfile.mmap against the standard library's mmap: CPython's own tests, and what they do not look at."""
+"""mappedfile.mmap against the standard library's mmap: CPython's own tests, and what they do not
+look at."""
 
 import copy
 import errno
@@ -7,7 +8,6 @@ import json
 import mmap
 import os
 import pickle
-import subprocess
 import sys
 import weakref
 from collections import abc
@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from children import child, run_python
 from support import LINUX, need, only
 
 from mappedfile import MappingFault, capabilities
@@ -28,7 +29,8 @@ CANNOT = {
     "MmapTests.test_empty_file": (True, "S1: an empty file is mapped, and is empty"),
     "MmapTests.test_flush_return_value": (
         sys.platform.startswith("linux"),
-        "F2: a flush may begin at any byte; the test wants an error from one that begins within a page",
+        "F2: a flush may begin at any byte; "
+        "the test wants an error from one that begins within a page",
     ),
     "MmapTests.test_mmap_export_as_memoryview": (
         True,
@@ -36,7 +38,8 @@ CANNOT = {
     ),
     "MmapTests.test_access_parameter": (
         WINDOWS,
-        "S6: a map that is longer than its file is a ValueError everywhere; the test wants the file to grow on Windows",
+        "S6: a map that is longer than its file is a ValueError everywhere; "
+        "the test wants the file to grow on Windows",
     ),
     "MmapTests.test_no_trackfd_parameter_on_windows": (
         WINDOWS,
@@ -47,9 +50,12 @@ CANNOT = {
 
 @pytest.mark.parametrize("file", ["test_mmap.py", "test_free_threading/test_mmap.py"])
 def test_of_cpython(file, tmp_path):
-    """Each test of this Python's own does on mappedfile.mmap what it does on mmap, but for those that are known not to."""
+    """Each test of this Python's own does on mappedfile.mmap what it does on mmap, but for those
+    that are known not to."""
     where = path_of_test(file)
-    (only if "/" in file else need)(where, f"CPython's {file}: Debian has it in libpython3-testsuite")
+    (only if "/" in file else need)(
+        where, f"CPython's {file}: Debian has it in libpython3-testsuite"
+    )
     expected, actual = (
         outcomes("mmap", where, tmp_path),
         outcomes("mappedfile.mmap", where, tmp_path),
@@ -58,14 +64,18 @@ def test_of_cpython(file, tmp_path):
     told = {
         name: how
         for name, how in actual.items()
-        if how[0] not in (expected[name][0], "passed") and name not in known  # what mmap lacks on a system may be there
+        if how[0] not in (expected[name][0], "passed")
+        and name not in known  # what mmap lacks on a system may be there
     }
 
     assert {} == told
     assert list(expected) == list(actual)
     assert len(expected) > 5
     assert dict.fromkeys(known, "failed") == {name: actual[name][0] for name in known}
-    print(f"{file}: {count(expected)} pass on mmap, {count(actual)} on mappedfile.mmap, {len(known)} cannot")
+    print(
+        f"{file}: {count(expected)} pass on mmap, {count(actual)} on mappedfile.mmap,"
+        f" {len(known)} cannot"
+    )
 
 
 def path_of_test(file):
@@ -84,17 +94,7 @@ def count(outcomes):
 
 def outcomes(module, tests, folder):
     """What becomes of these tests on a module."""
-    command = [sys.executable, Path(__file__).with_name("stdlib_child.py"), module, tests]
-    done = subprocess.run(
-        command,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=300,
-    )
-    assert 0 == done.returncode, done.stderr
+    done = run_python(*child("stdlib_tests"), module, tests, cwd=folder, timeout=300)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -107,7 +107,7 @@ def map(tmp_path):
 
 
 def test_has_the_names_of_mmap():
-    """Programs look at names to tell what they were given: there are those of the newest mmap alone."""
+    """It has the names of the newest mmap and no others: programs look at names."""
     newest = {"seekable", "set_name", "madvise"}
     ours = {"faulted", "_mapped"}
     names = set(dir(layer.mmap))
@@ -124,7 +124,15 @@ def test_is_no_sequence(map):
     """It is what mmap is to collections.abc."""
     theirs = mmap.mmap(-1, 1)
 
-    for kind in (abc.Sequence, abc.Iterable, abc.Collection, abc.Reversible, abc.Sized, abc.Hashable, io.IOBase):
+    for kind in (
+        abc.Sequence,
+        abc.Iterable,
+        abc.Collection,
+        abc.Reversible,
+        abc.Sized,
+        abc.Hashable,
+        io.IOBase,
+    ):
         assert isinstance(theirs, kind) == isinstance(map, kind)
     assert [b"0", b"1"] == list(map)[:2]
     assert b"9" == next(reversed(map))
@@ -156,7 +164,12 @@ def test_subclass(map, tmp_path):
 
 def test_edges(map):
     """It does what mmap does where the library does otherwise."""
-    assert (-1, -1, -1, 10) == (map.find(b"", 11), map.rfind(b"", 11), map.find(b"", 5, 4), map.find(b"", 10))
+    assert (-1, -1, -1, 10) == (
+        map.find(b"", 11),
+        map.rfind(b"", 11),
+        map.find(b"", 5, 4),
+        map.find(b"", 10),
+    )
     for value, kind in ((256, ValueError), (-1, ValueError), (2**70, TypeError), (b"a", TypeError)):
         with pytest.raises(kind):
             map[0] = value
@@ -169,21 +182,30 @@ def test_tagname_of_a_file(tmp_path):
     """It does nothing for a file, whose own name is there."""
     (tmp_path / "file").write_bytes(b"0123456789")
     with open(tmp_path / "file", "r+b") as file:
-        for made in (layer.mmap(file.fileno(), 0, "tag"), layer.mmap(file.fileno(), 5, tagname="tag")):
+        for made in (
+            layer.mmap(file.fileno(), 0, "tag"),
+            layer.mmap(file.fileno(), 5, tagname="tag"),
+        ):
             assert b"01234" == made[:5]
             made.close()
 
 
 @pytest.mark.skipif(not LINUX, reason="there is no /proc")
 def test_what_cannot_be_mapped(tmp_path):
-    """It is an OSError and a ValueError: mmap raises the one or the other, and programs catch that."""
+    """It is an OSError and a ValueError: mmap raises the one or the other."""
     os.mkfifo(tmp_path / "fifo")
-    for path, flags in (("/proc/self/status", os.O_RDONLY), (tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)):
+    for path, flags in (
+        ("/proc/self/status", os.O_RDONLY),
+        (tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK),
+    ):
         descriptor = os.open(path, flags)
         for length in (0, 10):
             with pytest.raises(OSError) as caught:
                 layer.mmap(descriptor, length, access=layer.ACCESS_READ)
-            assert (errno.ENODEV, True) == (caught.value.errno, isinstance(caught.value, ValueError))
+            assert (errno.ENODEV, True) == (
+                caught.value.errno,
+                isinstance(caught.value, ValueError),
+            )
         os.close(descriptor)
 
 
@@ -191,14 +213,22 @@ def test_what_cannot_be_mapped(tmp_path):
 def test_a_fault_says_what_to_do(map, tmp_path):
     """A map has no refresh(): another one has what there is."""
     os.truncate(tmp_path / "file", 0)
-    for use in (map.read, map.read_byte, map.readline, lambda: map[0], lambda: map.resize(20), lambda: map.write(b"a")):
+    for use in (
+        map.read,
+        map.read_byte,
+        map.readline,
+        lambda: map[0],
+        lambda: map.resize(20),
+        lambda: map.write(b"a"),
+    ):
         with pytest.raises(MappingFault, match="map the file again"):
             use()
     assert map.faulted
 
 
 def test_the_page_tells_it():
-    """docs/mmap.md has every test that cannot pass, and every clause that the layer does not keep."""
+    """docs/mmap.md has every test that cannot pass, and every clause that the layer does not
+    keep."""
     text = (Path(__file__).parents[1] / "docs" / "mmap.md").read_text("utf-8")
 
     assert [] == [name for name, (_, why) in CANNOT.items() if f"| `{name}` | {why} |" not in text]

@@ -1,4 +1,5 @@
-"""Threads that do two things with one object at the same time, in every mode: L3, L6, S4. See tests/storming.py.
+"""Threads that do two things with one object at the same time, in every mode: L3, L6, S4. See
+tests/children/storming.py.
 
 Short runs here; ten minutes each with MAPPEDFILE_STRESS=1 (tox -e stress).
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import storming
+from children import storming
 from conftest import STRESS
 
 from mappedfile.contract._probe import file_maps, handles
@@ -19,7 +20,8 @@ LONG = 600  # seconds
 @pytest.mark.parametrize("first", storming.ACTIONS)
 @pytest.mark.parametrize("mode", storming.MODES)
 def test_pairs(folder: Path, mode: str, first: str) -> None:
-    """Whatever two threads do at once, each has its right result or is refused; nothing is left behind."""
+    """Whatever two threads do at once, each has its right result or is refused; nothing is left
+    behind."""
     if not storming.possible(first, mode):
         return
     done = 0
@@ -32,7 +34,19 @@ def test_pairs(folder: Path, mode: str, first: str) -> None:
 
 def test_many_threads(folder: Path) -> None:
     """The same with all that there is at once."""
-    names = ["close", "grow", "shrink", "refresh", "view", "data", "find", "get", "put", "flush", "lock"]
+    names = [
+        "close",
+        "grow",
+        "shrink",
+        "refresh",
+        "view",
+        "data",
+        "find",
+        "get",
+        "put",
+        "flush",
+        "lock",
+    ]
     storming.storm(folder, names, 20)
 
 

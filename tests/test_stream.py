@@ -1,4 +1,5 @@
-"""A stream is a binary file: io.BytesIO is the model, and the programs that read files are the judges."""
+"""A stream is a binary file: io.BytesIO is the model, and the programs that read files are the
+judges."""
 
 import csv
 import errno
@@ -15,16 +16,18 @@ import shutil
 import signal
 import sys
 import tarfile
-import threading
 import time
 import weakref
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from children.crew import Crew, at_once
 from hypothesis import given
 from hypothesis import strategies as st
 from support import LINUX, small_file_system
@@ -81,7 +84,12 @@ def test_lines(file: MappedFile) -> None:
     assert [b"one\n", b"two\n", b"\n", b"four"] == list(s)
     assert b"" == s.readline()
     s.seek(0)
-    assert [b"on", b"e\n", b"", b"two\n"] == [s.readline(2), s.readline(9), s.readline(0), s.readline(-1)]
+    assert [b"on", b"e\n", b"", b"two\n"] == [
+        s.readline(2),
+        s.readline(9),
+        s.readline(0),
+        s.readline(-1),
+    ]
     s.seek(0)
     assert [b"one\n", b"two\n"] == s.readlines(5)
     assert [b"\n", b"four"] == s.readlines()
@@ -96,7 +104,13 @@ def test_peek_and_read(file: MappedFile) -> None:
     assert (b"on", b"e\n", 4) == (s.read(2), s.read1(2), s.tell())
     room = bytearray(4)
     assert (4, b"two\n", 4, b"\nfou", 1, b"rfou") == (
-        s.readinto(room), bytes(room), s.readinto1(room), bytes(room), s.readinto(room), bytes(room))  # fmt: skip
+        s.readinto(room),
+        bytes(room),
+        s.readinto1(room),
+        bytes(room),
+        s.readinto(room),
+        bytes(room),
+    )
     assert (b"", b"", 0, b"") == (s.read(), s.read1(), s.readinto(room), s.peek(5))
     s.seek(-4, io.SEEK_END)
     assert b"four" == s.read(None)
@@ -111,7 +125,11 @@ def test_positions(file: MappedFile) -> None:
     for wrong in ((0, 3), (0, -1)):
         with pytest.raises(ValueError):
             s.seek(*wrong)
-    for wrong in ((-1,), (-101, 1), (-10, 2)):  # an OSError, as of files, and a ValueError, as of io.BytesIO
+    for wrong in (
+        (-1,),
+        (-101, 1),
+        (-10, 2),
+    ):  # an OSError, as of files, and a ValueError, as of io.BytesIO
         with pytest.raises(OSError) as caught:
             s.seek(*wrong)
         assert isinstance(caught.value, ValueError)
@@ -129,11 +147,17 @@ def test_positions(file: MappedFile) -> None:
 
 counts = st.none() | st.integers(-2, 40) | st.sampled_from([PAGE_SIZE, SIZE, sys.maxsize])
 steps = st.one_of(
-    st.tuples(st.sampled_from(["read", "read1", "readline", "readlines"]), counts.map(lambda n: (n,)) | st.just(())),
+    st.tuples(
+        st.sampled_from(["read", "read1", "readline", "readlines"]),
+        counts.map(lambda n: (n,)) | st.just(()),
+    ),
     st.tuples(st.just("seek"), st.tuples(st.integers(0, SIZE + 9))),
     st.tuples(st.just("seek"), st.tuples(st.integers(-9, 9), st.just(1))),
     st.tuples(st.just("seek"), st.tuples(st.integers(-SIZE, 9), st.just(2))),
-    st.tuples(st.sampled_from(["readinto", "readinto1"]), st.integers(0, 50).map(lambda n: (bytearray(n),))),
+    st.tuples(
+        st.sampled_from(["readinto", "readinto1"]),
+        st.integers(0, 50).map(lambda n: (bytearray(n),)),
+    ),
     st.tuples(st.just("write"), st.binary(max_size=9).map(lambda data: (data,))),
     st.tuples(st.just("tell"), st.just(())),
 )
@@ -149,8 +173,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, io.Byt
 
 
 @given(todo=st.lists(steps, max_size=12))
-def test_does_what_bytesio_does(pair: tuple[Any, io.BytesIO], todo: list[tuple[str, tuple[Any, ...]]]) -> None:
-    """In any order of calls; but BytesIO grows where a stream has no room, and clamps where it goes before the start."""
+def test_does_what_bytesio_does(
+    pair: tuple[Any, io.BytesIO], todo: list[tuple[str, tuple[Any, ...]]]
+) -> None:
+    """In any order of calls; but BytesIO grows where a stream has no room, and clamps where it goes
+    before the start."""
     stream, model = pair
     length = SIZE - 9
     for name, arguments in todo:
@@ -224,7 +251,8 @@ def test_a_full_window(file: MappedFile) -> None:
 
 
 def test_read_only(path: Path) -> None:
-    """A stream on what cannot be written cannot either; one on what is private can, and nobody sees it."""
+    """A stream on what cannot be written cannot either; one on what is private can, and nobody sees
+    it."""
     path.write_bytes(b"12345")
     with MappedFile(path) as file, file.stream() as s:
         assert (False, "rb") == (s.writable(), s.mode)
@@ -236,7 +264,10 @@ def test_read_only(path: Path) -> None:
         s.write(b"abc")
         assert (b"abc45", b"12345") == (file[:], path.read_bytes())
     for mode in ("r", "c"):
-        with MappedFile(path, mode) as file, pytest.raises(io.UnsupportedOperation, match=f"mode '{mode}'"):
+        with (
+            MappedFile(path, mode) as file,
+            pytest.raises(io.UnsupportedOperation, match=f"mode '{mode}'"),
+        ):
             file.stream(grow=True)
 
 
@@ -287,12 +318,18 @@ def test_grow(path: Path, mode: Any, sparse: bool) -> None:
 
 
 def test_sees_the_file_grow(file: MappedFile) -> None:
-    """A stream that grows the file sees what others add; any other stays with the bytes that it was made for."""
+    """A stream that grows the file sees what others add; any other stays with the bytes that it was
+    made for."""
     growing, steady = file.stream(grow=True), file.stream()
     assert growing.read() == steady.read()
     file.resize(20)
     file[13:] = b"\nfive\n6"
-    assert (b"\n", b"five\n", b"6", b"") == (growing.readline(), growing.readline(), growing.readline(), growing.read())
+    assert (b"\n", b"five\n", b"6", b"") == (
+        growing.readline(),
+        growing.readline(),
+        growing.readline(),
+        growing.read(),
+    )
     assert (b"", 13) == (steady.read(), steady.seek(0, 2))
     with open(file.name, "ab") as other:
         other.write(b"789")
@@ -341,7 +378,7 @@ def test_grow_after_close(path: Path) -> None:
 
 
 def test_truncate_with_grow(file: MappedFile) -> None:
-    """A stream that grows its file sets its size both ways, from where it begins, and stays where it is."""
+    """A stream that grows its file sets its size both ways, and its position stays."""
     with file.stream(4, grow=True) as s:
         s.seek(3)
         assert (3, 3, b"one\ntwo") == (s.truncate(), s.tell(), file[:])
@@ -413,7 +450,8 @@ def test_small_writes_can_be_buffered(path: Path) -> None:
 
 
 def test_counts_as_a_buffer(path: Path) -> None:
-    """It keeps the memory: closing with strict=True says that it is alive, and so does shrinking."""
+    """It keeps the memory: closing with strict=True says that it is alive, and so does
+    shrinking."""
     path.write_bytes(CONTENT)
     file = MappedFile(path, "r+")
     view = file.view(3, 100)
@@ -458,10 +496,26 @@ def test_closed(file: MappedFile) -> None:
         assert s is same
     assert s.closed
     calls = {
-        "read": (), "read1": (), "readline": (), "readlines": (), "peek": (), "tell": (), "flush": (), "readable": (),
-        "writable": (), "seekable": (), "isatty": (), "__iter__": (), "__next__": (), "__enter__": (), "truncate": (),
-        "seek": (0,), "readinto": (bytearray(3),), "write": (b"x",), "writelines": ([],),
-    }  # fmt: skip
+        "read": (),
+        "read1": (),
+        "readline": (),
+        "readlines": (),
+        "peek": (),
+        "tell": (),
+        "flush": (),
+        "readable": (),
+        "writable": (),
+        "seekable": (),
+        "isatty": (),
+        "__iter__": (),
+        "__next__": (),
+        "__enter__": (),
+        "truncate": (),
+        "seek": (0,),
+        "readinto": (bytearray(3),),
+        "write": (b"x",),
+        "writelines": ([],),
+    }
     for name, arguments in calls.items():
         with pytest.raises(ValueError, match="closed") as caught:
             getattr(s, name)(*arguments)
@@ -489,7 +543,13 @@ def test_empty(path: Path) -> None:
     path.touch()
     with MappedFile(path, "r+") as file:
         s = file.stream()
-        assert (b"", b"", [], 0, b"") == (s.read(), s.readline(), list(s), s.readinto(bytearray(3)), s.peek())
+        assert (b"", b"", [], 0, b"") == (
+            s.read(),
+            s.readline(),
+            list(s),
+            s.readinto(bytearray(3)),
+            s.peek(),
+        )
         with pytest.raises(OSError, match="0 of 1"):
             s.write(b"x")
         file.resize(10)
@@ -521,14 +581,25 @@ def test_pages_that_are_gone(path: Path) -> None:
             other.truncate(PAGE_SIZE)
         assert b"x" * PAGE_SIZE == s.read(PAGE_SIZE)
         for position in (PAGE_SIZE, 2 * PAGE_SIZE + 3):
-            for call in (lambda: s.read(9), s.read, s.readline, lambda: next(s), lambda: s.readinto(bytearray(9)),
-                         lambda: s.write(b"123"), lambda: s.peek(9), s.readlines):  # fmt: skip
+            for call in (
+                lambda: s.read(9),
+                s.read,
+                s.readline,
+                lambda: next(s),
+                lambda: s.readinto(bytearray(9)),
+                lambda: s.write(b"123"),
+                lambda: s.peek(9),
+                s.readlines,
+            ):
                 s.seek(position)
                 with pytest.raises(mappedfile.MappingFault) as caught:
                     call()
                 assert position == s.tell()
                 assert caught.value.offset >= PAGE_SIZE
-                assert "refresh() of the mapped file maps the present bytes, for new views and streams" in str(caught.value)
+                assert (
+                    "refresh() of the mapped file maps the present bytes, for new views and streams"
+                    in str(caught.value)
+                )
                 assert str(path) == str(caught.value.filename)
         s.seek(0)
         assert b"xxxx" == s.readline(4)
@@ -570,11 +641,8 @@ def test_threads(path: Path) -> None:
     path.write_bytes(b"".join(lines))
     found: list[list[bytes]] = [[], [], [], []]
     with MappedFile(path) as file, file.stream() as s:
-        threads = [threading.Thread(target=lambda out: out.extend(s), args=(out,)) for out in found]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        raised = at_once(*(partial(out.extend, s) for out in found))
+    assert [None] * 4 == raised
     assert lines == sorted(line for out in found for line in out)
 
 
@@ -586,13 +654,11 @@ def test_threads_that_append(path: Path) -> None:
             for _ in range(200):
                 s.write(b"%d" % number * 9 + b"\n")
 
-        threads = [threading.Thread(target=append, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        assert [None] * 4 == at_once(*(partial(append, number) for number in range(4)))
         assert len(file) == 4 * 200 * 10
-        assert sorted(b"%d" % number * 9 for number in range(4) for _ in range(200)) == sorted(file[:].split())
+        assert sorted(b"%d" % number * 9 for number in range(4) for _ in range(200)) == sorted(
+            file[:].split()
+        )
 
 
 def test_threads_that_close(path: Path) -> None:
@@ -601,27 +667,19 @@ def test_threads_that_close(path: Path) -> None:
     with MappedFile(path, "r+") as file:
         for _ in range(30):
             s = file.stream()
-            wrong: list[Exception] = []
 
-            def read(s: Any = s, wrong: list[Exception] = wrong) -> None:
-                try:
+            def read(s: Any = s) -> None:
+                with suppress(ValueError):
                     while True:
                         s.seek(0)
                         for line in s:
                             assert line
-                except ValueError:
-                    pass
-                except Exception as error:
-                    wrong.append(error)
 
-            threads = [threading.Thread(target=read) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-            time.sleep(0.002)
-            s.close()
-            for thread in threads:
-                thread.join()
-            assert [] == wrong
+            with Crew() as crew:
+                for _ in range(3):
+                    crew.start(read)
+                time.sleep(0.002)
+                s.close()
         file.close(strict=True)
 
 
@@ -644,7 +702,9 @@ def test_zipfile(stream: Any) -> None:
         out.writestr("c.txt", b"appended")
     with zipfile.ZipFile(stream) as archive:
         assert archive.testzip() is None
-        assert [CONTENT, b"short", b"appended"] == [archive.read(name) for name in ("a.txt", "b.txt", "c.txt")]
+        assert [CONTENT, b"short", b"appended"] == [
+            archive.read(name) for name in ("a.txt", "b.txt", "c.txt")
+        ]
         with archive.open("a.txt") as member:
             assert CONTENT.splitlines(keepends=True)[0] == member.readline()
     assert not stream.closed
@@ -767,7 +827,11 @@ def test_copyfileobj(stream: Any) -> None:
     out = io.BytesIO()
     shutil.copyfileobj(stream, out)
     assert CONTENT == out.getvalue()
-    with MappedFile(stream.name, "r+") as file, file.stream(0, SIZE - 1) as small, pytest.raises(OSError) as caught:
+    with (
+        MappedFile(stream.name, "r+") as file,
+        file.stream(0, SIZE - 1) as small,
+        pytest.raises(OSError) as caught,
+    ):
         shutil.copyfileobj(io.BytesIO(CONTENT), small)
     assert errno.ENOSPC == caught.value.errno
 
@@ -779,7 +843,9 @@ def test_buffered(stream: Any) -> None:
     reader = io.BufferedReader(stream, 100)
     assert (CONTENT[:10], CONTENT[10:]) == (reader.read(10), reader.read())
     reader.seek(0)
-    assert CONTENT.splitlines(keepends=True) == [line for part in reader for line in part.splitlines(keepends=True)]
+    assert CONTENT.splitlines(keepends=True) == [
+        line for part in reader for line in part.splitlines(keepends=True)
+    ]
     reader.detach()
     both = io.BufferedRandom(stream)
     both.seek(0)

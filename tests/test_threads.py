@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import sysconfig
-import threading
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from children import code, run_python
+from children.crew import at_once
 
 from mappedfile import MappedFile
 
@@ -20,31 +18,10 @@ WITHOUT_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 THREADS = 4
 
 
-def at_once(*calls: Callable[[], object]) -> list[BaseException | None]:
-    """Call each in a thread of its own, all at the same time; return what each raised."""
-    raised: list[BaseException | None] = [None] * len(calls)
-    begin = threading.Barrier(len(calls))
-
-    def run(number: int) -> None:
-        begin.wait(60)
-        try:
-            calls[number]()
-        except BaseException as error:
-            raised[number] = error
-
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    return raised
-
-
 @pytest.mark.skipif(not WITHOUT_GIL, reason="this Python has a GIL")
 def test_the_gil_stays_off() -> None:
     program = "import sys, mappedfile; assert not sys._is_gil_enabled()"
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+    run_python(*code(program), flags=("-W", "error"))
 
 
 def test_one_iterator(tmp_path: Path) -> None:
@@ -54,7 +31,9 @@ def test_one_iterator(tmp_path: Path) -> None:
     for _ in range(20):
         parts: list[list[int]] = [[] for _ in range(THREADS)]
         with MappedFile(path) as file:
-            raised = at_once(*(partial(part.extend, shared) for shared in [iter(file)] for part in parts))
+            raised = at_once(
+                *(partial(part.extend, shared) for shared in [iter(file)] for part in parts)
+            )
         assert raised == [None] * THREADS
         assert Counter(chain.from_iterable(parts)) == dict.fromkeys(range(256), 16)
 
@@ -78,8 +57,13 @@ def test_close_and_export(tmp_path: Path) -> None:
     for _ in range(100):
         kept: list[memoryview] = []
         with MappedFile(path, "r+") as file:
-            closing, exporting = at_once(partial(file.close, strict=True), partial(keep_buffer, file, kept))
-            assert (type(closing), type(exporting)) in ((BufferError, type(None)), (type(None), ValueError))
+            closing, exporting = at_once(
+                partial(file.close, strict=True), partial(keep_buffer, file, kept)
+            )
+            assert (type(closing), type(exporting)) in (
+                (BufferError, type(None)),
+                (type(None), ValueError),
+            )
             assert file.closed == (closing is None)
         assert [buffer[4999] for buffer in kept] == [ord("x")] * len(kept)
         kept.clear()

@@ -1,19 +1,21 @@
-"""What only Windows can show: error numbers of its own, handles beside the file's, sharing modes, files that resist."""
+"""What only Windows can show: error numbers of its own, handles beside the file's, sharing modes,
+files that resist."""
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import code, run_python
 
 from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile, capabilities
 from mappedfile._native import ffi, lib
 from mappedfile.contract import _probe
 
-kernel32: Any = pytest.importorskip("mappedfile.contract._kernel32", reason="no kernel32 here", exc_type=ImportError)
+kernel32: Any = pytest.importorskip(
+    "mappedfile.contract._kernel32", reason="no kernel32 here", exc_type=ImportError
+)
 kernel32_calls: Any = pytest.importorskip("kernel32_calls")
 
 CONTENT = bytes(range(256)) * ((2 * GRANULARITY) // 256)
@@ -55,15 +57,24 @@ def test_unmap_of_what_was_not_mapped() -> None:
 
 
 def test_unmap_twice(file: MappedFile) -> None:
-    """close() of a view that somebody unmapped before tells error 487, with the file's name; the view is closed: L10.
+    """close() of a view that somebody unmapped before tells error 487, with the file's name; the
+    view is closed: L10.
 
     Not shared: POSIX takes back what is not there without a word.
     """
     view = file.view(0, 10)
-    assert lib.mf_unmap(ffi.new("mf_mapping *", [ffi.cast("char *", _probe.address_of(view.data)), 10])) == 0
+    assert (
+        lib.mf_unmap(
+            ffi.new("mf_mapping *", [ffi.cast("char *", _probe.address_of(view.data)), 10])
+        )
+        == 0
+    )
     with pytest.raises(OSError, match="file") as caught:
         view.close()
-    assert (ERROR_INVALID_ADDRESS, str(file.name)) == (caught.value.winerror, str(caught.value.filename))
+    assert (ERROR_INVALID_ADDRESS, str(file.name)) == (
+        caught.value.winerror,
+        str(caught.value.filename),
+    )
     assert (True, False) == (view.closed, view.mapped)
     view.close()
 
@@ -83,7 +94,8 @@ def test_close_twice(file: MappedFile) -> None:
 
 
 def test_handles(path: Path) -> None:
-    """A mapped file holds two handles, the file's and the section's; one while it is empty; views hold none: L1.
+    """A mapped file holds two handles, the file's and the section's; one while it is empty; views
+    hold none: L1.
 
     Not shared: POSIX has one descriptor.
     """
@@ -103,7 +115,8 @@ def test_handles(path: Path) -> None:
 
 
 def test_misaligned_offset(file: MappedFile) -> None:
-    """MapViewOfFile refuses an offset that is a page's but no multiple of 64 KiB with 1132; a view takes it.
+    """MapViewOfFile refuses an offset that is a page's but no multiple of 64 KiB with 1132; a view
+    takes it.
 
     Not shared: such an offset is aligned elsewhere.
     """
@@ -112,7 +125,9 @@ def test_misaligned_offset(file: MappedFile) -> None:
     with other._use(0, None, False) as use:
         raw = ffi.cast("mf_file *", use.handle)
         assert 0 == lib.mf_open_section(raw, lib.MF_READ, section)
-        assert ERROR_MAPPED_ALIGNMENT == lib.mf_map(raw, section, lib.MF_READ, PAGE_SIZE, PAGE_SIZE, out)
+        assert ERROR_MAPPED_ALIGNMENT == lib.mf_map(
+            raw, section, lib.MF_READ, PAGE_SIZE, PAGE_SIZE, out
+        )
         assert 0 == lib.mf_close_section(section)
     assert out.base == ffi.NULL
     with other.view(PAGE_SIZE, PAGE_SIZE) as view:
@@ -121,8 +136,8 @@ def test_misaligned_offset(file: MappedFile) -> None:
 
 
 def test_flush_of_what_is_being_written(file: MappedFile) -> None:
-    """While the system writes the same pages FlushViewOfFile says ERROR_LOCK_VIOLATION: it is asked again, after pauses that
-    double, and the error stands after half a second: F1, F8.
+    """While the system writes the same pages FlushViewOfFile says ERROR_LOCK_VIOLATION: it is asked
+    again, after pauses that double, and the error stands after half a second: F1, F8.
 
     Not shared: msync waits by itself.
     """
@@ -130,12 +145,16 @@ def test_flush_of_what_is_being_written(file: MappedFile) -> None:
         for times in (3, 9, 10):
             with kernel32_calls.watched() as calls:
                 calls.failing = dict.fromkeys(
-                    [("FlushViewOfFile", number) for number in range(1, times + 1)], ERROR_LOCK_VIOLATION
+                    [("FlushViewOfFile", number) for number in range(1, times + 1)],
+                    ERROR_LOCK_VIOLATION,
                 )
                 if times == 10:
                     with pytest.raises(OSError, match="file") as caught:
                         view.flush()
-                    assert (ERROR_LOCK_VIOLATION, str(file.name)) == (caught.value.winerror, str(caught.value.filename))
+                    assert (ERROR_LOCK_VIOLATION, str(file.name)) == (
+                        caught.value.winerror,
+                        str(caught.value.filename),
+                    )
                 else:
                     view.flush()
             pauses = [arguments[0] for name, arguments in calls.made if name == "Sleep"]
@@ -146,7 +165,8 @@ def test_flush_of_what_is_being_written(file: MappedFile) -> None:
 
 @pytest.mark.parametrize("alive", ["file", "view", "buffer"])
 def test_cut_short(path: Path, alive: str) -> None:
-    """Who shrinks a file that others have mapped gets error 1224, with the file's name, and keeps the size: T2, S4.
+    """Who shrinks a file that others have mapped gets error 1224, with the file's name, and keeps
+    the size: T2, S4.
 
     Not shared: POSIX lets them.
     """
@@ -161,7 +181,10 @@ def test_cut_short(path: Path, alive: str) -> None:
     with MappedFile(path, "r+") as other:
         with pytest.raises(OSError, match="file") as caught:
             other.resize(100)
-        assert (ERROR_USER_MAPPED_FILE, str(path)) == (caught.value.winerror, str(caught.value.filename))
+        assert (ERROR_USER_MAPPED_FILE, str(path)) == (
+            caught.value.winerror,
+            str(caught.value.filename),
+        )
         assert (len(CONTENT), CONTENT) == (len(other), other[:])
         assert CONTENT[:10] == buffer.tobytes()
         buffer.release()
@@ -172,8 +195,9 @@ def test_cut_short(path: Path, alive: str) -> None:
 
 
 def test_others_without_sharing(file: MappedFile) -> None:
-    """Who wants the file for himself alone is refused while a mapped file is open (32). When views alone are left Windows
-    lets him (L9: without sharing restrictions); Wine counts the section as a user of the file and refuses.
+    """Who wants the file for himself alone is refused while a mapped file is open (32). When views
+    alone are left Windows lets him (L9: without sharing restrictions); Wine counts the section as a
+    user of the file and refuses.
 
     Not shared: POSIX knows no sharing modes.
     """
@@ -195,8 +219,9 @@ def test_others_without_sharing(file: MappedFile) -> None:
 
 
 def test_deletion_by_others(file: MappedFile) -> None:
-    """DeleteFile of a file with a view on it: refused (5), or the name goes at once (newer Windows), or when the last view
-    does (Wine): N2, and which it was. The memory is whole in any case.
+    """DeleteFile of a file with a view on it: refused (5), or the name goes at once (newer
+    Windows), or when the last view does (Wine): N2, and which it was. The memory is whole in any
+    case.
 
     Not shared: elsewhere the name goes at once.
     """
@@ -217,9 +242,11 @@ def test_deletion_by_others(file: MappedFile) -> None:
 
 
 def test_crash_is_seen(path: Path) -> None:
-    """A child that touches memory after it was unmapped dies of an access violation, and its parent can tell.
+    """A child that touches memory after it was unmapped dies of an access violation, and its parent
+    can tell.
 
-    Not shared: elsewhere it is a signal. What this shows is that the contract's checks would see a crash.
+    Not shared: elsewhere it is a signal. What this shows is that the contract's checks would see a
+    crash.
     """
     path.write_bytes(CONTENT)
     program = """
@@ -229,7 +256,7 @@ from mappedfile.contract import _probe
 with MappedFile(sys.argv[1]) as file: where = _probe.address_of(file.data)
 ctypes.string_at(where, 1)
 """
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=False)
+    done = run_python(*code(program), path, check=False, timeout=60)
     assert done.returncode != 0
 
 
@@ -246,14 +273,18 @@ def regions(address: int, length: int) -> list[tuple[int, int]]:
 def reserving(path: Path) -> Any:
     """A mapped file of 5 bytes, in 16 pages of address space."""
     if not capabilities().reserve:
-        pytest.skip("this Windows has no placeholders: they came with Windows 10, version 1803; Wine 8 has none")
+        pytest.skip(
+            "this Windows has no placeholders: they came with Windows 10, version 1803;"
+            " Wine 8 has none"
+        )
     path.write_bytes(b"begin")
     with MappedFile(path, "r+", reserve=16 * PAGE_SIZE) as file:
         yield file
 
 
 def test_placeholders() -> None:
-    """Address space can be reserved where Windows has placeholders, and nowhere else: a witness that is not the backend's own.
+    """Address space can be reserved where Windows has placeholders, and nowhere else: a witness
+    that is not the backend's own.
 
     Not shared: elsewhere it always can.
     """
@@ -262,7 +293,8 @@ def test_placeholders() -> None:
 
 @pytest.mark.parametrize("size", [0, 5, PAGE_SIZE + 5, len(CONTENT) + 5])
 def test_size_changes_while_a_section_is_made(path: Path, size: int) -> None:
-    """A section does not tell its size: what others do between the look at the file's and the section is not missed: S8, I2.
+    """A section does not tell its size: what others do between the look at the file's and the
+    section is not missed: S8, I2.
 
     Not shared: there are no sections elsewhere.
     """
@@ -278,7 +310,8 @@ def test_size_changes_while_a_section_is_made(path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 5])
 def test_size_changes_while_there_is_no_section(file: MappedFile, size: int) -> None:
-    """A shrink leaves none until the next use, so others may cut the file meanwhile: then what is left is mapped, or nothing: S8.
+    """A shrink leaves none until the next use, so others may cut the file meanwhile: then what is
+    left is mapped, or nothing: S8.
 
     Not shared: there are no sections elsewhere.
     """
@@ -291,7 +324,8 @@ def test_size_changes_while_there_is_no_section(file: MappedFile, size: int) -> 
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_holes(tmp_path: Path, sparse: bool) -> None:
-    """A file that is to have holes is marked so when it grows, however it was opened, or NTFS would allocate its clusters: S5.
+    """A file that is to have holes is marked so when it grows, however it was opened, or NTFS would
+    allocate its clusters: S5.
 
     Not shared: elsewhere every file may have holes.
     """
@@ -306,11 +340,14 @@ def test_holes(tmp_path: Path, sparse: bool) -> None:
     assert [FSCTL_SET_SPARSE] * (3 if sparse else 0) == marks
     for path in paths:
         marked = path.stat().st_file_attributes & stat.FILE_ATTRIBUTE_SPARSE_FILE
-        assert bool(marked) == sparse or kernel32.is_wine(), "Wine notes nothing: all its files may have holes"
+        assert bool(marked) == sparse or kernel32.is_wine(), (
+            "Wine notes nothing: all its files may have holes"
+        )
 
 
 def test_growth_in_place(reserving: MappedFile) -> None:
-    """Each growth past a page maps a further view right behind the others, at any page; all of them go together: S2.
+    """Each growth past a page maps a further view right behind the others, at any page; all of them
+    go together: S2.
 
     Not shared: a map beyond the end of the file, as elsewhere, cannot be had.
     """
@@ -328,7 +365,9 @@ def test_growth_in_place(reserving: MappedFile) -> None:
         reserving.resize(size)
         if stop > views[-1][1]:
             views.append((views[-1][1], stop))
-        assert [(start * PAGE_SIZE, stop * PAGE_SIZE) for start, stop in views] == regions(address, 16 * PAGE_SIZE)
+        assert [(start * PAGE_SIZE, stop * PAGE_SIZE) for start, stop in views] == regions(
+            address, 16 * PAGE_SIZE
+        )
         reserving[size - 1] = 7
     assert b"begin" == data.tobytes()
     reserving.flush()
@@ -340,7 +379,8 @@ def test_growth_in_place(reserving: MappedFile) -> None:
 
 
 def test_address_space_is_taken_and_given_back(reserving: MappedFile) -> None:
-    """Nobody gets the address space behind the map, until the map is closed: then all of it is free.
+    """Nobody gets the address space behind the map, until the map is closed: then all of it is
+    free.
 
     Not shared: elsewhere it is a part of the map.
     """
@@ -353,7 +393,8 @@ def test_address_space_is_taken_and_given_back(reserving: MappedFile) -> None:
 
 
 def test_reserved_map_that_somebody_unmapped(reserving: MappedFile) -> None:
-    """What was unmapped behind the library's back is error 487 at close(), as it is for a map of one view: L10.
+    """What was unmapped behind the library's back is error 487 at close(), as it is for a map of
+    one view: L10.
 
     Not shared: POSIX takes back what is not there without a word.
     """
@@ -371,7 +412,8 @@ def test_reserved_map_that_somebody_unmapped(reserving: MappedFile) -> None:
 
 
 def test_file_pointer_stays(path: Path) -> None:
-    """Growing an open file leaves its position alone, though bytes behind its end are cleared: the duplicate shares it.
+    """Growing an open file leaves its position alone, though bytes behind its end are cleared: the
+    duplicate shares it.
 
     Not shared: elsewhere pwrite writes anywhere without moving.
     """
@@ -385,7 +427,8 @@ def test_file_pointer_stays(path: Path) -> None:
 
 
 def test_no_address_space(path: Path) -> None:
-    """A file that is to grow beyond what there is of address space stays as it is, with views alive too: S4.
+    """A file that is to grow beyond what there is of address space stays as it is, with views alive
+    too: S4.
 
     Not shared: elsewhere a limit can be set (RLIMIT_AS).
     """

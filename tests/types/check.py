@@ -1,4 +1,5 @@
-"""What type checkers say of the two programs beside this file: nothing of right.py; of wrong.py one thing a marked line.
+"""What type checkers say of the two programs beside this file: nothing of right.py; of wrong.py one
+thing a marked line.
 
 python tests/types/check.py
 """
@@ -16,9 +17,19 @@ HERE = Path(__file__).parent
 
 def mypy(path: Path) -> set[int]:
     """Return the lines in which mypy sees an error."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent"]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-error-summary",
+        "--follow-imports=silent",
+    ]
     done = subprocess.run(
-        [*command, "--disable-error-code", "type-arg", path], capture_output=True, text=True, check=False
+        [*command, "--disable-error-code", "type-arg", path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode > 1 or done.stderr:
         raise SystemExit(f"mypy failed:\n{done.stdout}{done.stderr}")
@@ -27,7 +38,9 @@ def mypy(path: Path) -> set[int]:
 
 def pyright(path: Path) -> set[int]:
     """Return the lines in which pyright, and so Pylance, sees an error."""
-    done = subprocess.run(["pyright", "--outputjson", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["pyright", "--outputjson", path], capture_output=True, text=True, check=False
+    )
     said = json.loads(done.stdout)["generalDiagnostics"]
     return {one["range"]["start"]["line"] + 1 for one in said if one["severity"] == "error"}
 
@@ -43,7 +56,9 @@ def main() -> int:
             for number in sorted(expected ^ found):
                 wrong += 1
                 what = "sees an error in" if number in found else "sees no error in"
-                print(f"{checker.__name__} {what} {path.name}:{number}: {lines[number - 1].strip()}")
+                print(
+                    f"{checker.__name__} {what} {path.name}:{number}: {lines[number - 1].strip()}"
+                )
             print(f"{checker.__name__}, {path.name}: {len(found)} errors, {len(expected)} expected")
     return wrong != 0
 

@@ -1,4 +1,5 @@
-"""A user's mistakes: every line that ends in "error" is one to each type checker, and no other is."""
+"""A user's mistakes: every line that ends in "error" is one to each type checker, and no other
+is."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""A file system whose device fails on demand: FUSE, spoken by hand, for tests/test_guard.py. Not a test.
+"""A file system whose device fails on demand: FUSE, spoken by hand. For tests/test_guard.py.
 
-    python fuse.py PLACE PAGES CONTROL
+    python -m children.fuse PLACE PAGES CONTROL
 
-mounts it (as root, on Linux), says "ready", and serves until it is unmounted. There is one file, "file", of so many pages, each full of
-its number. Reading a page whose number is in CONTROL, a file of lines, fails with EIO.
+mounts it, as root, on Linux. It says "ready", or why it cannot, and serves until it is unmounted.
+There is one file, "file", of so many pages, each full of its number. CONTROL is a file of lines:
+reading a page whose number is there fails with EIO.
 """
 
 from __future__ import annotations
@@ -19,12 +20,25 @@ from pathlib import Path
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ROOT, FILE = 1, 2
 # fuse(4): what the kernel asks for
-LOOKUP, FORGET, GETATTR, SETATTR, OPEN, READ, RELEASE, FSYNC, FLUSH, INIT, OPENDIR, INTERRUPT, FORGETS = (
-    1, 2, 3, 4, 14, 15, 18, 20, 25, 26, 27, 36, 42)  # fmt: skip
+(
+    LOOKUP,
+    FORGET,
+    GETATTR,
+    SETATTR,
+    OPEN,
+    READ,
+    RELEASE,
+    FSYNC,
+    FLUSH,
+    INIT,
+    OPENDIR,
+    INTERRUPT,
+    FORGETS,
+) = (1, 2, 3, 4, 14, 15, 18, 20, 25, 26, 27, 36, 42)
 
 
 def page(number: int) -> bytes:
-    """What is in a page."""
+    """Return the content of a page."""
     return bytes([number % 255 + 1]) * PAGE
 
 
@@ -71,17 +85,27 @@ class Server:
         if code == READ:
             _, offset, size = struct.unpack_from("<QQI", rest)
             failing = self.control.read_text().split()
-            if any(str(number) in failing for number in range(offset // PAGE, (offset + size - 1) // PAGE + 1)):
+            if any(
+                str(number) in failing
+                for number in range(offset // PAGE, (offset + size - 1) // PAGE + 1)
+            ):
                 return errno.EIO
             return self.content[offset : offset + size]
         return b"" if code in (RELEASE, FLUSH, FSYNC) else errno.ENOSYS
 
     def attributes(self, node: int) -> bytes:
-        size, mode = (0, stat.S_IFDIR | 0o755) if node == ROOT else (len(self.content), stat.S_IFREG | 0o644)
-        return struct.pack("<6Q10I", node, size, size // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, PAGE, 0)
+        size, mode = (
+            (0, stat.S_IFDIR | 0o755) if node == ROOT else (len(self.content), stat.S_IFREG | 0o644)
+        )
+        return struct.pack(
+            "<6Q10I", node, size, size // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, PAGE, 0
+        )
 
 
 if __name__ == "__main__":
-    server = Server(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    try:
+        server = Server(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    except OSError as error:
+        sys.exit(print(error))
     print("ready", flush=True)
     server.serve()

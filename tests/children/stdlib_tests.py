@@ -1,6 +1,8 @@
-"""Runs a file of CPython's tests on a module that stands for mmap, and prints what became of each test, as JSON.
+"""Runs a file of CPython's tests on a module that stands for mmap.
 
-python stdlib_child.py mappedfile.mmap .../test/test_mmap.py
+    python -m children.stdlib_tests mappedfile.mmap .../test/test_mmap.py
+
+prints the outcome of each test, as JSON.
 """
 
 import gc
@@ -12,7 +14,7 @@ import unittest
 
 
 class Outcomes(unittest.TestResult):
-    """What became of each test."""
+    """The outcome of each test."""
 
     def __init__(self):
         super().__init__()
@@ -38,7 +40,8 @@ class Outcomes(unittest.TestResult):
         self.addFailure(test, error)
 
     def stopTest(self, test):
-        """Let go of what a failed test left: on Windows its file would be in the way of the next one."""
+        """Let go of what a failed test left: on Windows its file would be in the way of the next
+        one."""
         super().stopTest(test)
         gc.collect()
 

@@ -1,6 +1,6 @@
-"""A plugin of pytest's: a module stands for mmap, and what becomes of each test is written down.
+"""A plugin of pytest's: a module stands for mmap, and the outcome of each test is written down.
 
-MAPPEDFILE_STAND_IN=mappedfile.mmap MAPPEDFILE_OUTCOMES=file python -m pytest -p stand_in ...
+MAPPEDFILE_STAND_IN=mappedfile.mmap MAPPEDFILE_OUTCOMES=file python -m pytest -p children.stand_in
 """
 
 import importlib

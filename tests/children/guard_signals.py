@@ -1,14 +1,16 @@
-"""What tests/test_guard.py has done in other processes: once with the guard and once without, to be compared. Not a test.
+"""Others take SIGBUS. For tests/test_guard.py, which compares the outcomes with and without the
+guard.
 
-    python guarding.py with|without HELPER FOLDER
+    python -m children.guard_signals with|without HELPER FOLDER
 
-runs every scenario in a fork of its own, and prints as JSON how each ended and what it said. HELPER is tests/sigbus.c, compiled.
-
-A scenario is who takes SIGBUS, when, and how the signal comes.
+Each scenario runs in a fork of its own. Their ends, and their words, are printed as JSON. HELPER is
+tests/sigbus.c, compiled. A scenario has three parts: somebody takes SIGBUS, at some time, and the
+signal comes in some way.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import faulthandler
 import json
@@ -21,58 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sigbus
-
 import mappedfile
-from mappedfile import PAGE_SIZE, MappedFile, MappingFault
+from children.sigbus import Helper, Ours
+from mappedfile import PAGE_SIZE, MappedFile
 from mappedfile.contract._probe import address_of
 
 SECONDS = 20  # after which a scenario hangs, and no further one is run
 PLAIN, WITH_INFO, CHAINING, _, DEFAULT, IGNORED = range(6)
-
-
-class Helper:
-    """tests/sigbus.c, compiled."""
-
-    def __init__(self, path: str) -> None:
-        self.library = library = sigbus.load(path)
-        self.take, self.touch = library.take, library.touch
-        self.blocked, self.misalign = library.blocked, library.misalign
-        self.read_once = library.read_once
-        self.flags = {name: getattr(library, name)() for name in ("restarts", "once", "nests", "on_stack", "info")}
-
-    def seen(self) -> dict[str, int]:
-        """What its handler saw."""
-        return sigbus.seen(self.library)
-
-    def map(self, path: Path) -> int:
-        """Map a file of two pages, and cut it short to one; return the address of the page that is gone."""
-        path.write_bytes(b"f" * 2 * PAGE_SIZE)
-        with path.open("r+b") as file:
-            address: int = self.library.map_file(file.fileno(), 2 * PAGE_SIZE)
-        os.truncate(path, PAGE_SIZE)
-        return address + PAGE_SIZE
-
-
-class Ours:
-    """A mapped file, of which others cut off the end."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.write_bytes(b"o" * 3 * PAGE_SIZE)
-        self.file = MappedFile(path)
-        assert self.file[0] == ord("o")
-
-    def lose(self) -> None:
-        os.truncate(self.path, PAGE_SIZE)
-        for _ in range(2):
-            try:
-                self.file[PAGE_SIZE]
-            except MappingFault:
-                pass
-            else:
-                raise AssertionError("no MappingFault")
-        assert self.file[PAGE_SIZE - 1] == ord("o")
 
 
 # Who takes SIGBUS
@@ -187,7 +144,10 @@ def misaligned(helper: Helper, folder: Path) -> None:
 
 
 def misaligned_in_ours(helper: Helper, folder: Path) -> None:
-    """The same in a map of the library's: that is no reason to put something in the place of its page."""
+    """The same in a map of the library's.
+
+    The guard must not put something in the place of its page.
+    """
     data = MappedFile(folder / "last").data
     print("read it" if helper.misalign(address_of(data) + 1) else "cannot be had")
 
@@ -246,12 +206,24 @@ TAKERS: dict[str, Callable[[Helper], None]] = {
 TIMES = {each.__name__: each for each in (before, after, between, twice)}
 EVENTS = {
     each.__name__: each
-    for each in (fault, faults, fault_in_thread, fault_of_mmap, misaligned, misaligned_in_ours, raised, killed)
+    for each in (
+        fault,
+        faults,
+        fault_in_thread,
+        fault_of_mmap,
+        misaligned,
+        misaligned_in_ours,
+        raised,
+        killed,
+    )
 }
 
 
 def hangs(taker: str, event: str) -> bool:
-    """Whether the signal comes for ever, with the guard and without: a handler that returns and has mended nothing."""
+    """Whether the signal comes for ever, with the guard and without.
+
+    It does when a handler returns and has mended nothing.
+    """
     if (
         event in ("misaligned", "misaligned_in_ours", "raised", "killed")
         or "once" in taker
@@ -283,32 +255,41 @@ def run(name: str, helper: Helper, folder: Path, guarded: bool) -> None:
     print("seen", helper.seen(), "blocked", helper.blocked())
 
 
+def outcome(name: str, helper: Helper, folder: Path, guarded: bool) -> tuple[int, str]:
+    """Run a scenario in a fork; return its exit status, and what it said."""
+    folder.mkdir()
+    pid = os.fork()
+    if pid == 0:
+        said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        signal.alarm(SECONDS)
+        status = 1
+        try:
+            run(name, helper, folder, guarded)
+            status = 0
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}")
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status, (folder / "said").read_text().replace(str(folder), "FOLDER")
+
+
 def main() -> None:
-    guarded = sys.argv[1] == "with"
-    helper = Helper(sys.argv[2])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("guard", choices=["with", "without"])
+    parser.add_argument("helper")
+    parser.add_argument("folder", type=Path)
+    told = parser.parse_args()
+    helper = Helper(told.helper)
     outcomes: dict[str, Any] = {}
     for number, name in enumerate(SCENARIOS):
-        folder = Path(sys.argv[3], str(number))
-        folder.mkdir()
-        pid = os.fork()
-        if pid == 0:
-            said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT)
-            os.dup2(said, 1)
-            os.dup2(said, 2)
-            signal.alarm(SECONDS)
-            status = 1
-            try:
-                run(name, helper, folder, guarded)
-                status = 0
-            except BaseException as error:
-                print(f"{type(error).__name__}: {error}")
-            finally:
-                sys.stdout.flush()
-                os._exit(status)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        status, said = outcome(name, helper, told.folder / str(number), told.guard == "with")
         if status == -signal.SIGALRM:
-            raise SystemExit(f"{name}: hangs {sys.argv[1]} the guard")
-        outcomes[name] = {"status": status, "said": (folder / "said").read_text().replace(str(folder), "FOLDER")}
+            raise SystemExit(f"{name}: hangs {told.guard} the guard")
+        outcomes[name] = {"status": status, "said": said}
     print(json.dumps(outcomes))
 
 

@@ -1,0 +1,234 @@
+"""Others take SIGBUS too, before the guard or after it. For tests/test_guard.py.
+
+HELPER is tests/sigbus.c, compiled: another library.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import itertools
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mappedfile
+from children import sigbus
+from children.guard_common import CONTENT, faults, filled
+from children.tasks import Tasks
+from mappedfile import PAGE_SIZE, MappedFile
+from mappedfile.contract import _probe
+
+task = Tasks()
+
+
+@task
+def taken(folder: str) -> None:
+    """Others take SIGBUS after the guard. They come first, until a whole file is mapped.
+
+    Views do not count.
+    """
+    os.chdir(folder)
+    file = MappedFile(filled(Path("file")))
+    states = []
+    for handler in (signal.SIG_DFL, signal.SIG_IGN, lambda *_: None):
+        file[0]
+        signal.signal(signal.SIGBUS, handler)
+        states.append(mappedfile.fault_guard())
+        file.view(PAGE_SIZE, 10).close()
+        states.append(mappedfile.fault_guard())
+        with MappedFile("file") as another:
+            another[0]
+        states.append(mappedfile.fault_guard())
+    file.close()
+    print(*states)
+
+
+@task
+def taken_by_many(folder: str, helper: str) -> None:
+    """The guard goes on top of four different handlers; of a fifth it does not, and tells."""
+    os.chdir(folder)
+    library = sigbus.load(helper)
+    filled(Path("file"))
+    takers: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: signal.signal(signal.SIGBUS, signal.SIG_IGN),
+        lambda: signal.signal(signal.SIGBUS, lambda *_: None),
+        faulthandler.enable,
+        lambda: library.take(0, 0),
+        lambda: signal.signal(signal.SIGBUS, signal.SIG_IGN),  # known already
+    ]
+    states = []
+    for take in takers:
+        take()
+        with MappedFile("file") as file:
+            file[0]
+            states.append(mappedfile.fault_guard())
+    try:
+        library.take(1, 0)
+        mappedfile.fault_guard(True)
+    except OSError as error:
+        states.append(error.errno == errno.EAGAIN)
+    print(*states)
+
+
+@task
+def jumps(folder: str, helper: str) -> None:
+    """Another library's handler, there before the guard, jumps back to where it tried."""
+    os.chdir(folder)
+    library = sigbus.load(helper)
+    library.take(3, 0)
+    with open(filled(Path("theirs")), "r+b") as theirs, MappedFile(filled(Path("file"))) as file:
+        foreign = library.map_file(theirs.fileno(), 2 * PAGE_SIZE)
+        assert file[:] == CONTENT
+        os.truncate("theirs", PAGE_SIZE)
+        os.truncate("file", PAGE_SIZE)
+        for place in range(PAGE_SIZE, 5 * PAGE_SIZE, PAGE_SIZE):
+            assert library.try_touch(foreign + PAGE_SIZE) == 1
+            assert library.try_touch(foreign) == 0
+            with faults():
+                file[place]
+        with file.view(0, 10) as view:  # which waits for handlers when it is unmapped
+            assert view[:] == CONTENT[:10]
+        print(library.blocked() == 0)
+
+
+@task
+def chained(folder: str, helper: str) -> None:
+    """Another library's handler, there after the guard, passes on what is not its own."""
+    os.chdir(folder)
+    library = sigbus.load(helper)
+    with open(filled(Path("theirs")), "r+b") as theirs, MappedFile(filled(Path("file"))) as file:
+        assert file[:] == CONTENT
+        library.take(2, 0)
+        foreign = library.map_file(theirs.fileno(), 2 * PAGE_SIZE)
+        os.truncate("theirs", PAGE_SIZE)
+        os.truncate("file", PAGE_SIZE)
+        for place in range(PAGE_SIZE, 3 * PAGE_SIZE, PAGE_SIZE):
+            with faults():
+                file[place]
+            library.touch(foreign + PAGE_SIZE)
+        print(sigbus.seen(library)["calls"] == 1, end=" ")
+        library.give_back()
+        with faults():
+            file[4 * PAGE_SIZE]
+        print(mappedfile.fault_guard())
+
+
+@task
+def on_the_stack(folder: str, helper: str) -> None:
+    """The handler that was there before asked for no alternate stack; the thread has one."""
+    os.chdir(folder)
+    library = sigbus.load(helper)
+    library.take(1, 0)
+    library.use_stack()
+    with open(filled(Path("theirs")), "r+b") as theirs:
+        foreign = library.map_file(theirs.fileno(), 3 * PAGE_SIZE)
+    os.truncate("theirs", 0)
+    library.touch(foreign)
+    print(sigbus.seen(library)["stack"], end=" ")
+    with MappedFile(filled(Path("file"))) as file:
+        file[0]
+        library.touch(foreign + PAGE_SIZE)
+        print(sigbus.seen(library)["stack"])
+
+
+@task
+def unseen(folder: str) -> None:
+    """The signal module does not know of the guard."""
+    os.chdir(folder)
+    with MappedFile(filled(Path("file"))) as file:
+        file[0]
+        print(mappedfile.fault_guard(), int(signal.getsignal(signal.SIGBUS)))
+
+
+@task
+def later(folder: str, who: str) -> None:
+    """Somebody who does not pass it on takes SIGBUS after the last file was mapped."""
+    os.chdir(folder)
+    file = MappedFile(filled(Path("file")))
+    assert file[0] == CONTENT[0]
+    if who == "faulthandler":
+        faulthandler.enable()
+    else:
+        signal.signal(signal.SIGBUS, lambda *_: None)
+        signal.alarm(2)  # it would be called for ever
+    os.truncate("file", 0)
+    print(mappedfile.fault_guard(), flush=True)
+    file[0]
+
+
+@task
+def toggles(folder: str) -> None:
+    """faulthandler is enabled and disabled, and files are mapped, in every order of five steps.
+
+    Each order is tried in a fork.
+    """
+    os.chdir(folder)
+    Path("theirs").write_bytes(CONTENT)
+    with open("theirs", "rb") as theirs:
+        foreign = mmap.mmap(theirs.fileno(), 0, access=mmap.ACCESS_READ)
+    os.truncate("theirs", PAGE_SIZE)
+    tried = 0
+    for steps in itertools.product(("enable", "disable", "map"), repeat=5):
+        tried += 1
+        pid = os.fork()
+        if pid == 0:
+            report = os.open("report", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            os.dup2(report, 2)
+            signal.alarm(20)
+            try:
+                for number, step in enumerate(steps):
+                    if step == "map":
+                        with MappedFile(filled(Path("file"), CONTENT[: 3 * PAGE_SIZE])) as file:
+                            assert file[0] == CONTENT[0]
+                            assert mappedfile.fault_guard()
+                            os.truncate("file", 0)
+                            with faults(f"in step {number}"):
+                                file[0]
+                    else:
+                        getattr(faulthandler, step)()
+                enabled = faulthandler.is_enabled()
+                os.write(report, b"enabled\n" if enabled else b"disabled\n")
+                foreign[PAGE_SIZE]
+            except BaseException as error:
+                print(f"{error!r}", file=sys.stderr)
+            os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        text = Path("report").read_text()
+        assert status == -signal.SIGBUS, (steps, status, text)
+        assert text.startswith("enabled\nFatal Python error: Bus error") or text == "disabled\n", (
+            steps,
+            text,
+        )
+        assert text.count("Fatal") <= 1, (steps, text)
+    print(tried)
+
+
+@task
+def blocks(folder: str, helper: str) -> None:
+    """The handler of the guard blocks signals while it runs."""
+    os.chdir(folder)
+    with MappedFile(filled(Path("file"))) as file:
+        file[0]
+        print(sigbus.load(helper).blocks())
+
+
+@task
+def keeps_errno(folder: str, helper: str, mode: Any) -> None:
+    """The interrupted code has errno as it was."""
+    os.chdir(folder)
+    library = sigbus.load(helper)
+    file = MappedFile(filled(Path("file")), mode)
+    data = file.data
+    os.truncate("file", PAGE_SIZE)
+    print(library.touch(_probe.address_of(data) + PAGE_SIZE) == errno.ERANGE, file.faulted)
+    file.close()
+
+
+if __name__ == "__main__":
+    task.main()

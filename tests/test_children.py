@@ -1,0 +1,133 @@
+"""The helpers of these tests: processes and threads have limits, and say why they failed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from children import child, code, run_command, run_python, start_python
+from children.crew import Crew, at_once
+
+
+def test_what_a_child_is_given() -> None:
+    """A child has no input, arguments as text, a variable more or fewer, and the modules here."""
+    program = """
+    import os, sys
+    import children, support
+    print([*sys.argv[1:], sys.stdin.read(), os.environ.get("MORE"), os.environ.get("FEWER")])
+    """
+    os.environ["FEWER"] = "x"
+    try:
+        done = run_python(*code(program), 1, Path("a"), env={"MORE": "m", "FEWER": None})
+    finally:
+        del os.environ["FEWER"]
+    assert "['1', 'a', '', 'm', None]\n" == done.stdout
+
+
+def test_a_child_that_fails() -> None:
+    """The failure has what it said."""
+    with pytest.raises(AssertionError, match=r"ended with 3\nout\n(?s:.*)err"):
+        run_python(*code("import sys\nprint('out'); print('err', file=sys.stderr); sys.exit(3)"))
+    with pytest.raises(AssertionError, match="on standard error\nerr"):
+        run_python(*code("import sys\nprint('err', file=sys.stderr)"), quiet=True)
+
+
+def test_a_child_that_hangs() -> None:
+    """It ends with its limit, and the failure has what it said."""
+    program = "import time\nprint('out', flush=True)\ntime.sleep(60)"
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match=r"did not end within 2 seconds\nout"):
+        run_python(*code(program), timeout=2)
+    with start_python(*code(program), limit=2) as talk:
+        assert "out" == talk.hear()
+        with pytest.raises(AssertionError, match="said no more within 2 seconds"):
+            talk.hear()
+    with (
+        start_python(*code(program), limit=2) as talk,
+        pytest.raises(AssertionError, match=r"within 2 seconds\nout"),
+    ):
+        talk.end()
+    assert time.monotonic() - began < 50
+
+
+def test_a_child_that_converses() -> None:
+    """It hears lines and says lines; what it has said at its end is not lost."""
+    program = """
+    import sys
+    for line in sys.stdin:
+        print("heard", line.strip(), flush=True)
+    print("the rest")
+    """
+    with start_python(*code(program)) as talk:
+        for word in ("one", "two"):
+            talk.say(word)
+            assert f"heard {word}" == talk.hear()
+        talk.say("three")
+        assert ["heard three", "the rest"] == talk.end(quiet=True).stdout.splitlines()
+    with (
+        start_python(*code("import sys\nsys.exit('gone')")) as talk,
+        pytest.raises(AssertionError, match=r"said no more\ngone"),
+    ):
+        talk.hear()
+
+
+def test_a_task_that_is_not_there() -> None:
+    """The failure has the tasks that there are."""
+    done = run_python(*child("guard_switch"), "tolled", check=False)
+    says = "no such task: 'tolled'; there are told, told_never, told_late, first_view"
+    assert (1, says) == (done.returncode, done.stderr.strip())
+
+
+def test_a_command(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        run_command([tmp_path / "missing"])
+
+
+# Threads
+
+
+def test_at_once() -> None:
+    """What each raised, in order."""
+    first, second = at_once(lambda: 1, lambda: int("x"))
+    assert first is None
+    assert isinstance(second, ValueError)
+
+
+def test_a_thread_that_fails() -> None:
+    """Who waits for it goes on, and the error is told."""
+
+    def fail() -> None:
+        raise ValueError("told")
+
+    with pytest.raises(ValueError, match="told"), Crew() as crew:
+        meeting = crew.barrier(3)
+        crew.start(meeting.wait)
+        crew.start(fail)
+        meeting.wait()
+    assert crew.stopped.is_set()
+    assert threading.active_count() == 1
+
+
+def test_who_starts_them_fails() -> None:
+    """They go on, and end."""
+    with pytest.raises(ValueError, match="told"), Crew() as crew:
+        crew.start(crew.barrier(2).wait)
+        crew.start(crew.stopped.wait)
+        raise ValueError("told")
+    assert threading.active_count() == 1
+
+
+def test_threads_that_hang(capfd: pytest.CaptureFixture[str]) -> None:
+    """Nobody waits for ever: neither for one that does not come, nor for one that does not end."""
+    end = threading.Event()
+    with pytest.raises(threading.BrokenBarrierError), Crew(0.2) as crew:
+        crew.start(crew.barrier(2).wait)
+        time.sleep(0.5)
+    with pytest.raises(AssertionError, match="hangs"), Crew(0.2) as crew:
+        thread = crew.start(end.wait)
+    end.set()
+    thread.join()
+    assert "test_children.py" in capfd.readouterr().err
