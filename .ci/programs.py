@@ -4,7 +4,7 @@
 
 fetches their sources, and runs tests/programs.py on them, with these arguments for pytest. The
 Python that runs it has the library, and what .ci/programs-requirements.txt pins. With the wheel
-that tox names in TOX_PACKAGE it is done again on a newer Python: .ci/forky.py.
+that tox names in TOX_PACKAGE it is done again on a newer Python: .ci/pythons.py.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         if status == 0 and "TOX_PACKAGE" in os.environ:
             command = [
                 sys.executable,
-                str(PROJECT / ".ci" / "forky.py"),
+                str(PROJECT / ".ci" / "pythons.py"),
                 NEWER,
                 "-s",
                 *arguments,
