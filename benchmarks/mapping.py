@@ -64,6 +64,22 @@ def opening_arrow(at: Setting) -> Samples:
     )
 
 
+@row(
+    "open-buffer",
+    "MappedFile(path), w.data, close: no page is touched",
+    "pyarrow.memory_map(path), read_buffer(1), close: likewise",
+    1.0,
+)
+def opening_buffer(at: Setting) -> Samples:
+    arrow = _module("pyarrow").memory_map
+    names = {"path": str(at.file(MIB)), "MappedFile": MappedFile, "memory_map": arrow}
+    return at.compare(
+        "m = memory_map(path); b = m.read_buffer(1); m.close(); del b",
+        "w = MappedFile(path); b = w.data; w.close(); del b",
+        names,
+    )
+
+
 @row("open-memmap", "MappedFile(path), first byte, close", "np.memmap(path), first byte, gone", 0.4)
 def opening_memmap(at: Setting) -> Samples:
     names = {"path": str(at.file(MIB)), "MappedFile": MappedFile, "memmap": _module("numpy").memmap}
