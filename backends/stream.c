@@ -852,15 +852,19 @@ static PyMethodDef methods[] = {
      "writelines($self, lines, /)\n--\n\nWrite one after the other."},
     {"seek", FAST(stream_seek), METH_FASTCALL,
      "seek($self, offset, whence=0, /)\n--\n\n"
-     "Move to *offset* from the start (0), the position (1) or the end (2); return the position. It may be past the end.\n\n"
-     "Before the start it raises an error that is an ``OSError`` (``EINVAL``), as of files, and a ``ValueError``."},
+     "Move to *offset* from the start (0), the position (1) or the end (2); return the position. "
+     "It may be past the end.\n\n"
+     "Before the start it raises an error that is an ``OSError`` (``EINVAL``), as of files, and a\n"
+     "``ValueError``."},
     {"tell", stream_tell, METH_NOARGS,
      "tell($self, /)\n--\n\nReturn the position, in bytes from where the stream begins."},
     {"truncate", FAST(stream_truncate), METH_FASTCALL,
      "truncate($self, size=None, /)\n--\n\n"
-     "Set the size of the file, so that the stream has *size* bytes, or as many as the position says; return that.\n\n"
-     "It is for a stream with ``grow=True``: others raise ``io.UnsupportedOperation``. ``BufferError`` where the file\n"
-     "would be shorter and a view, a buffer or another stream is alive: ``MappedFile.resize()``."},
+     "Set the size of the file, so that the stream has *size* bytes, or as many as the position\n"
+     "says; return that.\n\n"
+     "It is for a stream with ``grow=True``: others raise ``io.UnsupportedOperation``. It raises\n"
+     "``BufferError`` where the file would be shorter and a view, a buffer or another stream is\n"
+     "alive, as ``MappedFile.resize()`` does."},
     {"flush", stream_flush, METH_NOARGS,
      "flush($self, /)\n--\n\n"
      "Do nothing: what is written is in the memory of the file at once. The window's ``flush()`` puts it on stable storage."},

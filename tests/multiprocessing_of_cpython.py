@@ -1,4 +1,4 @@
-"""CPython's own tests of memory that processes share: multiprocessing.heap and shared_memory, which use mmap.
+"""CPython's own tests of memory that processes share: multiprocessing.heap and shared_memory.
 
 Children are forked, so that they have what stands for mmap. It is run by programs.py.
 """

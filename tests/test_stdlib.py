@@ -107,7 +107,7 @@ def map(tmp_path):
 
 
 def test_has_the_names_of_mmap():
-    """Programs look at names to tell what they were given: there are those of the newest mmap alone."""
+    """Programs tell by names what they were given: there are those of the newest mmap alone."""
     newest = {"seekable", "set_name", "madvise"}
     ours = {"faulted", "_mapped"}
     names = set(dir(layer.mmap))
@@ -176,7 +176,7 @@ def test_tagname_of_a_file(tmp_path):
 
 @pytest.mark.skipif(not LINUX, reason="there is no /proc")
 def test_what_cannot_be_mapped(tmp_path):
-    """It is an OSError and a ValueError: mmap raises the one or the other, and programs catch that."""
+    """It is an OSError and a ValueError: mmap raises one of them, and programs catch that."""
     os.mkfifo(tmp_path / "fifo")
     for path, flags in (("/proc/self/status", os.O_RDONLY), (tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)):
         descriptor = os.open(path, flags)

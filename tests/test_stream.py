@@ -111,7 +111,8 @@ def test_positions(file: MappedFile) -> None:
     for wrong in ((0, 3), (0, -1)):
         with pytest.raises(ValueError):
             s.seek(*wrong)
-    for wrong in ((-1,), (-101, 1), (-10, 2)):  # an OSError, as of files, and a ValueError, as of io.BytesIO
+    # An OSError, as of files, and a ValueError, as of io.BytesIO.
+    for wrong in ((-1,), (-101, 1), (-10, 2)):
         with pytest.raises(OSError) as caught:
             s.seek(*wrong)
         assert isinstance(caught.value, ValueError)
@@ -341,7 +342,7 @@ def test_grow_after_close(path: Path) -> None:
 
 
 def test_truncate_with_grow(file: MappedFile) -> None:
-    """A stream that grows its file sets its size both ways, from where it begins, and stays where it is."""
+    """A stream that grows its file sets its size both ways, and stays where it is."""
     with file.stream(4, grow=True) as s:
         s.seek(3)
         assert (3, 3, b"one\ntwo") == (s.truncate(), s.tell(), file[:])

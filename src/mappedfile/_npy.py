@@ -185,7 +185,8 @@ def _header_bytes(header: Header) -> bytes:
         except ValueError:  # too long for the version, or not in Latin-1
             continue
         return out.getvalue()
-    # As NumPy writes it, to the byte: others' readers may know no other form. It leaves room for an axis that grows.
+    # As NumPy writes it, to the byte: others' readers may know no other form. It leaves room for
+    # an axis that grows.
     text = "{" + "".join(f"{name!r}: {fields[name]!r}, " for name in sorted(fields)) + "}"
     if header.shape:
         text += " " * (_DIGITS - len(str(header.shape[-1 if header.fortran_order else 0])))
