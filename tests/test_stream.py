@@ -125,11 +125,8 @@ def test_positions(file: MappedFile) -> None:
     for wrong in ((0, 3), (0, -1)):
         with pytest.raises(ValueError):
             s.seek(*wrong)
-    for wrong in (
-        (-1,),
-        (-101, 1),
-        (-10, 2),
-    ):  # an OSError, as of files, and a ValueError, as of io.BytesIO
+    # An OSError, as of files, and a ValueError, as of io.BytesIO.
+    for wrong in ((-1,), (-101, 1), (-10, 2)):
         with pytest.raises(OSError) as caught:
             s.seek(*wrong)
         assert isinstance(caught.value, ValueError)

@@ -140,9 +140,8 @@ class StdlibFile(StdlibWindow):
         flags["x+"] = os.O_RDWR | os.O_CREAT | os.O_EXCL
         self.name = file
         self.mode = mode
-        self._lock = (
-            threading.RLock()
-        )  # of the number of the descriptor: closed, it may be another file's
+        # Of the number of the descriptor: once that is closed, it may be another file's.
+        self._lock = threading.RLock()
         owned = not isinstance(file, int) and not hasattr(file, "fileno")
         binary = getattr(os, "O_BINARY", 0)
         self._fd = (
