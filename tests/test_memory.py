@@ -714,6 +714,21 @@ def test_lock_of_an_empty_file(path: Path) -> None:
         assert 0 == locked()
 
 
+@pytest.mark.parametrize("kind", ["file", "view"])
+def test_lock_of_what_is_gone(path: Path, kind: str) -> None:
+    """A lock that meets a page that is gone raises, and leaves nothing locked."""
+    path.write_bytes(bytes(8 * PAGE_SIZE))
+    only(LINUX, "lets nobody cut a mapped file short")
+    with MappedFile(path, "r+") as file, file.view() as view:
+        window = file if kind == "file" else view
+        window[0]
+        os.truncate(path, 4 * PAGE_SIZE)
+        for _ in range(2):
+            with pytest.raises(MappingFault):
+                window.lock()
+            assert 0 == locked()
+
+
 def test_locking_copies(path: Path) -> None:
     """To lock a private map copies it beforehand: what others write to the file then does not show.
     As the docstring says."""
