@@ -26,7 +26,16 @@ from common import CACHE, HUNG, PROJECT, SECONDS, call, pip, reported, without_r
 
 SUITES = {"3.13d": "trixie", "3.14": "forky", "3.15": "forky"}
 #: What the tests use: .ci/apt.
-TOOLS = ("gcc", "libc6-dev", "strace", "e2fsprogs", "mount", "vmtouch", "util-linux-extra")
+TOOLS = (
+    "gcc",
+    "libc6-dev",
+    "strace",
+    "e2fsprogs",
+    "mount",
+    "bindfs",
+    "vmtouch",
+    "util-linux-extra",
+)
 PACKAGES = {
     "trixie": (
         *("python3.13-dbg", "python3.13-dev", "python3.13-venv", "libpython3.13-testsuite"),

@@ -184,6 +184,40 @@ int mf_open(const mf_char *path, int access, int disposition, mf_file *out)
     return error;
 }
 
+/* Policy: on FUSE a file with two names can be two files to the kernel, each with pages of its own,
+ * so a new file there gets no name by a link. */
+static int links_are_one_file(int fd)
+{
+#ifdef __linux__
+    struct statfs volume;
+
+    return fstatfs(fd, &volume) == 0 && volume.f_type != FUSE_SUPER_MAGIC;
+#elif defined(RENAME_EXCL)
+    (void)fd;
+    return 0; /* macOS: a file system that cannot rename like this has no links either, or is FUSE
+               */
+#else
+    (void)fd;
+    return 1;
+#endif
+}
+
+/* Renames a file, but never over another one. */
+static int rename_exclusively(const char *from, const char *to)
+{
+#if defined(__linux__) && defined(SYS_renameat2)
+    const int flags = 1; /* RENAME_NOREPLACE */
+
+    return syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, flags) == 0 ? 0 : errno;
+#elif defined(RENAME_EXCL)
+    return renamex_np(from, to, RENAME_EXCL) == 0 ? 0 : errno;
+#else
+    (void)from;
+    (void)to;
+    return ENOTSUP;
+#endif
+}
+
 /* Returns the last part of a path. */
 static const char *base_name_in(const char *path)
 {
@@ -212,9 +246,11 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
     memcpy(temporary + folder, ".", 2);
     fd = open(temporary, flags | O_TMPFILE, 0666);
     temporary[0] = '\0';
-    if (fd >= 0)
+    if (fd >= 0 && links_are_one_file(fd))
         return init_file(fd, IS_EMPTY, out);
-    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
+    if (fd >= 0)
+        close(fd);
+    else if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return errno;
 #endif
     for (number = 0; number < MF_TEMPORARY_NAMES; number++) {
@@ -233,7 +269,7 @@ int mf_create(const mf_char *path, mf_file *out, mf_char *temporary, size_t room
 
 int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
 {
-    int error = 0;
+    int error;
 
     if (temporary[0] == '\0') {
         char self[64];
@@ -242,20 +278,16 @@ int mf_publish(const mf_file *file, mf_char *temporary, const mf_char *path)
         /* open(2), O_TMPFILE. */
         return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno;
     }
+    error = rename_exclusively(temporary, path);
+    if (error != EINVAL && error != ENOSYS && error != EOPNOTSUPP && error != ENOTSUP)
+        return error;
+    if (!links_are_one_file(fd_of(file)))
+        return ENOTSUP;
     if (link(temporary, path) == 0)
         return unlink(temporary) == 0 ? 0 : errno;
     error = errno;
-    if (error == EPERM || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS ||
-        error == EMLINK) {
-        /* The file system has no hard links. */
-#if defined(__linux__) && defined(SYS_renameat2)
-        const int flags = 1; /* RENAME_NOREPLACE */
-
-        error = syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, flags) == 0 ? 0 : errno;
-#elif defined(RENAME_EXCL)
-        error = renamex_np(temporary, path, RENAME_EXCL) == 0 ? 0 : errno;
-#endif
-    }
+    if (error == EPERM || error == EOPNOTSUPP || error == ENOSYS || error == EMLINK)
+        error = ENOTSUP;
     return error;
 }
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from children import code, run_python, start_python
-from support import LINUX, mounts, need, only
+from support import LINUX, mounts, need, only, unmount
 
 from mappedfile import PAGE_SIZE, MappedFile, _advice
 from mappedfile.contract import _probe
@@ -383,10 +383,10 @@ def test_a_new_file_that_cannot_be(tmp_path: Path) -> None:
 
 
 @linux
-@pytest.mark.parametrize("links", ["", "1"], ids=["links", "no links"])
-def test_a_new_file_on_a_plain_file_system(tmp_path: Path, links: str) -> None:
-    """Where a file system has no files without names, nor hard links perhaps, a new file appears
-    whole all the same."""
+@pytest.mark.parametrize("lacks", ["NO_RENAMES", "NO_LINKS"])
+def test_a_new_file_on_a_plain_file_system(tmp_path: Path, lacks: str) -> None:
+    """Where a file system has no files without names, and no renames that replace nothing or no
+    hard links, a new file appears whole all the same."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     need(compiler, "a C compiler")
     library, folder = tmp_path / "plain.so", tmp_path / "folder"
@@ -422,8 +422,30 @@ except OSError:
     pass
 assert os.listdir(".") == ["new"]
 """
-    environment = {"LD_PRELOAD": str(library), **({"NO_LINKS": links} if links else {})}
+    environment = {"LD_PRELOAD": str(library), lacks: "1"}
     run_python(*code(program), cwd=folder, env=environment, quiet=True)
+
+
+@linux
+def test_a_new_file_on_fuse(tmp_path: Path) -> None:
+    """On FUSE a file with two names can be two files to the kernel. A new file is one: others see
+    through its name what is written to its map."""
+    need(mounts() and shutil.which("bindfs"), "bindfs, and to mount it")
+    under, place = tmp_path / "under", tmp_path / "place"
+    under.mkdir()
+    place.mkdir()
+    # It goes on in the background, so nothing is to wait for the end of what it says.
+    subprocess.run(["bindfs", under, place], stdout=subprocess.DEVNULL, check=True)
+    try:
+        path = place / "new"
+        with MappedFile(path, "x+", size=3 * PAGE_SIZE) as file, MappedFile(path, "r+") as other:
+            file[5:10] = b"hello"
+            assert (b"hello", b"hello") == (other[5:10], path.read_bytes()[5:10])
+            other[7] = 76
+            assert b"heLlo" == file[5:10]
+        assert ["new"] == os.listdir(under)
+    finally:
+        unmount(place)
 
 
 # Names and descriptors

@@ -228,10 +228,11 @@ def S4(subject: Subject, folder: Path) -> None:
 @clause("S5", modes=SHARED_WRITABLE, alone=True)  # this may fill the disk
 def S5(subject: Subject, folder: Path) -> None:
     """A full disk is an `OSError(ENOSPC)` at creation or `resize()`, not a fault later;
-    `sparse=True` opts out. A new file (`"x+"`) appears with its size, or not at all."""
+    `sparse=True` opts out. A new file (`"x+"`) appears with its size, or not at all, if the file
+    system can name a file that is complete: some on FUSE cannot."""
     size = 2**20
     # Not for mmap: it creates the file in two steps, which a watcher may be too slow to see.
-    if subject.mode == "x+" and subject.name == "mappedfile":
+    if subject.mode == "x+" and subject.name == "mappedfile" and can_name_whole_files(folder):
         watch_creation(subject, folder)
     holes = system_leaves_holes(folder, size)
     if free_space(folder) < 64 * size:
@@ -265,6 +266,39 @@ def S5(subject: Subject, folder: Path) -> None:
                 blocks < 64 * size,
                 f"with sparse=True there are fewer blocks than {64 * size} bytes, not {blocks}",
             )
+
+
+def can_name_whole_files(folder: Path) -> bool:
+    """Whether a complete file can get a name here: by a rename that replaces nothing, or by a link
+    whose two names are one file. On FUSE they can be two, with pages of their own."""
+    if sys.platform == "win32":
+        return True
+    first, second = folder / "first", folder / "second"
+    first.write_bytes(b"before")
+    try:
+        if renames_exclusively(first, second):
+            return True
+        with open(first, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            os.link(first, second)
+            mapped[:] = b"behind"
+            return second.read_bytes() == b"behind"
+    except OSError:
+        return False
+    finally:
+        first.unlink(missing_ok=True)
+        second.unlink(missing_ok=True)
+
+
+def renames_exclusively(old: Path, new: Path) -> bool:
+    """Rename a file unless another has the name; return whether the file system can."""
+    names = (os.fsencode(old), os.fsencode(new))
+    library = ctypes.CDLL(None)
+    if sys.platform == "darwin":
+        return bool(library.renamex_np(*names, 4) == 0)  # RENAME_EXCL
+    if not hasattr(library, "renameat2"):
+        return False
+    current, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
+    return bool(library.renameat2(current, names[0], current, names[1], no_replace) == 0)
 
 
 def watch_creation(subject: Subject, folder: Path) -> None:
