@@ -77,7 +77,7 @@ def main(version: str, *arguments: str) -> int:
         with reported(report, version, folder) as option:
             pytest = [*python, "-m", "pytest", *option, *rest]
             if debug:
-                return run(pytest, 4 * SECONDS, PYTHONDEVMODE="1")  # -X dev, for children too
+                return run(pytest, 2 * SECONDS, PYTHONDEVMODE="1")  # -X dev, for children too
             return run(pytest, SECONDS)
 
 
