@@ -88,6 +88,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         victim = Victim(process, 0, folder / "log")
         victim.pid = victim.hear()
         yield victim
+        process.end()
 
 
 # Calls that a scenario makes, and what they fail with. The table is complete: test_all_calls_fail
