@@ -31,6 +31,8 @@ WINDOWS = sys.platform == "win32"
 CONTENT = bytes(range(256)) * 1200  # longer than what is searched at once
 #: What the calls fail with: EIO, or ERROR_ACCESS_DENIED.
 CODE = 5
+#: Instead of a code: the call has done it, and the system's is not called.
+DONE = -1
 #: These give something back even when they fail, so that nothing is left behind.
 GIVING_BACK = ("unmap", "close", "close_section")
 
@@ -72,7 +74,7 @@ class Backend:
             result = 0
             if code == 0 or name in GIVING_BACK:
                 result = original(*arguments)
-            return code or result
+            return 0 if code == DONE else code or result
 
         function = ffi.callback(ffi.typeof(original), call)
         self.kept.append(function)
@@ -216,7 +218,7 @@ def test_closed_during_a_search(backend: Backend, file: Any) -> None:
         refused(lambda: file.find(b"nowhere"), file.name)
 
 
-@pytest.mark.parametrize("call", ["flush", "sync", "get_size", "advise"])
+@pytest.mark.parametrize("call", ["flush", "sync", "size", "refresh", "advise"])
 @replacing("flush", "sync", "get_size", "close")
 def test_closed_during_a_call(backend: Backend, file: Any, memory: Any, call: str) -> None:
     """A call goes on with the file that was closed meanwhile; an error of closing it is the
@@ -231,9 +233,12 @@ def test_closed_during_a_call(backend: Backend, file: Any, memory: Any, call: st
     elif call == "sync":
         backend.before["sync"] = once(file.close)
         refused(file.flush, file.name)
-    elif call == "get_size":
+    elif call == "size":
         backend.before["get_size"] = once(made.close)
         refused(made.size, number)
+    elif call == "refresh":
+        backend.before["get_size"] = once(file.close)
+        refused(file.refresh, file.name)
     else:
         with pytest.raises(OSError), file._use(0, 10, False):
             file.close()
@@ -463,7 +468,9 @@ def test_locking_more(backend: Backend, file: Any) -> None:
     refused(file.lock, file.name)
     backend.failing = {"lock": [CODE, CODE]}
     refused(file.lock, file.name)
-    assert [1, 1] == raised
+    backend.failing = {"lock": [CODE], "allow_locked": DONE}
+    file.lock()
+    assert [1, 1, 1] == raised
     backend.failing = {"unlock": CODE}
     refused(file.unlock, file.name)
 
@@ -566,10 +573,18 @@ def test_stream_follows_no_further(backend: Backend, file: Any) -> None:
         refused(lambda: (file.resize(10 * GRANULARITY), stream.read()), file.name)
         backend.failing.clear()
         assert bytes(10 * GRANULARITY - 10) == stream.read()
-        stream.truncate(0)
+    file.resize(0)
+    with file.stream(grow=True) as stream, file.stream(grow=True) as another:
+        file.resize(10)
+        backend.before["guard"] = once(another.close)
+        with pytest.raises(ValueError, match=r"stream .* is closed"):
+            another.read()
+        file.refresh()
+    file.resize(0)
+    with file.stream(grow=True) as stream:
         file.resize(10)
         backend.before["guard"] = once(file.close)
-        assert b"" == stream.read()  # of the file that was empty, before it was closed
+        assert b"" == stream.read()  # of the file that was empty when it was closed
 
 
 # The C functions themselves

@@ -420,6 +420,33 @@ def test_no_address_space_left(path: Path) -> None:
 
 
 @reaches_limits
+def test_no_memory_for_a_copy(path: Path) -> None:
+    """A copy that does not fit into memory is a MemoryError, and positions stay: L10."""
+    in_a_process(
+        """
+        from mappedfile import mmap
+        os.truncate(path, 2**30)
+        with (MappedFile(path, "r+") as file, file.stream() as stream,
+              mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as made):
+            file[0]
+            with open("/proc/self/statm") as statm: pages = int(statm.read().split()[0])
+            limit(resource.RLIMIT_AS, pages * PAGE_SIZE + 2**25)
+            for call in (lambda: file[:], lambda: file[::2], stream.read, made.read,
+                         lambda: file.__setitem__(slice(None, None, -1), memoryview(file))):
+                try:
+                    call()
+                except MemoryError:
+                    continue
+                sys.exit("no error")
+            assert (0, 0, content[:9]) == (stream.tell(), made.tell(), file[:9])
+        gc.collect()
+        assert before == (handles(), file_maps())
+        """,
+        path,
+    )
+
+
+@reaches_limits
 def test_no_room_in_files(path: Path) -> None:
     """Past RLIMIT_FSIZE creation and growth are EFBIG, nothing is left behind, and all is as it
     was: S4."""

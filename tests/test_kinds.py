@@ -86,6 +86,8 @@ def test_disk(disk: Path, tmp_path: Path) -> None:
         for size in (0, 100, len(file) + 512):
             with pytest.raises(io.UnsupportedOperation, match="is a disk"):
                 file.resize(size)
+        with pytest.raises(io.UnsupportedOperation, match="is a disk"):
+            file.stream(grow=True)
         assert file.residency().pages == 256
     descriptor = os.open(disk, os.O_RDONLY)
     with MappedFile(descriptor) as file:

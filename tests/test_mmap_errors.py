@@ -140,6 +140,13 @@ def test_no_such_address_space(offset: int) -> None:
         layer.mmap(-1, sys.maxsize, offset=offset)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/zero that can be mapped")
+def test_no_such_address_space_for_a_device() -> None:
+    """So is a part of a device, which has no size."""
+    with open("/dev/zero", "rb") as zero, pytest.raises(OSError):
+        layer.mmap(zero.fileno(), sys.maxsize, access=layer.ACCESS_READ, offset=1)
+
+
 def test_audit_is_gone(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that has deleted sys.audit can map; one whose hook refuses cannot."""
     monkeypatch.delattr(sys, "audit")
@@ -249,6 +256,10 @@ CALLS = [
     "m.__setitem__(slice(Bad(), 2), b'ab')",
     "m.__delitem__(0)",
     "m.__delitem__(slice(0, 2))",
+    "m.read_byte()",
+    "m.readline()",
+    "m.size()",
+    "list(m)",
     "m.closed",
     "m.tell()",
     "len(m)",
