@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from support import import_on, only
 
+import mappedfile
 from mappedfile import GRANULARITY, PAGE_SIZE
 from mappedfile._native import ffi, lib
 from mappedfile.contract._probe import file_maps, handles
@@ -585,6 +586,57 @@ def test_stream_follows_no_further(backend: Backend, file: Any) -> None:
         file.resize(10)
         backend.before["guard"] = once(file.close)
         assert b"" == stream.read()  # of the file that was empty when it was closed
+
+
+# Python code that calls the backend itself
+
+
+class Refusing:
+    """A backend of which some calls of Python code fail."""
+
+    def __init__(self, *calls: str) -> None:
+        self.calls = calls
+
+    def __getattr__(self, name: str) -> object:
+        return (lambda *_: CODE) if name in self.calls else getattr(lib, name)
+
+
+def test_no_answer(content: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Advice, residency, eviction and the guard are OSErrors when the system refuses."""
+    _advice = importlib.import_module("mappedfile._advice")
+    _guard = importlib.import_module("mappedfile._guard")
+    refusing = Refusing("mf_advise", "mf_residency", "mf_evict", "mf_guard")
+    with mappedfile.MappedFile(content) as file:
+        file.residency()
+        for module in (_advice, _guard):
+            monkeypatch.setattr(module, "lib", refusing)
+        for use in (
+            lambda: file.advise("willneed"),
+            lambda: file.advise("cold"),
+            lambda: file.advise("populate_read"),
+            lambda: file.residency(),
+            lambda: _advice.evict(file),
+        ):
+            refused(use, str(content))
+        refused(lambda: mappedfile.fault_guard(True), None)
+        refusing.calls = ("mf_sync",)
+        refused(lambda: _advice.evict(file), str(content))
+        refusing.calls = ("mf_count_cached",)  # then every page is looked at
+        assert file.residency().pages == -(-len(CONTENT) // PAGE_SIZE)
+
+
+def test_why_a_page_is_gone() -> None:
+    """The error for a page that is gone is told also when the disk cannot be asked why."""
+    fault = mappedfile._errors.mapping_fault("name", 5, 2**20)
+    assert ("name", 5) == (fault.filename, fault.offset)
+    assert "was truncated" in str(fault)
+
+
+def test_names_of_the_package() -> None:
+    """dir() has every public name, also of modules that are imported on first use."""
+    assert set(mappedfile.__all__) <= set(dir(mappedfile))
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        mappedfile.other  # noqa: B018
 
 
 # The C functions themselves

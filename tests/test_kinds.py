@@ -135,6 +135,9 @@ def test_sealed_memfd() -> None:
                 file.resize(size)
             assert (100, 100) == (len(file), os.fstat(descriptor).st_size)
         file[99] = 1
+    with pytest.raises(PermissionError):
+        MappedFile(descriptor, "w+", size=10)
+    assert 100 == os.fstat(descriptor).st_size
     os.close(descriptor)
 
 

@@ -172,6 +172,7 @@ CALLS = [
     "m.write('a')",
     "m.write(b'a' * 11)",
     "m.write(b'')",
+    "m.write_byte(65)",
     "m.write_byte('a')",
     "m.write_byte(256)",
     "m.write_byte(-1)",
@@ -261,6 +262,7 @@ CALLS = [
     "m.size()",
     "list(m)",
     "m.closed",
+    "repr(m)",
     "m.tell()",
     "len(m)",
 ]
@@ -281,6 +283,7 @@ if hasattr(mmap.mmap, "madvise"):
         "m.madvise(0, 0, -1)",
         "m.madvise(0, 5, sys.maxsize)",
         "m.madvise(12345)",
+        "m.madvise(0, 0, 5)",
     ]
 
 
@@ -452,6 +455,12 @@ def test_no_such_size(descriptor: int) -> None:
     assert memory.resize(PAGE_SIZE) is None
     assert bytes(PAGE_SIZE) == memory[:]
     memory.close()
+    with layer.mmap(-1, PAGE_SIZE, flags=layer.MAP_PRIVATE) as private:
+        private[0] = 65
+        private.resize(3 * PAGE_SIZE)
+        assert b"A" + bytes(3 * PAGE_SIZE - 1) == private[:]
+        private.resize(1)
+        assert b"A" == private[:]
     with layer.mmap(descriptor, 0) as made:
         with pytest.raises((OSError, ValueError)):
             made.resize(sys.maxsize)
@@ -469,6 +478,56 @@ def test_no_such_size(descriptor: int) -> None:
     os.ftruncate(descriptor, offset + 10)
     with layer.mmap(descriptor, 0, offset=offset) as made:
         assert ValueError is outcome(lambda: made.resize(sys.maxsize))
+
+
+def test_part_of_a_page(path: Path) -> None:
+    """Advice on a part of a page reaches its whole page if it is a hint, and no byte of it if that
+    would discard some."""
+    path.write_bytes(bytes(3 * PAGE_SIZE))
+    with open(path, "r+b") as file:
+        made = layer.mmap(file.fileno(), 0, access=layer.ACCESS_COPY)
+        with made:
+            made[:] = b"a" * 3 * PAGE_SIZE
+            for advice in (layer.MADV_NORMAL, layer.MADV_WILLNEED, layer.MADV_DONTNEED):
+                assert made.madvise(advice, 5, 10) is None
+                assert made.madvise(advice, PAGE_SIZE - 5, 10) is None
+            assert b"a" * 3 * PAGE_SIZE == made[:]
+
+
+def test_flags_of_a_flush(descriptor: int) -> None:
+    """A flush with flags that exclude each other, or that there are not, is EINVAL; read-only and
+    private maps have nothing to write."""
+    with layer.mmap(descriptor, 0) as made:
+        for flags in (layer.MS_SYNC, layer.MS_ASYNC, layer.MS_SYNC | layer.MS_INVALIDATE):
+            assert made.flush(0, 10, flags=flags) is None
+        for flags in (layer.MS_SYNC | layer.MS_ASYNC, 1 << 20):
+            with pytest.raises(OSError) as caught:
+                made.flush(flags=flags)
+            assert WINDOWS or errno.EINVAL == caught.value.errno
+    for access in (layer.ACCESS_READ, layer.ACCESS_COPY):
+        with layer.mmap(descriptor, 0, access=access) as made:
+            assert made.flush() is None
+
+
+def test_length_past_the_end(descriptor: int) -> None:
+    """A map longer than its file is a ValueError on every system."""
+    for wrong in ({"length": 11}, {"length": 10, "offset": 1}, {"length": 0, "offset": 11}):
+        with pytest.raises(ValueError, match="greater than file size"):
+            layer.mmap(descriptor, **wrong)
+
+
+def test_protection(descriptor: int) -> None:
+    """prot and flags decide what can be written, and repr() shows it."""
+    for names, shown, writable in (
+        ({"prot": layer.PROT_READ}, "ACCESS_READ", False),
+        ({"flags": layer.MAP_PRIVATE}, "ACCESS_DEFAULT", True),
+        ({"flags": layer.MAP_PRIVATE, "prot": layer.PROT_READ}, "ACCESS_READ", False),
+    ):
+        with layer.mmap(descriptor, 0, **names) as made:
+            assert shown in repr(made)
+            if not writable:
+                with pytest.raises(TypeError):
+                    made[0] = 1
 
 
 def test_size_without_a_descriptor(descriptor: int) -> None:
