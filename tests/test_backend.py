@@ -4,6 +4,7 @@ calls are the test's own. tests/test_failures.py makes the system's fail."""
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import importlib
 import io
@@ -663,6 +664,33 @@ def test_connected_once(backend: Backend) -> None:
     ):
         with pytest.raises(TypeError):
             wrong_call()
+
+
+@replacing()
+def test_descriptor_that_is_made(backend: Backend, file: Any, untold: list[Any]) -> None:
+    """A descriptor that fileno() has to make, as on Windows, is made once and closed with the file;
+    if others have closed it, nobody can be told."""
+    made: list[int] = []
+
+    def make(handle: int, readonly: bool) -> int:
+        made.append(os.open(file.name, os.O_RDONLY))
+        return made[-1]
+
+    def twice(handle: int, readonly: bool) -> int:
+        file._descriptor(make)
+        return make(handle, readonly)
+
+    with pytest.raises(KeyError):
+        file._descriptor(lambda *_: {}["none"])
+    number = file._descriptor(twice)
+    assert number == made[0] == file._descriptor(make)
+    assert 2 == len(made)
+    with pytest.raises(OSError):
+        os.fstat(made[1])
+    os.close(number)
+    file.close()
+    ((where, error),) = untold
+    assert (os.close, errno.EBADF) == (where, error.errno)
 
 
 @replacing()
