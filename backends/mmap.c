@@ -211,6 +211,8 @@ static int open_section(File *file, const Request *asked)
 {
     int error = 0;
 
+    if (asked->fd == -1 && asked->offset > PY_SSIZE_T_MAX - asked->length)
+        return file->state->call.system.too_large;
     if (asked->fd == -1)
         return open_memory(file, asked->offset + asked->length, asked->tag, &file->section);
     if (asked->tag != NULL && file->state->call.system.has_sections)

@@ -90,9 +90,7 @@ static PyObject *get_slice(Window *self, PyObject *key)
 
 static PyObject *raise_key(Window *self, PyObject *key)
 {
-    if (self->mmap && !self->open)
-        raise_closed(self);
-    else if (self->mmap)
+    if (self->mmap)
         PyErr_SetString(PyExc_TypeError, "mmap indices must be integers");
     else
         PyErr_Format(PyExc_TypeError, "indices must be integers or slices, not %R", Py_TYPE(key));
@@ -110,6 +108,8 @@ PyObject *window_subscript(PyObject *object, PyObject *key)
             return get_byte(self, place, key);
         PyErr_Clear(); /* raised below */
     }
+    if (self->mmap && !self->open)
+        return raise_closed(self);
     if (Py_IS_TYPE(key, &PySlice_Type))
         return get_slice(self, key);
     if (!PyIndex_Check(key))

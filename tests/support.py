@@ -170,8 +170,8 @@ def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
             process.stderr.read()
 
 
-def import_on(backend: object) -> Any:
-    """Import the package once more, on a backend of its own."""
+def import_on(backend: object, *modules: str) -> Any:
+    """Import the package once more, on a backend of its own; and these modules of it."""
     ours = {
         name: module
         for name, module in sys.modules.items()
@@ -183,7 +183,10 @@ def import_on(backend: object) -> Any:
     native.ffi, native.lib = ffi, backend  # type: ignore[attr-defined]
     sys.modules["mappedfile._native"] = native
     try:
-        return importlib.import_module("mappedfile")
+        package = importlib.import_module("mappedfile")
+        for name in modules:
+            importlib.import_module(f"mappedfile.{name}")
+        return package
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "mappedfile"]:
             del sys.modules[name]

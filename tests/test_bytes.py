@@ -255,6 +255,49 @@ WRONG_BYTES = ["xx", 5, None, [1, 2], 1.5, ...]
 
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 @pytest.mark.parametrize("mode", ["r+", "c"])
+def test_wrong_calls(folder: Path, place: Any, mode: str) -> None:
+    """An argument that is given twice, or is unknown, is a TypeError; one that can be no answer, no
+    number or no bytes is its own error; and nothing changes."""
+
+    class Bad:
+        def __index__(self) -> int:
+            raise KeyError("no number")
+
+        def __bool__(self) -> bool:
+            raise KeyError("no answer")
+
+    gone = memoryview(b"ab")
+    gone.release()
+    with window_on(folder, place, mode) as (window, model):
+        for wrong in ({"offset": 1}, {"unknown": 1}):
+            with pytest.raises(TypeError, match="flush"):
+                window.flush(0, **wrong)
+        with pytest.raises(TypeError, match="flush"):
+            window.flush(0, 1, True)
+        for call in (
+            lambda: window.flush(durable=Bad()),
+            lambda: window.close(strict=Bad()),
+            lambda: Bad() in window,
+            lambda: window[Bad()],
+            lambda: window.find(b"a", Bad()),
+            lambda: window.startswith(b"a", 0, Bad()),
+        ):
+            with pytest.raises(KeyError, match="no"):
+                call()
+        for call in (
+            lambda: window.find(gone),
+            lambda: gone in window,
+            lambda: window.startswith(gone),
+            lambda: window.endswith((b"zz", gone)),
+            lambda: window.__setitem__(slice(0, 2), gone),
+        ):
+            with pytest.raises(ValueError, match="released"):
+                call()
+        assert bytes(model) == window[:]
+
+
+@pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
+@pytest.mark.parametrize("mode", ["r+", "c"])
 def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
     """What is no index, byte or bytes-like is a TypeError, as on a bytearray, and changes
     nothing."""

@@ -88,6 +88,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         victim = Victim(process, 0, folder / "log")
         victim.pid = victim.hear()
         yield victim
+        process.end()
 
 
 # Calls that a scenario makes, and what they fail with. The table is complete: test_all_calls_fail
@@ -411,6 +412,33 @@ def test_no_address_space_left(path: Path) -> None:
         small.close()
         with MappedFile(path + "-small", "r+", reserve=2**40) as file:
             refused(lambda: file[0], errno.ENOMEM, path + "-small")
+        gc.collect()
+        assert before == (handles(), file_maps())
+        """,
+        path,
+    )
+
+
+@reaches_limits
+def test_no_memory_for_a_copy(path: Path) -> None:
+    """A copy that does not fit into memory is a MemoryError, and positions stay: L10."""
+    in_a_process(
+        """
+        from mappedfile import mmap
+        os.truncate(path, 2**30)
+        with (MappedFile(path, "r+") as file, file.stream() as stream,
+              mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as made):
+            file[0]
+            with open("/proc/self/statm") as statm: pages = int(statm.read().split()[0])
+            limit(resource.RLIMIT_AS, pages * PAGE_SIZE + 2**25)
+            for call in (lambda: file[:], lambda: file[::2], stream.read, made.read,
+                         lambda: file.__setitem__(slice(None, None, -1), memoryview(file))):
+                try:
+                    call()
+                except MemoryError:
+                    continue
+                sys.exit("no error")
+            assert (0, 0, content[:9]) == (stream.tell(), made.tell(), file[:9])
         gc.collect()
         assert before == (handles(), file_maps())
         """,

@@ -234,3 +234,122 @@ def test_locks_that_fail(folder: Path, when: str) -> None:
     under = [*watch, "-e", inject]
     done = run_python(*code(LOCKS), folder / "file", under=under, quiet=True, timeout=300)
     assert int(done.stdout) > 3
+
+
+# In the middle of a call of the backend
+
+WAITING = """
+import os, signal, sys, threading
+from mappedfile._native import ffi, lib
+from support import import_on
+
+class Told(Exception): pass
+
+def handler(number, frame):
+    # Only in C code, and not in what it calls here. The timer comes again.
+    if armed and frame.f_code not in ours:
+        armed.clear()
+        raise Told
+
+armed = set()
+
+@ffi.callback("int(mf_file *, mf_growth *, mf_section *)")
+def grow(*arguments):
+    begun.set()
+    ended.wait()
+    return lib.mf_grow(*arguments)
+
+def process():
+    if threading.current_thread() is threading.main_thread():
+        armed.add(1)
+    return lib.mf_process()
+
+def lock(*arguments):
+    armed.add(1)
+    return interrupted
+
+ours = process.__code__, lock.__code__
+process = ffi.callback("int()", process)
+lock = ffi.callback("int(char *, size_t)", lock)
+
+class Backend:
+    def __getattr__(self, name): return getattr(lib, name)
+    def mf_fill_table(self, table):
+        lib.mf_fill_table(table)
+        if sys.argv[2] == "lock":
+            table.lock = lock
+        else:
+            table.grow, table.process = grow, process
+
+package = import_on(Backend())
+interrupted = package._system.INTERRUPTED
+begun, ended = threading.Event(), threading.Event()
+file = package.MappedFile(sys.argv[1], "r+")
+stream = file.stream(grow=True)
+stream.seek(0, 2)
+thread = threading.Thread(target=file.resize, args=(len(file) + 5,))
+if sys.argv[2] != "lock":
+    thread.start()
+    begun.wait()
+calls = {"resize": lambda: file.resize(9), "refresh": lambda: file.refresh(),
+         "write": lambda: stream.write(b"abc"), "lock": lambda: file.lock()}
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+try:
+    calls[sys.argv[2]]()
+except Told:
+    pass
+else:
+    sys.exit("it was not told")
+signal.setitimer(signal.ITIMER_REAL, 0)
+ended.set()
+if sys.argv[2] != "lock":
+    thread.join()
+    assert len(file) == 105 == os.path.getsize(sys.argv[1]), len(file)
+    file.refresh()
+stream.close()
+file.close(strict=True)
+"""
+
+
+@timers
+@pytest.mark.parametrize("call", ["resize", "refresh", "write", "lock"])
+def test_while_it_waits(path: Path, call: str) -> None:
+    """A handler that raises while a call waits for another thread's change of the size, or while
+    the system locks pages, ends the call: nothing has changed, and the file goes on."""
+    path.write_bytes(bytes(100))
+    run_python(*code(WAITING), path, call, quiet=True, timeout=20)
+
+
+@timers
+@pytest.mark.parametrize("action", ["seek", "close"])
+def test_a_handler_uses_the_stream(path: Path, action: str) -> None:
+    """A line that is being searched for in a stream that a handler moves, or closes with its file,
+    is searched for again from there, or is a ValueError."""
+    size = 1 << 28
+    with open(path, "wb") as made:
+        made.truncate(size)
+    file = MappedFile(path)
+    stream = file.stream()
+    came = []
+
+    def handler(number: int, frame: object) -> None:
+        if not came:
+            came.append(number)
+            stream.seek(10) if action == "seek" else (stream.close(), file.close())
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        try:
+            line = stream.readline()
+        except ValueError:
+            assert action == "close"
+        else:
+            assert len(line) in (size, size - 10)
+        while not came:
+            signal.pause()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        file.close()
+        stream.close()

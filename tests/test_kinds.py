@@ -86,6 +86,8 @@ def test_disk(disk: Path, tmp_path: Path) -> None:
         for size in (0, 100, len(file) + 512):
             with pytest.raises(io.UnsupportedOperation, match="is a disk"):
                 file.resize(size)
+        with pytest.raises(io.UnsupportedOperation, match="is a disk"):
+            file.stream(grow=True)
         assert file.residency().pages == 256
     descriptor = os.open(disk, os.O_RDONLY)
     with MappedFile(descriptor) as file:
@@ -133,6 +135,9 @@ def test_sealed_memfd() -> None:
                 file.resize(size)
             assert (100, 100) == (len(file), os.fstat(descriptor).st_size)
         file[99] = 1
+    with pytest.raises(PermissionError):
+        MappedFile(descriptor, "w+", size=10)
+    assert 100 == os.fstat(descriptor).st_size
     os.close(descriptor)
 
 

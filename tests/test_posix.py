@@ -42,6 +42,23 @@ def test_unmap_of_what_was_not_mapped() -> None:
     assert errno.EINVAL == lib.mf_unmap(ffi.new("mf_mapping *", [ffi.NULL, PAGE_SIZE]))
 
 
+def test_no_such_file() -> None:
+    """A descriptor that is closed is EBADF for every call, and advice that there is not ENOTSUP.
+
+    Not shared: descriptors are those of POSIX.
+    """
+    closed = ffi.new("mf_file *")
+    closed.handle = -1
+    size, told = ffi.new("int64_t *"), ffi.new("int *")
+    assert errno.EBADF == lib.mf_get_size(closed, size)
+    assert errno.EBADF == lib.mf_set_size(closed, 5)
+    assert errno.EBADF == lib.mf_sync(closed, True)
+    assert errno.EBADF == lib.mf_tells_residency(closed, told)
+    assert 0 != lib.mf_count_cached(closed, 0, 5, size)
+    assert errno.ENOTSUP == lib.mf_advise(ffi.NULL, 0, 99)
+    assert errno.ENOTSUP == lib.mf_allow_locked(5)
+
+
 MANY = Path("/proc/sys/vm/max_map_count")
 
 

@@ -50,6 +50,45 @@ def file(path: Path) -> Iterator[MappedFile]:
 # As a file
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s.read(1, 2)",
+        "s.read('a')",
+        "s.read1('a')",
+        "s.readline('a')",
+        "s.readline(1, 2)",
+        "s.readlines('a')",
+        "s.readinto(5)",
+        "s.readinto(b'abc')",
+        "s.write(5)",
+        "s.write('a')",
+        "s.writelines(5)",
+        "s.writelines(['a'])",
+        "s.seek()",
+        "s.seek(0, 0, 0)",
+        "s.seek('a')",
+        "s.seek(0, 'a')",
+        "s.truncate('a')",
+    ],
+)
+def test_wrong_arguments(file: MappedFile, text: str) -> None:
+    """What io.BytesIO refuses is refused, with the same exception, and the position stays."""
+    with file.stream() as stream:
+        raised = []
+        for s in (io.BytesIO(file[:]), stream):
+            s.seek(3)
+            with pytest.raises(TypeError) as caught:
+                eval(text, {"s": s})
+            raised.append((caught.type, s.tell()))
+        assert raised[0] == raised[1]
+    with pytest.raises(TypeError), file.stream() as stream:
+        stream.peek("a")  # type: ignore[arg-type]
+    again = weakref.ref(stream)
+    del s, stream, caught
+    assert again() is None
+
+
 def test_is_a_binary_file(file: MappedFile) -> None:
     """It is what a buffered binary file is, and says so."""
     with file.stream() as s:
