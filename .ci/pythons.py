@@ -75,10 +75,10 @@ def main(version: str, *arguments: str) -> int:
         print(f"=== {told.stdout.strip()} of Debian {suite}", flush=True)
         report, rest = without_report(arguments)
         with reported(report, version, folder) as option:
-            pytest = [*python, "-m", "pytest", *option, *rest]
-            if debug:
-                return run(pytest, 2 * SECONDS, PYTHONDEVMODE="1")  # -X dev, for children too
-            return run(pytest, SECONDS)
+            # -X dev is for pytest alone: with it, children would have faulthandler's signal handlers.
+            mode = ["-X", "dev"] if debug else []
+            pytest = [*python, *mode, "-m", "pytest", *option, *rest]
+            return run(pytest, SECONDS * (2 if debug else 1))
 
 
 def download(version: str, packages: Sequence[str], folder: Path) -> None:
@@ -93,10 +93,10 @@ def copied(folder: Path) -> Path:
     return shutil.copytree(PROJECT, folder / "project", ignore=ignored)
 
 
-def run(command: list[str], seconds: float, **settings: str) -> int:
+def run(command: list[str], seconds: float) -> int:
     """Run it, but not for ever; what it starts does not outlive it. Return its exit status."""
     process = subprocess.Popen(
-        command, env=environment() | settings, stdin=subprocess.DEVNULL, start_new_session=True
+        command, env=environment(), stdin=subprocess.DEVNULL, start_new_session=True
     )
     try:
         return process.wait(seconds)
