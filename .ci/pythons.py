@@ -75,7 +75,7 @@ def main(version: str, *arguments: str) -> int:
         print(f"=== {told.stdout.strip()} of Debian {suite}", flush=True)
         report, rest = without_report(arguments)
         with reported(report, version, folder) as option:
-            # -X dev is for pytest alone: with it, children would have faulthandler's signal handlers.
+            # -X dev is for pytest alone: children would have faulthandler's signal handlers.
             mode = ["-X", "dev"] if debug else []
             pytest = [*python, *mode, "-m", "pytest", *option, *rest]
             return run(pytest, SECONDS * (2 if debug else 1))
