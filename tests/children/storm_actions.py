@@ -47,11 +47,13 @@ class Round:
             self.file[0]
         if dice.random() < 0.1 and self.size < 10 * PAGE_SIZE:
             self.file.lock()
-        self.kept: list[Any] = []  # until the end of the round
+        # Until the end of the round: views and buffers of the file, and views of the other one.
+        self.kept: list[Any] = []
+        self.others: list[Any] = []
 
     def end(self) -> None:
         """Look at the file once more, and let go of everything."""
-        for one in self.kept:
+        for one in self.kept + self.others:
             one.release() if isinstance(one, memoryview) else one.close()
         if not self.file.closed:
             self.file.unlock()
@@ -87,7 +89,7 @@ def close(now: Round, dice: random.Random) -> None:
     # In its place, perhaps. It is held by a map of the round's, which nobody writes to.
     if size:
         with MappedFile(now.other) as other:
-            now.kept.append(other.view(0, min(max(size, 1), len(other))))
+            now.others.append(other.view(0, min(max(size, 1), len(other))))
 
 
 def grow(now: Round, dice: random.Random) -> None:
