@@ -562,7 +562,7 @@ class TestUsage:
 
         _, err = run(["sh", "-c"], f"{command} > /dev/full", expect=2)
         assert f"mappedfile: cannot write the output: {os.strerror(errno.ENOSPC)}\n" == err
-        assert ("", "") == run(["sh", "-c"], f"{command} >&-", expect=0)
+        assert ("", "") == run(["sh", "-c"], f"PYTHONDEVMODE=1 {command} >&-", expect=0)
         assert ("", "") == run(["sh", "-c"], f"{command} --clause Q 2>&-", expect=2)
 
     @pytest.mark.parametrize("option", ["-V", "--version"])

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any, TypeAlias
+    from typing import Any, TextIO, TypeAlias
 
     #: A piece of a line, with or without a style.
     Piece: TypeAlias = str | tuple[str, str]
@@ -41,14 +41,19 @@ class CannotWriteError(Exception):
         self.unread = error.errno in UNREAD_ERRORS
 
 
+def nowhere() -> TextIO:
+    """Return a stream that discards what is written. It stays open until the process ends."""
+    return open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
+
+
 class Terminal:
     """The standard streams of a command."""
 
     def __init__(self) -> None:
         if sys.stdout is None:  # closed, as in: mappedfile check >&-
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open)
+            sys.stdout = nowhere()
         if sys.stderr is None:
-            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            sys.stderr = nowhere()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
