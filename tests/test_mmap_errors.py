@@ -296,7 +296,8 @@ def call(text: str, m: object) -> object:
 @pytest.mark.parametrize("state", ["open", "closed", "readonly"])
 def test_calls(path: Path, text: str, state: str) -> None:
     """A method returns what mmap's returns, or raises what it raises; so does that of a closed map,
-    and of one that is read-only."""
+    and of one that is read-only. If a closed map is given wrong arguments, mmap of Python 3.14
+    raises the error of the argument; before that, and here, it is that the map is closed."""
     found = []
     for module in (mmap, layer):
         path.write_bytes(CONTENT)
@@ -308,7 +309,8 @@ def test_calls(path: Path, text: str, state: str) -> None:
             found.append((outcome(partial(call, text, made)), path.read_bytes()))
             made.close()
 
-    assert found[0] == found[1]
+    closed = [(ValueError, CONTENT)] if state == "closed" else []
+    assert found[1] in (found[0], *closed)
 
 
 class Closing:
