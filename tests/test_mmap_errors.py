@@ -228,7 +228,7 @@ CALLS = [
     "m.flush(2**80)",
     "m.flush(0, 2**80)",
     "m.flush(-1, 1)",
-    "m.flush(0, -1)",
+    "m.flush(0, -2)",
     "m.flush(0, 11)",
     "m.flush(11)",
     "m.flush(1, 2, 3)",
@@ -311,6 +311,15 @@ def test_calls(path: Path, text: str, state: str) -> None:
 
     closed = [(ValueError, CONTENT)] if state == "closed" else []
     assert found[1] in (found[0], *closed)
+
+
+def test_flush_to_the_end(path: Path) -> None:
+    """A size of -1 reaches to the end, as in Python 3.15. Before that it is an error of mmap's."""
+    path.write_bytes(CONTENT)
+    with open(path, "r+b") as file, layer.mmap(file.fileno(), 0) as made:
+        assert None is made.flush(0, -1) is made.flush(len(CONTENT), -1)
+        with pytest.raises(ValueError, match="flush values out of range"):
+            made.flush(len(CONTENT) + 1, -1)
 
 
 class Closing:
