@@ -731,7 +731,7 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
         return NULL;
     if (!self->window.open) /* an __index__ method has closed it */
         return raise_closed(&self->window);
-    if (count == -1) /* to the end, as in Python 3.15 */
+    if (given[1] == NULL)
         count = (Py_ssize_t)self->window.length - first;
     if (first < 0 || count < 0 || self->window.length - first < count) {
         PyErr_SetString(PyExc_ValueError, "flush values out of range");
