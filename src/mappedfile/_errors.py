@@ -98,13 +98,20 @@ def _pieces(path: str) -> Iterator[bytes]:
         os.close(descriptor)
 
 
+#: Memory that _map_limit needs. At the limit of maps the heap cannot grow: Linux, do_brk_flags.
+_kept: bytes | None = bytes(1 << 15)
+
+
 def _map_limit(code: int) -> str:
     """Return a text if the number of maps was at its limit: mmap(2), ENOMEM. Only Linux has one."""
+    global _kept
     if code != errno.ENOMEM or sys.platform != "linux":
         return ""
+    _kept = None
     try:
         most = int(b"".join(_pieces("/proc/sys/vm/max_map_count")))
         there = sum(piece.count(b"\n") for piece in _pieces("/proc/self/maps"))
+        _kept = bytes(1 << 15)
     except (OSError, MemoryError):  # the first error is reported
         return ""
     if there < most - 1:
