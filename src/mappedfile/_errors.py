@@ -99,7 +99,7 @@ def _pieces(path: str) -> Iterator[bytes]:
 
 
 #: Memory that _map_limit needs. At the limit of maps the heap cannot grow: Linux, do_brk_flags.
-_kept: bytes | None = bytes(1 << 15)
+_kept: bytes | None = bytes(1 << 15) if sys.platform == "linux" else None
 
 
 def _map_limit(code: int) -> str:
