@@ -419,14 +419,17 @@ def write_until_killed(subject: Subject, folder: Path) -> None:
 
 def flush_what_is_gone(subject: Subject, folder: Path) -> None:
     """Unmap the memory, then close the file, without the library's knowledge, and flush."""
+    opened = []
     for path in (folder / "first", folder / "file"):
-        view = subject.create(path, bytes(4 * PAGE)).view()
+        opened.append(subject.create(path, bytes(4 * PAGE)))
+        view = opened[-1].view()
         view[PAGE] = 1
         unmap_behind_its_back(address_of(view.data))
         if path.name == "first":
             # What the error needs is there afterwards. It may come to lie where the view was.
             with contextlib.suppress(OSError):
                 view.flush()
+            opened.append(view)
     with raises(OSError, "flush() of memory that is gone") as caught:
         view.flush()
     _check_error(caught.error, errno.ENOMEM, {87, 487}, path)  # Wine, Windows
