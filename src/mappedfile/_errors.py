@@ -111,9 +111,13 @@ def _map_limit(code: int) -> str:
     try:
         most = int(b"".join(_pieces("/proc/sys/vm/max_map_count")))
         there = sum(piece.count(b"\n") for piece in _pieces("/proc/self/maps"))
-        _kept = bytes(1 << 15)
     except (OSError, MemoryError):  # the first error is reported
         return ""
+    finally:
+        try:  # noqa: SIM105 (contextlib is not imported: it takes as long as all of mappedfile)
+            _kept = bytes(1 << 15)
+        except MemoryError:
+            pass
     if there < most - 1:
         return ""
     return (
