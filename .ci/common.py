@@ -38,6 +38,12 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def copied(folder: Path) -> Path:
+    """Return a copy of the project: a build leaves files there, and others may be looking."""
+    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so")
+    return shutil.copytree(PROJECT, folder / "project", ignore=ignored)
+
+
 def without_report(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """Take the path of pytest's report out of its arguments.
 

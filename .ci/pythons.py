@@ -12,7 +12,6 @@ folder is made stays there until its packages change here, or the folder is remo
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import debian
-from common import CACHE, HUNG, PROJECT, SECONDS, call, pip, reported, without_report
+from common import CACHE, HUNG, PROJECT, SECONDS, call, copied, pip, reported, without_report
 
 SUITES = {"3.13d": "trixie", "3.14": "forky", "3.15": "forky"}
 #: What the tests use: .ci/apt.
@@ -85,12 +84,6 @@ def download(version: str, packages: Sequence[str], folder: Path) -> None:
     """Fetch wheels for a Python of this version. This system's pip knows where packages are."""
     for_it = ["--only-binary", ":all:", "--python-version", version, "--dest", folder]
     pip("download", *for_it, *packages, "-r", PROJECT / "tests" / "requirements.txt")
-
-
-def copied(folder: Path) -> Path:
-    """Return a copy of the project: a build leaves files there, and pytest may be looking."""
-    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so")
-    return shutil.copytree(PROJECT, folder / "project", ignore=ignored)
 
 
 def run(command: list[str], seconds: float) -> int:

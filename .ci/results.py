@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-OPTION = "--junitxml="
+from common import REPORT
+
 #: How many of the last lines of an environment are told, when it went well and when it did not.
 LINES = {True: 3, False: 30}
 
@@ -99,8 +100,8 @@ def reports_of(environment: dict[str, Any]) -> Iterator[Path]:
     """Give the path that each of its commands names."""
     for command in environment.get("test", ()):
         for word in command["command"]:
-            if word.startswith(OPTION):
-                yield Path(word.removeprefix(OPTION))
+            if word.startswith(REPORT):
+                yield Path(word.removeprefix(REPORT))
 
 
 def told(environment: dict[str, Any], outcome: Outcome, well: bool) -> list[str]:

@@ -36,6 +36,7 @@ from common import (
     PROJECT,
     SECONDS,
     call,
+    copied,
     made,
     pip,
     reported,
@@ -157,10 +158,7 @@ def build_wheel(folder: Path) -> Path:
     if shutil.which(COMPILER) is None:
         raise SystemExit(f"{COMPILER} is missing: run .ci/apt")
     python = unpacked(WITH_HEADERS)
-    # Of a copy: building leaves things in the folder, and others may be building there now.
-    project = shutil.copytree(
-        PROJECT, folder / "project", ignore=shutil.ignore_patterns(".*", "build", "*.egg-info")
-    )
+    project = copied(folder)
     call([sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder, project])
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
