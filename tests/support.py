@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from children import code, run_python
 
-from mappedfile._native import ffi
+from mappedfile._native import ffi, lib
 
 LINUX = sys.platform == "linux"
 #: MAPPEDFILE_STRICT=1, where everything is to be had: what is missing is a failure.
@@ -191,3 +191,18 @@ def import_on(backend: object, *modules: str) -> Any:
         for name in [name for name in sys.modules if name.partition(".")[0] == "mappedfile"]:
             del sys.modules[name]
         sys.modules.update(ours)
+
+
+def import_with(**calls: object) -> Any:
+    """Import the package once more, with these calls of the backend in place of its own."""
+
+    class Backend:
+        def __getattr__(self, name: str) -> object:
+            return getattr(lib, name)
+
+        def mf_fill_table(self, table: Any) -> None:
+            lib.mf_fill_table(table)
+            for name, call in calls.items():
+                setattr(table, name, call)
+
+    return import_on(Backend())

@@ -241,7 +241,7 @@ def test_locks_that_fail(folder: Path, when: str) -> None:
 WAITING = """
 import os, signal, sys, threading
 from mappedfile._native import ffi, lib
-from support import import_on
+from support import import_with
 
 class Told(Exception): pass
 
@@ -272,16 +272,8 @@ ours = process.__code__, lock.__code__
 process = ffi.callback("int()", process)
 lock = ffi.callback("int(char *, size_t)", lock)
 
-class Backend:
-    def __getattr__(self, name): return getattr(lib, name)
-    def mf_fill_table(self, table):
-        lib.mf_fill_table(table)
-        if sys.argv[2] == "lock":
-            table.lock = lock
-        else:
-            table.grow, table.process = grow, process
-
-package = import_on(Backend())
+replaced = {"lock": lock} if sys.argv[2] == "lock" else {"grow": grow, "process": process}
+package = import_with(**replaced)
 interrupted = package._system.INTERRUPTED
 begun, ended = threading.Event(), threading.Event()
 file = package.MappedFile(sys.argv[1], "r+")

@@ -341,18 +341,12 @@ def test_nothing_is_left_of_a_new_file(tmp_path: Path) -> None:
         pytest.skip(f"no O_TMPFILE on this file system: {error}")
     program = """
 import os, signal, sys
-from support import import_on
+from support import import_with
 from mappedfile._native import ffi, lib
 @ffi.callback("int(mf_file *, mf_growth *, mf_section *)")
 def grow(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
-class Killed:
-    def __getattr__(self, name):
-        return getattr(lib, name)
-    def mf_fill_table(self, table):
-        lib.mf_fill_table(table)
-        table.grow = grow
-import_on(Killed()).MappedFile(sys.argv[1], "x+", size=1000)
+import_with(grow=grow).MappedFile(sys.argv[1], "x+", size=1000)
 """
     done = run_python(*code(program), tmp_path / "new", check=False)
     assert -9 == done.returncode
@@ -400,19 +394,13 @@ def test_a_new_file_on_a_plain_file_system(tmp_path: Path, lacks: str) -> None:
     subprocess.run([str(compiler), "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     program = """
 import os, sys
-from support import import_on
+from support import import_with
 from mappedfile._native import ffi, lib
 @ffi.callback("int(mf_file *, mf_growth *, mf_section *)")
 def grow(*arguments):
     assert min(os.listdir(".")).startswith(".mappedfile-"), os.listdir(".")
     return lib.mf_grow(*arguments)
-class Watched:
-    def __getattr__(self, name):
-        return getattr(lib, name)
-    def mf_fill_table(self, table):
-        lib.mf_fill_table(table)
-        table.grow = grow
-MappedFile = import_on(Watched()).MappedFile
+MappedFile = import_with(grow=grow).MappedFile
 with MappedFile("new", "x+", size=10_000) as file:
     file[9_999] = 7
     assert os.listdir(".") == ["new"]

@@ -185,7 +185,7 @@ def test_fork_during_a_resize(path: Path) -> None:
     program = """
 import os, signal, sys, threading
 from mappedfile._native import ffi, lib
-from support import import_on
+from support import import_with
 begun, ended = threading.Event(), threading.Event()
 @ffi.callback("int(mf_file *, mf_growth *, mf_section *)")
 def grow(*arguments):
@@ -193,13 +193,7 @@ def grow(*arguments):
         begun.set()
         ended.wait()
     return lib.mf_grow(*arguments)
-class Slow:
-    def __getattr__(self, name):
-        return getattr(lib, name)
-    def mf_fill_table(self, table):
-        lib.mf_fill_table(table)
-        table.grow = grow
-file = import_on(Slow()).MappedFile(sys.argv[1], "r+")
+file = import_with(grow=grow).MappedFile(sys.argv[1], "r+")
 thread = threading.Thread(target=file.resize, args=(300_000,))
 thread.start()
 begun.wait()
@@ -237,7 +231,7 @@ def test_unlock_during_a_resize(path: Path) -> None:
 import sys, threading
 from pathlib import Path
 from mappedfile._native import ffi, lib
-from support import import_on
+from support import import_with
 armed = False
 @ffi.callback("int(char *, size_t)")
 def lock(base, size):
@@ -247,13 +241,7 @@ def lock(base, size):
         unlocking.start()
         unlocking.join(0.5)  # it ends by then if it does not wait for the resize
     return lib.mf_lock(base, size)
-class Slow:
-    def __getattr__(self, name):
-        return getattr(lib, name)
-    def mf_fill_table(self, table):
-        lib.mf_fill_table(table)
-        table.lock = lock
-file = import_on(Slow()).MappedFile(sys.argv[1], "r+")
+file = import_with(lock=lock).MappedFile(sys.argv[1], "r+")
 unlocking = threading.Thread(target=file.unlock)
 file.lock()
 armed = True
