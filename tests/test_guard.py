@@ -445,6 +445,13 @@ def test_full_disk(folder: Path, kind: str) -> None:
         assert "done" == said("guard_disks", "fills_the_disk", place)
 
 
+def test_full_disk_with_a_few_blocks(folder: Path) -> None:
+    """Blocks are smaller than pages, and fewer are free than a page takes: the disk is full."""
+    with small_file_system(folder, "ext4", 8 << 20) as place:
+        told = json.loads(said("guard_disks", "few_blocks_are_free", place))
+        assert dict.fromkeys("0123", "ENOSPC") | {"4": "EIO"} == told
+
+
 def test_full_disk_inside_a_page(folder: Path) -> None:
     """A write into the hole of a page that has something in it, on a full disk: MappingFault;
     buffers keep what is in it, and have what was written, which goes nowhere."""

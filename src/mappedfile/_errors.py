@@ -74,12 +74,14 @@ def mapping_fault(
     code, why = errno.EIO, "the file was truncated, or its device failed"
     if sys.platform != "win32" and handle >= 0 and offset is not None:
         try:
-            full = os.fstatvfs(handle).f_bavail == 0
+            disk = os.fstatvfs(handle)
+            # Blocks may be smaller than pages: a few of them are no room for a page.
+            full = disk.f_bavail * disk.f_frsize < os.sysconf("SC_PAGESIZE")
             inside = offset < os.fstat(handle).st_size
         except OSError:  # the fault itself is reported
             full = inside = False
         if full and inside:
-            code, why = errno.ENOSPC, "the disk is full: it has no block for them"
+            code, why = errno.ENOSPC, "the disk is full: it has no room for them"
         elif full:
             why = "the file was truncated, its disk is full, or its device failed"
     what = "map the file again" if layer else _ANEW

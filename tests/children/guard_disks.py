@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import struct
 from contextlib import suppress
@@ -57,6 +58,35 @@ def fills_the_disk(folder: str) -> None:
             other.seek(place)
             assert other.read(1) == b"\x08"
     print("done")
+
+
+@task
+def few_blocks_are_free(folder: str) -> None:
+    """A page of a hole is gone, and some blocks of a quarter page are free: say what is told.
+
+    The fault is made by truncating: on a disk that is full it would take the blocks itself.
+    """
+    os.chdir(folder)
+    block = os.statvfs(".").f_frsize
+    assert 4 * block == PAGE_SIZE
+    with open("hole", "wb") as hole:
+        hole.truncate(2 * PAGE_SIZE)
+    told = {}
+    with open("filler", "ab", 0) as filler, MappedFile("hole") as file:
+        os.truncate("hole", PAGE_SIZE)
+        with faults():
+            file[PAGE_SIZE]
+        os.truncate("hole", 2 * PAGE_SIZE)
+        for free in reversed(range(5)):
+            while (left := os.statvfs(".").f_bavail) > free:
+                filler.write(bytes(block * max(1, left - 64)))
+                os.fsync(filler.fileno())
+            assert left == free
+            try:
+                file[PAGE_SIZE]
+            except MappingFault as fault:
+                told[free] = errno.errorcode[fault.errno or 0]
+    print(json.dumps(told))
 
 
 @task
