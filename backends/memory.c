@@ -378,6 +378,14 @@ typedef struct {
     int readonly;
 } Buffer;
 
+/* Whether the next Buffer uses the memory of the last one. The GIL protects it. A debug build and
+ * a sanitizer are to see every object. */
+#if defined(Py_GIL_DISABLED) || defined(Py_DEBUG) || defined(__SANITIZE_ADDRESS__)
+#define REUSE 0
+#else
+#define REUSE 1
+#endif
+
 int export(State *state, Map *map, char *start, int64_t length, int readonly, Py_buffer *view,
            int flags)
 {
@@ -386,7 +394,7 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
 
     if (buffer != NULL) {
         state->free_buffer = NULL;
-        PyObject_Init((PyObject *)buffer, state->buffer_type);
+        Py_SET_REFCNT((PyObject *)buffer, 1); /* its type has stayed */
     } else {
         buffer = PyObject_New(Buffer, state->buffer_type);
     }
@@ -435,16 +443,16 @@ static void buffer_dealloc(PyObject *object)
         error = map_release(map);
         if (error != 0)
             report(map->file, error, "unmap", (PyObject *)type);
-#if !defined(Py_GIL_DISABLED) && !defined(__SANITIZE_ADDRESS__)
+#if REUSE
         if (map->file->state->free_buffer == NULL) {
-            map->file->state->free_buffer = object; /* the next Buffer uses this memory */
-            object = NULL;
+            map->file->state->free_buffer = object;
+            Py_DECREF((PyObject *)map);
+            return;
         }
 #endif
         Py_DECREF((PyObject *)map);
     }
-    if (object != NULL)
-        PyObject_Free(object);
+    PyObject_Free(object);
     Py_DECREF(type);
 }
 
@@ -763,6 +771,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->file_type);
     Py_VISIT(state->map_type);
     Py_VISIT(state->buffer_type);
+    if (state->free_buffer != NULL) /* its memory has the reference to its type still */
+        Py_VISIT(state->buffer_type);
     Py_VISIT(state->use_type);
     Py_VISIT(state->window_type);
     Py_VISIT(state->iterator_type);
@@ -780,6 +790,11 @@ static int module_clear(PyObject *module)
 {
     State *state = state_of(module);
 
+    if (state->free_buffer != NULL) {
+        PyObject_Free(state->free_buffer);
+        state->free_buffer = NULL;
+        Py_DECREF(state->buffer_type);
+    }
     Py_CLEAR(state->file_type);
     Py_CLEAR(state->map_type);
     Py_CLEAR(state->buffer_type);
@@ -787,9 +802,6 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->iterator_type);
     Py_CLEAR(state->stream_type);
-    if (state->free_buffer != NULL)
-        PyObject_Free(state->free_buffer);
-    state->free_buffer = NULL;
     Py_CLEAR(state->mmap_type);
     Py_CLEAR(state->os_error);
     Py_CLEAR(state->mapping_fault);
