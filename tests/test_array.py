@@ -424,8 +424,9 @@ def test_arguments_of_modes(path: Path, mode: Any) -> None:
         assert np.float64 == open_npy(path, mode, shape=3).dtype
     else:
         np.save(path.with_suffix(".npy"), np.arange(3))
-        with pytest.raises(ValueError, match="which make a file"):
-            open_npy(path.with_suffix(".npy"), mode, dtype="f8")
+        for given in ({"dtype": "f8"}, {"shape": 3}, {"order": "F"}):
+            with pytest.raises(ValueError, match="which make a file"):
+                open_npy(path.with_suffix(".npy"), mode, **given)
         with pytest.raises(FileNotFoundError):
             open_npy(path, mode)
     with pytest.raises(ValueError, match="write 'r'"):

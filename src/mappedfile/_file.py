@@ -136,6 +136,17 @@ class MappedFile(Window):
             reserve: SupportsIndex = 0,
             populate: bool = False,
         ) -> None: ...
+        @overload  # for a mode in a variable: whether it takes a size is seen when it runs
+        def __init__(
+            self,
+            file: File,
+            mode: Mode,
+            *,
+            size: SupportsIndex | None,
+            sparse: bool = False,
+            reserve: SupportsIndex = 0,
+            populate: bool = False,
+        ) -> None: ...
 
     def __init__(
         self,

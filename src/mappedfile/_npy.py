@@ -77,9 +77,10 @@ def open_npy(
     """Open or create a file, and return its array: ``mappedfile.open_npy``."""
     if mode in _MADE_BY:
         return _make(file, mode, dtype, shape, order)
-    if dtype is not None or shape is not None:
+    if dtype is not None or shape is not None or order != "C":
         raise ValueError(
-            f"dtype and shape are for the modes 'w+' and 'x+', which make a file, not for {mode!r}"
+            "dtype, shape and order are for the modes 'w+' and 'x+', which make a file, not for"
+            f" {mode!r}: the file says its own"
         )
     mapped = NpyFile(file, cast("Literal['r']", mode))
     try:

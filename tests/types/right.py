@@ -35,7 +35,7 @@ def open_all(path: Path, descriptor: int, stream: BinaryIO, mode: Mode) -> None:
     assert_type(file.mode, Mode)
     assert_type(file.name, str | bytes | int)
     again: Mode = mode
-    del again
+    MappedFile(path, again, size=None if again in ("r", "r+", "c") else 10).close()
 
 
 def use(file: MappedFile) -> View:

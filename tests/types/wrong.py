@@ -10,7 +10,7 @@ MappedFile("x", "bogus")  # error
 MappedFile("x", "rb")  # error
 MappedFile("x", "w+")  # error
 MappedFile("x", "x+", sparse=True)  # error
-MappedFile("x", "r", size=10)  # error
+MappedFile("x", "r", size="10")  # error
 MappedFile("x", size="10")  # error
 MappedFile(1.5)  # error
 MappedFile(None)  # error
