@@ -3,10 +3,16 @@
     python .ci/pythons.py VERSION [ARGUMENT...]
 
 installs the library on that Python, with what the tests need, and runs pytest there with these
-arguments. 3.14 and 3.15 get tox's wheel, which TOX_PACKAGE names. 3.13d is a debug build. It
-compiles the library itself: another's extension would count the references of immortal objects, and
-a debug build says so when it ends. Each release is in a folder of the cache. What it has when the
-folder is made stays there until its packages change here, or the folder is removed.
+arguments. 3.14 and 3.15 get tox's wheel, which TOX_PACKAGE names. The others compile the library.
+
+3.13d is a debug build. The extension of tox's wheel counts the references of immortal objects, and
+a debug build reports that when it ends.
+
+3.15t is 3.15 with a GIL, but with the extension for Pythons without a GIL (abi3t). Debian has no
+such Python.
+
+Each release is in a folder of the cache. Its packages stay as they are until the list here changes,
+or the folder is removed.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from pathlib import Path
 import debian
 from common import CACHE, HUNG, PROJECT, SECONDS, call, copied, pip, reported, without_report
 
-SUITES = {"3.13d": "trixie", "3.14": "forky", "3.15": "forky"}
+SUITES = {"3.13d": "trixie", "3.14": "forky", "3.15": "forky", "3.15t": "forky"}
 #: What the tests use: .ci/apt.
 TOOLS = (
     "gcc",
@@ -47,6 +53,10 @@ PACKAGES = {
     ),
 }
 
+#: Fails if the extension is not one for abi3t.
+HAS_ABI3T = (
+    "import ctypes, mappedfile._memory as built; ctypes.CDLL(built.__file__).PyModExport__memory"
+)
 #: What the library is compiled with, and what its extras need.
 BUILDS = ("cffi>=1.17", "setuptools>=77", "rich>=13", "matplotlib>=3.8")
 
@@ -54,20 +64,24 @@ BUILDS = ("cffi>=1.17", "setuptools>=77", "rich>=13", "matplotlib>=3.8")
 def main(version: str, *arguments: str) -> int:
     """Do what the command line says; return the exit status."""
     suite = SUITES[version]
-    debug = version.endswith("d")
-    wheel = os.environ.get("TOX_PACKAGE")
-    if not wheel and not debug:
+    number = version.rstrip("dt")
+    wheel = os.environ.get("TOX_PACKAGE") if number == version else None
+    if not wheel and number == version:
         raise SystemExit("TOX_PACKAGE names no wheel: tox -e forky314 has it")
     within = debian.inside(debian.root(CACHE, suite, PACKAGES[suite]), CACHE, PROJECT)
-    with tempfile.TemporaryDirectory(dir=CACHE) as name:
-        folder = Path(name)
-        download(version.removesuffix("d"), [f"{wheel}[cli,plot]"] if wheel else BUILDS, folder)
-        call([*within, f"python{version}", "-m", "venv", f"{folder}/venv"], env=environment())
+    with tempfile.TemporaryDirectory(dir=CACHE) as place:
+        folder = Path(place)
+        download(number, [f"{wheel}[cli,plot]"] if wheel else BUILDS, folder)
+        name = version.removesuffix("t")
+        call([*within, f"python{name}", "-m", "venv", f"{folder}/venv"], env=environment())
         python = [*within, f"{folder}/venv/bin/python"]
         install = [*python, "-m", "pip", "install", "--no-index", "--no-deps"]
         call([*install, *folder.glob("*.whl")], env=environment())
-        if debug:
-            call([*install, "--no-build-isolation", copied(folder)], env=environment())
+        if not wheel:
+            build = environment() | ({"MAPPEDFILE_ABI3T": "1"} if version.endswith("t") else {})
+            call([*install, "--no-build-isolation", copied(folder)], env=build)
+        if version.endswith("t"):
+            call([*python, "-c", HAS_ABI3T], env=environment())
         told = subprocess.run(
             [*python, "--version"], env=environment(), stdout=subprocess.PIPE, text=True, check=True
         )
@@ -75,9 +89,9 @@ def main(version: str, *arguments: str) -> int:
         report, rest = without_report(arguments)
         with reported(report, version, folder) as option:
             # -X dev is for pytest alone: children would have faulthandler's signal handlers.
-            mode = ["-X", "dev"] if debug else []
+            mode = ["-X", "dev"] if version.endswith("d") else []
             pytest = [*python, *mode, "-m", "pytest", *option, *rest]
-            return run(pytest, SECONDS * (2 if debug else 1))
+            return run(pytest, SECONDS * (1 if wheel else 2))
 
 
 def download(version: str, packages: Sequence[str], folder: Path) -> None:

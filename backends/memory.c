@@ -54,11 +54,10 @@ static void report(File *file, int code, const char *doing, PyObject *where)
 
 File *file_new(State *state, PyObject *name)
 {
-    File *file = PyObject_New(File, state->file_type);
+    File *file = DATA(File, PyType_GenericAlloc(state->file_type, 0));
 
     if (file == NULL)
         return NULL;
-    memset((char *)file + sizeof(PyObject), 0, sizeof *file - sizeof(PyObject));
     file->state = state;
     file->name = Py_NewRef(name);
     file->file.handle = file->section.handle = -1;
@@ -68,7 +67,7 @@ File *file_new(State *state, PyObject *name)
 
 static void file_dealloc(PyObject *object)
 {
-    File *file = (File *)object;
+    File *file = DATA(File, object);
     PyTypeObject *type = Py_TYPE(object);
 
     if (file->turn != NULL) /* the thread that waited for it was interrupted */
@@ -125,7 +124,7 @@ static PyType_Slot file_slots[] = {{Py_tp_dealloc, file_dealloc}, {0, NULL}};
 
 PyType_Spec file_spec = {
     "mappedfile._memory.File",
-    sizeof(File),
+    SIZE(File),
     0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     file_slots,
@@ -166,11 +165,10 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
         return NULL;
     }
     *error = 0;
-    map = PyObject_New(Map, file->state->map_type);
+    map = DATA(Map, PyType_GenericAlloc(file->state->map_type, 0));
     if (map == NULL)
         return NULL;
-    memset((char *)map + sizeof(PyObject), 0, sizeof *map - sizeof(PyObject));
-    map->file = (File *)Py_NewRef((PyObject *)file);
+    map->file = NEW_REF(File, file);
     map->offset = offset - (int64_t)padding;
     map->padding = padding;
     map->map.reserved = reserve;
@@ -180,7 +178,7 @@ Map *map_new(File *file, const mf_section *section, int64_t offset, int64_t leng
     *error = file->state->call.map(&file->file, section, file->access, map->offset,
                                    padding + (size_t)length, &map->map);
     if (*error != 0) {
-        Py_DECREF((PyObject *)map);
+        Py_DECREF(OBJECT(map));
         return NULL;
     }
     map->users = 1;
@@ -231,7 +229,7 @@ int map_unexport(Map *map)
 
     tally(&map->buffers, -1);
     error = map_release(map);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return error;
 }
 
@@ -242,7 +240,7 @@ int map_discard(Map *map)
     map->users = 0;
     take_off_list(map);
     error = map->file->state->call.unmap(&map->map);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return error;
 }
 
@@ -250,7 +248,7 @@ static void map_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
 
-    Py_DECREF((PyObject *)((Map *)object)->file);
+    Py_DECREF(OBJECT(DATA(Map, object)->file));
     PyObject_Free(object);
     Py_DECREF(type);
 }
@@ -259,7 +257,7 @@ static PyType_Slot map_slots[] = {{Py_tp_dealloc, map_dealloc}, {0, NULL}};
 
 PyType_Spec map_spec = {
     "mappedfile._memory.Map",
-    sizeof(Map),
+    SIZE(Map),
     0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     map_slots,
@@ -347,7 +345,7 @@ int flush_maps(File *file, int wait)
         while (users != 0 && !mf_replace(&map->users, &users, users + 1))
             ;
         if (users != 0) /* otherwise another thread is unmapping it */
-            maps[n++] = (Map *)Py_NewRef((PyObject *)map);
+            maps[n++] = NEW_REF(Map, map);
     }
     UNLOCK(file);
     if (room > 0 && maps == NULL) {
@@ -361,7 +359,7 @@ int flush_maps(File *file, int wait)
                                          maps[i]->offset, wait));
         flushing = map_release(maps[i]);
         error = error != 0 ? error : flushing;
-        Py_DECREF((PyObject *)maps[i]);
+        Py_DECREF(OBJECT(maps[i]));
     }
     PyMem_Free(maps);
     return error;
@@ -371,8 +369,7 @@ int flush_maps(File *file, int wait)
  * are counted, not Py_buffers: np.ndarray(shape, dtype, memoryview) releases its Py_buffer at once,
  * and keeps obj. */
 typedef struct {
-    PyObject_HEAD
-    Map *map; /* NULL for an empty window */
+    HEAD Map *map; /* NULL for an empty window */
     char *start;
     Py_ssize_t length;
     int readonly;
@@ -394,9 +391,9 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
 
     if (buffer != NULL) {
         state->free_buffer = NULL;
-        Py_SET_REFCNT((PyObject *)buffer, 1); /* its type has stayed */
+        Py_SET_REFCNT(OBJECT(buffer), 1); /* its type has stayed */
     } else {
-        buffer = PyObject_New(Buffer, state->buffer_type);
+        buffer = DATA(Buffer, PyObject_New(PyObject, state->buffer_type));
     }
     if (buffer == NULL)
         return -1;
@@ -405,14 +402,14 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
     buffer->length = (Py_ssize_t)length;
     buffer->readonly = readonly;
     if (map != NULL) {
-        Py_INCREF((PyObject *)map);
+        Py_INCREF(OBJECT(map));
         tally(&map->users, 1);
         tally(&map->buffers, 1);
     }
     /* The same as PyBuffer_FillInfo, inline. The caller has checked whether the buffer may be
      * writable. */
     view->buf = buffer->start;
-    view->obj = (PyObject *)buffer;
+    view->obj = OBJECT(buffer);
     view->len = buffer->length;
     view->itemsize = 1;
     view->readonly = readonly;
@@ -427,7 +424,7 @@ int export(State *state, Map *map, char *start, int64_t length, int readonly, Py
 
 static int buffer_get(PyObject *object, Py_buffer *view, int flags)
 {
-    Buffer *buffer = (Buffer *)object;
+    Buffer *buffer = DATA(Buffer, object);
 
     return PyBuffer_FillInfo(view, object, buffer->start, buffer->length, buffer->readonly, flags);
 }
@@ -435,7 +432,7 @@ static int buffer_get(PyObject *object, Py_buffer *view, int flags)
 static void buffer_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    Map *map = ((Buffer *)object)->map;
+    Map *map = DATA(Buffer, object)->map;
     int error;
 
     if (map != NULL) {
@@ -446,11 +443,11 @@ static void buffer_dealloc(PyObject *object)
 #if REUSE
         if (map->file->state->free_buffer == NULL) {
             map->file->state->free_buffer = object;
-            Py_DECREF((PyObject *)map);
+            Py_DECREF(OBJECT(map));
             return;
         }
 #endif
-        Py_DECREF((PyObject *)map);
+        Py_DECREF(OBJECT(map));
     }
     PyObject_Free(object);
     Py_DECREF(type);
@@ -465,7 +462,7 @@ static PyType_Slot buffer_slots[] = {
 
 PyType_Spec buffer_spec = {
     "mappedfile._memory.Buffer",
-    sizeof(Buffer),
+    SIZE(Buffer),
     0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     buffer_slots,
@@ -474,8 +471,7 @@ PyType_Spec buffer_spec = {
 /* Use: a call in progress, for the calls that Python makes through cffi. The end of the with
  * statement ends it. If an interrupt comes before that, deallocation ends it. */
 typedef struct {
-    PyObject_HEAD
-    Map *map;      /* NULL after its end, and for an empty range */
+    HEAD Map *map; /* NULL after its end, and for an empty range */
     File *file;    /* NULL if the file was already closed */
     int64_t first; /* the range, in bytes from the start of the map */
     int64_t count;
@@ -490,16 +486,15 @@ typedef struct {
 PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inwards, int64_t window)
 {
     State *state = file->state;
-    Use *use = PyObject_New(Use, state->use_type);
+    Use *use = DATA(Use, PyType_GenericAlloc(state->use_type, 0));
     size_t size = 0;
 
     if (use == NULL)
         return NULL;
-    memset((char *)use + sizeof(PyObject), 0, sizeof *use - sizeof(PyObject));
     use->first = first;
     use->count = count;
     if (map != NULL) {
-        use->map = (Map *)Py_NewRef((PyObject *)map);
+        use->map = NEW_REF(Map, map);
         tally(&map->users, 1);
         if (count != 0) {
             char *start = inwards ? pages_within(map, first, count, window, &size)
@@ -511,10 +506,10 @@ PyObject *use_new(Map *map, File *file, int64_t first, int64_t count, int inward
         }
     }
     if (file_use(file)) {
-        use->file = (File *)Py_NewRef((PyObject *)file);
+        use->file = NEW_REF(File, file);
         use->handle = (uintptr_t)&file->file;
     }
-    return (PyObject *)use;
+    return OBJECT(use);
 }
 
 /* Ends the use. Returns the system's code; *about is the file that the code is about, a reference
@@ -535,13 +530,13 @@ static int use_end(Use *use, File **about)
     UNLOCK(use);
     if (map != NULL) {
         error = map_release(map);
-        *about = (File *)Py_NewRef((PyObject *)map->file);
-        Py_DECREF((PyObject *)map);
+        *about = NEW_REF(File, map->file);
+        Py_DECREF(OBJECT(map));
     }
     if (file != NULL) {
         closing = file_release(file);
         error = error != 0 ? error : closing;
-        Py_XDECREF((PyObject *)*about);
+        Py_XDECREF(OBJECT(*about));
         *about = file;
     }
     return error;
@@ -550,13 +545,13 @@ static int use_end(Use *use, File **about)
 static PyObject *use_exit(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
     File *file;
-    int error = use_end((Use *)object, &file);
+    int error = use_end(DATA(Use, object), &file);
 
     (void)args;
     (void)n;
     if (error != 0)
         raise_os_error(file, error, "unmap");
-    Py_XDECREF((PyObject *)file);
+    Py_XDECREF(OBJECT(file));
     return error != 0 ? NULL : Py_NewRef(Py_None);
 }
 
@@ -575,7 +570,7 @@ static Map *use_again(Use *use)
     LOCK(use);
     map = use->map;
     if (map != NULL) {
-        Py_INCREF((PyObject *)map);
+        Py_INCREF(OBJECT(map));
         tally(&map->users, 1);
     }
     UNLOCK(use);
@@ -589,14 +584,14 @@ static PyObject *use_no_more(Map *map)
 
     if (error != 0)
         raise_os_error(map->file, error, "unmap");
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
 /* Raises if bytes of the range are gone. */
 static PyObject *use_check(PyObject *object, PyObject *unused)
 {
-    Use *use = (Use *)object;
+    Use *use = DATA(Use, object);
     Map *map = use_again(use);
     int64_t at;
 
@@ -611,7 +606,7 @@ static PyObject *use_check(PyObject *object, PyObject *unused)
 /* touch(place, size): reads one byte of every page of a range; place counts from address. */
 static PyObject *use_touch(PyObject *object, PyObject *args)
 {
-    Use *use = (Use *)object;
+    Use *use = DATA(Use, object);
     unsigned long long place, size;
     size_t page;
     char byte;
@@ -640,11 +635,11 @@ static void use_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     File *file;
-    int error = use_end((Use *)object, &file);
+    int error = use_end(DATA(Use, object), &file);
 
     if (error != 0)
         report(file, error, "unmap", (PyObject *)type);
-    Py_XDECREF((PyObject *)file);
+    Py_XDECREF(OBJECT(file));
     PyObject_Free(object);
     Py_DECREF(type);
 }
@@ -658,13 +653,14 @@ static PyMethodDef use_methods[] = {
 };
 
 static PyMemberDef use_members[] = {
-    {"address", T_ULONGLONG, offsetof(Use, address), READONLY,
+    {"address", T_ULONGLONG, offsetof(Use, address), READONLY | RELATIVE,
      "where the pages of the range begin"},
-    {"size", T_ULONGLONG, offsetof(Use, size), READONLY, "how many bytes these pages have"},
-    {"offset", T_LONGLONG, offsetof(Use, offset), READONLY,
+    {"size", T_ULONGLONG, offsetof(Use, size), READONLY | RELATIVE,
+     "how many bytes these pages have"},
+    {"offset", T_LONGLONG, offsetof(Use, offset), READONLY | RELATIVE,
      "where these pages begin in the file, "
      "in bytes"},
-    {"handle", T_ULONGLONG, offsetof(Use, handle), READONLY,
+    {"handle", T_ULONGLONG, offsetof(Use, handle), READONLY | RELATIVE,
      "the address of the mf_file, or 0 when the file is closed"},
     {NULL, 0, 0, 0, NULL},
 };
@@ -678,7 +674,7 @@ static PyType_Slot use_slots[] = {
 
 PyType_Spec use_spec = {
     "mappedfile._memory.Use",
-    sizeof(Use),
+    SIZE(Use),
     0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     use_slots,
@@ -730,6 +726,30 @@ static PyObject *guard_policy(PyObject *module, PyObject *args)
     return PyLong_FromLong(before);
 }
 
+#ifdef Py_TARGET_ABI3T
+size_t head_size;
+
+/* Finds out where the struct of an object begins: PyType_GetTypeDataSize leaves out what Python has
+ * before it. */
+static int measure_head(PyTypeObject *type)
+{
+    PyObject *size = PyObject_GetAttrString((PyObject *)type, "__basicsize__");
+    Py_ssize_t whole = size == NULL ? -1 : PyLong_AsSsize_t(size);
+
+    Py_XDECREF(size);
+    if (whole < 0)
+        return -1;
+    head_size = (size_t)(whole - PyType_GetTypeDataSize(type));
+    return 0;
+}
+#else
+static int measure_head(PyTypeObject *type)
+{
+    (void)type;
+    return 0;
+}
+#endif
+
 static int execute(PyObject *module)
 {
     State *state = state_of(module);
@@ -749,7 +769,7 @@ static int execute(PyObject *module)
         if (*all[i].type == NULL)
             return -1;
     }
-    if (PyModule_AddType(module, state->window_type) < 0 ||
+    if (measure_head(state->file_type) < 0 || PyModule_AddType(module, state->window_type) < 0 ||
         PyModule_AddType(module, state->buffer_type) < 0 ||
         PyModule_AddType(module, state->stream_type) < 0 ||
         PyModule_AddType(module, state->mmap_type) < 0 ||
@@ -817,6 +837,25 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
+#ifdef Py_TARGET_ABI3T
+PyMODEXPORT_FUNC PyModExport__memory(void)
+{
+    PyABIInfo_VAR(abi);
+    static PySlot slots[] = {
+        PySlot_STATIC_DATA(Py_mod_abi, &abi),
+        PySlot_STATIC_DATA(Py_mod_name, "mappedfile._memory"),
+        PySlot_SIZE(Py_mod_state_size, sizeof(State)),
+        PySlot_STATIC_DATA(Py_mod_methods, functions),
+        PySlot_FUNC(Py_mod_exec, execute),
+        PySlot_FUNC(Py_mod_state_traverse, module_traverse),
+        PySlot_FUNC(Py_mod_state_clear, module_clear),
+        PySlot_DATA(Py_mod_gil, Py_MOD_GIL_NOT_USED),
+        PySlot_END,
+    };
+
+    return slots;
+}
+#else
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, execute},
 #ifdef Py_GIL_DISABLED
@@ -834,3 +873,4 @@ PyMODINIT_FUNC PyInit__memory(void)
 {
     return PyModuleDef_Init(&definition);
 }
+#endif

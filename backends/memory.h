@@ -32,8 +32,12 @@
 
 /* A lock of one word, for builds without a GIL. Between LOCK and UNLOCK no Python code may run, nor
  * anything that lets other threads run: a forked child would find it locked by a thread that it
- * does not have. */
-#ifdef Py_GIL_DISABLED
+ * does not have. The stable ABI has no PyMutex: threads that wait for the lock take turns then. */
+#if defined(Py_TARGET_ABI3T)
+#define MUTEX mf_word mutex;
+#define LOCK(owner) wait_for(&(owner)->mutex)
+#define UNLOCK(owner) mf_add(&(owner)->mutex, -1)
+#elif defined(Py_GIL_DISABLED)
 #define MUTEX PyMutex mutex;
 #define LOCK(owner) PyMutex_Lock(&(owner)->mutex)
 #define UNLOCK(owner) PyMutex_Unlock(&(owner)->mutex)
@@ -42,6 +46,55 @@
 #define LOCK(owner) ((void)(owner))
 #define UNLOCK(owner) ((void)(owner))
 #endif
+
+#ifdef Py_TARGET_ABI3T
+#ifdef _WIN32
+__declspec(dllimport) int __stdcall SwitchToThread(void); /* without windows.h */
+#define YIELD() SwitchToThread()
+#else
+#include <sched.h>
+#define YIELD() sched_yield()
+#endif
+
+static inline void wait_for(mf_word *mutex)
+{
+    uintptr_t unlocked = 0;
+
+    for (; !mf_replace(mutex, &unlocked, 1); unlocked = 0) {
+        Py_BEGIN_ALLOW_THREADS /* the garbage collector may be waiting for this thread */
+        YIELD();
+        Py_END_ALLOW_THREADS
+    }
+}
+#endif
+
+/* A struct and its object. The struct begins with HEAD and the object with the struct; but in the
+ * stable ABI without a GIL (abi3t, from 3.15 on) objects are opaque, and the struct comes after
+ * what Python has there. Types have SIZE and their members RELATIVE. */
+#ifdef Py_TARGET_ABI3T
+#define HEAD
+#define SIZE(type) (-(int)sizeof(type))
+#define RELATIVE Py_RELATIVE_OFFSET
+extern size_t head_size; /* bytes; the same in all objects, once the first type is there */
+#else
+#define HEAD PyObject_HEAD
+#define SIZE(type) ((int)sizeof(type))
+#define RELATIVE 0
+enum { head_size = 0 };
+#endif
+#define DATA(type, object) ((type *)data_of(object))
+#define OBJECT(data) object_of(data)
+#define NEW_REF(type, data) DATA(type, Py_NewRef(OBJECT(data)))
+
+static inline void *data_of(PyObject *object)
+{
+    return head_size == 0 || object == NULL ? (void *)object : (char *)object + head_size;
+}
+
+static inline PyObject *object_of(void *data)
+{
+    return (PyObject *)(head_size == 0 || data == NULL ? data : (char *)data - head_size);
+}
 
 typedef struct {
     mf_table call; /* the backend */
@@ -64,8 +117,7 @@ typedef struct Map Map;
 
 /* An open file. A MappedFile owns it. Its views and maps share it, and may outlive the owner. */
 typedef struct {
-    PyObject_HEAD
-    State *state;
+    HEAD State *state;
     PyObject *name;
     mf_file file;
     mf_section section;
@@ -100,8 +152,7 @@ typedef struct {
  *     the granularity   range begins
  */
 struct Map {
-    PyObject_HEAD
-    File *file;
+    HEAD File *file;
     mf_mapping map; /* it must not move: the guard's list has its address */
     int64_t offset; /* of base in the file */
     size_t padding;
@@ -116,8 +167,7 @@ struct Map {
  * change. The other fields change only with the lock of the file, and the memory of the map is read
  * and written with that lock. */
 typedef struct {
-    PyObject_HEAD
-    SHARED(File *) file; /* NULL: never opened */
+    HEAD SHARED(File *) file; /* NULL: never opened */
     SHARED(Map *)
     map; /* its map, or the map that it had when it was closed. NULL: none yet, or none needed */
     SHARED(char *) start;    /* its first byte; NULL while it is closed, empty or not mapped yet */

@@ -279,7 +279,7 @@ static int fill(Mmap *self, File *file, const Request *asked)
 
 static void mmap_dealloc(PyObject *object)
 {
-    Py_CLEAR(((Mmap *)object)->tag);
+    Py_CLEAR(DATA(Mmap, object)->tag);
     window_dealloc(object);
 }
 
@@ -301,7 +301,7 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
 
     if (parse_request(args, named, &asked) < 0 || audit(&asked) < 0)
         return NULL;
-    self = (Mmap *)PyType_GenericAlloc(type, 0);
+    self = DATA(Mmap, PyType_GenericAlloc(type, 0));
     if (self == NULL)
         return NULL;
     self->window.mmap = self->window.whole = 1;
@@ -339,7 +339,7 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     }
     if (error == 0) {
         self->window.open = 1;
-        return (PyObject *)self;
+        return OBJECT(self);
     }
     /* An OSError and a ValueError: mmap raises the one for a FIFO, the other for a file of /proc.
      */
@@ -354,7 +354,7 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     if (file->users != 0)
         file_release(file);
 failed:
-    Py_DECREF((PyObject *)self);
+    Py_DECREF(OBJECT(self));
     return NULL;
 }
 
@@ -387,11 +387,11 @@ static int finish(Mmap *self, int failed, int64_t count)
         leave(self);
         return 0;
     }
-    Py_INCREF((PyObject *)map);
+    Py_INCREF(OBJECT(map));
     self->position += count;
     leave(self);
     failed = check_fault(map, failed, before, count);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     if (failed)
         self->position = before;
     return failed;
@@ -432,7 +432,7 @@ static int is_writable(Mmap *self)
 
 static PyObject *mmap_read(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Py_ssize_t count = -1;
     int64_t left;
 
@@ -454,7 +454,7 @@ static PyObject *mmap_read(PyObject *object, PyObject *const *args, Py_ssize_t n
 
 static PyObject *mmap_read_byte(PyObject *object, PyObject *unused)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     int64_t left = begin(self);
     char byte;
 
@@ -500,7 +500,7 @@ static int find_line(Mmap *self, int64_t left, int64_t *out)
 
 static PyObject *mmap_readline(PyObject *object, PyObject *unused)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     int64_t left = begin(self), count;
     int error;
 
@@ -517,7 +517,7 @@ static PyObject *mmap_readline(PyObject *object, PyObject *unused)
 
 static PyObject *mmap_write(PyObject *object, PyObject *value)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     PyObject *result = NULL;
     Py_buffer data;
     int64_t left;
@@ -545,7 +545,7 @@ static PyObject *mmap_write(PyObject *object, PyObject *value)
 
 static PyObject *mmap_write_byte(PyObject *object, PyObject *value)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Py_ssize_t number;
     int64_t left;
     char byte;
@@ -575,7 +575,7 @@ static PyObject *mmap_write_byte(PyObject *object, PyObject *value)
 
 static PyObject *mmap_seek(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Py_ssize_t by;
     int64_t from = 0;
     int whence = 0;
@@ -607,7 +607,7 @@ static PyObject *mmap_seek(PyObject *object, PyObject *const *args, Py_ssize_t n
 
 static PyObject *mmap_tell(PyObject *object, PyObject *unused)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
 
     (void)unused;
     if (!self->window.open)
@@ -639,18 +639,18 @@ static PyObject *find(Mmap *self, Search kind, const char *name, PyObject *const
 
 static PyObject *mmap_find(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return find((Mmap *)self, FIND, "find", args, n);
+    return find(DATA(Mmap, self), FIND, "find", args, n);
 }
 
 static PyObject *mmap_rfind(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return find((Mmap *)self, RFIND, "rfind", args, n);
+    return find(DATA(Mmap, self), RFIND, "rfind", args, n);
 }
 
 /* The items of iteration: bytes of length 1. An index gives an int. */
 static PyObject *mmap_item(PyObject *object, Py_ssize_t place)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     Map *map;
     int failed;
     char byte;
@@ -662,17 +662,17 @@ static PyObject *mmap_item(PyObject *object, Py_ssize_t place)
         PyErr_SetString(PyExc_IndexError, "mmap index out of range");
         return NULL;
     }
-    map = (Map *)Py_NewRef((PyObject *)self->map);
+    map = NEW_REF(Map, self->map);
     failed = copy(map, &byte, self->start + place, 1);
     UNLOCK(self->file);
     failed = check_fault(map, failed, place, 1);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return failed ? NULL : PyBytes_FromStringAndSize(&byte, 1);
 }
 
 static PyObject *mmap_move(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Window *window = &self->window;
     Py_ssize_t number[3];
     int failed, i;
@@ -700,13 +700,13 @@ static PyObject *mmap_move(PyObject *object, PyObject *const *args, Py_ssize_t n
         UNLOCK(window->file);
         return Py_NewRef(Py_None);
     }
-    map = (Map *)Py_NewRef((PyObject *)window->map);
+    map = NEW_REF(Map, window->map);
     failed = copy(map, window->start + number[0], window->start + number[1], number[2]);
     UNLOCK(window->file);
     if (check_fault(map, failed, number[0], number[2]) < 0 ||
         check_fault(map, 0, number[1], number[2]) < 0)
         failed = -1;
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
@@ -714,7 +714,7 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
 {
     static const char *const known[] = {"offset", "size", "flags"};
     PyObject *given[3] = {NULL, NULL, NULL};
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Py_ssize_t first = 0, count = -1;
     int flags;
 
@@ -768,7 +768,7 @@ static char *round_to_pages(const Map *map, int advice, Py_ssize_t first, Py_ssi
 
 static PyObject *mmap_madvise(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Window *window = &self->window;
     Py_ssize_t first = 0, count = PY_SSIZE_T_MAX;
     int advice, error = 0;
@@ -814,7 +814,7 @@ static PyObject *mmap_madvise(PyObject *object, PyObject *const *args, Py_ssize_
 
 static PyObject *mmap_set_name(PyObject *object, PyObject *value)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Window *window = &self->window;
     char full[80] = "cpython:mmap:";
     const char *name;
@@ -852,7 +852,7 @@ static PyObject *mmap_set_name(PyObject *object, PyObject *value)
 
 static PyObject *mmap_size(PyObject *object, PyObject *unused)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     File *file = self->window.file;
     int64_t size = self->window.length;
     int error = 0, closing;
@@ -904,7 +904,7 @@ static int copy_memory(Mmap *self, int64_t size)
     }
     LOCK(file);
     error = call->copy(&map->map, map->map.base + map->padding, 1, window->start, 1, count);
-    Py_INCREF((PyObject *)present);
+    Py_INCREF(OBJECT(present));
     set_map(window, map);
     window->length = size;
     file->section = section;
@@ -912,7 +912,7 @@ static int copy_memory(Mmap *self, int64_t size)
     if (self->tag == NULL && error == 0)
         error = call->close_section(&old);
     map_release(present);
-    Py_DECREF((PyObject *)present);
+    Py_DECREF(OBJECT(present));
     return error;
 }
 
@@ -963,7 +963,7 @@ static void resize_memory(Mmap *self, int64_t size)
 
 static PyObject *mmap_resize(PyObject *object, PyObject *value)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Window *window = &self->window;
     Py_ssize_t size;
 
@@ -1001,7 +1001,7 @@ static PyObject *mmap_close(PyObject *object, PyObject *unused)
 static PyObject *mmap_enter(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    return ((Window *)object)->open ? Py_NewRef(object) : raise_closed((Window *)object);
+    return DATA(Window, object)->open ? Py_NewRef(object) : raise_closed(DATA(Window, object));
 }
 
 static PyObject *mmap_exit(PyObject *object, PyObject *const *args, Py_ssize_t n)
@@ -1013,7 +1013,7 @@ static PyObject *mmap_exit(PyObject *object, PyObject *const *args, Py_ssize_t n
 
 static PyObject *mmap_sizeof(PyObject *object, PyObject *unused)
 {
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     Py_ssize_t size = sizeof(Mmap) + sizeof(File) + sizeof(Map);
 
     (void)unused;
@@ -1026,7 +1026,7 @@ static PyObject *mmap_repr(PyObject *object)
 {
     static const char *const names[] = {"ACCESS_DEFAULT", "ACCESS_READ", "ACCESS_WRITE",
                                         "ACCESS_COPY"};
-    Mmap *self = (Mmap *)object;
+    Mmap *self = DATA(Mmap, object);
     PyObject *name, *text;
 
     if (Py_TYPE(object) == self->window.file->state->mmap_type)
@@ -1119,7 +1119,7 @@ static PyGetSetDef properties[] = {
 };
 
 static PyMemberDef members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Mmap, window.weakrefs), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Mmap, window.weakrefs), READONLY | RELATIVE, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -1151,7 +1151,7 @@ static PyType_Slot slots[] = {
 
 PyType_Spec mmap_spec = {
     "mappedfile.mmap.mmap",
-    sizeof(Mmap),
+    SIZE(Mmap),
     0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     slots,

@@ -21,7 +21,7 @@ static int is_no_file(Window *self)
     if (self->whole || self->file == NULL)
         return 0;
     PyErr_Format(PyExc_TypeError, "%R is a view: only a mapped file has a size to change",
-                 (PyObject *)self);
+                 OBJECT(self));
     return 1;
 }
 
@@ -257,7 +257,7 @@ static int is_locked(File *file)
  * lock; or NULL. */
 static Map *take_map(Window *self)
 {
-    Map *map = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
+    Map *map = self->owns ? NEW_REF(Map, self->map) : NULL;
 
     self->owns = 0;
     self->start = NULL;
@@ -272,18 +272,18 @@ static int drop_map(Map *map)
     if (map == NULL)
         return 0;
     error = map_release(map);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return error;
 }
 
 void set_map(Window *self, Map *map)
 {
-    PyObject *before = (PyObject *)self->map;
+    Map *before = self->map;
 
     self->map = map;
     self->owns = 1;
     self->start = map->map.base + map->padding;
-    Py_XDECREF((PyObject *)before);
+    Py_XDECREF(OBJECT(before));
 }
 
 /* Whether the system has sections and this file has none now. Called with the lock. */
@@ -423,7 +423,7 @@ static Map *use_present(Window *self, int64_t *length)
 
     LOCK(self->file);
     if (self->start != NULL) {
-        map = (Map *)Py_NewRef((PyObject *)self->map);
+        map = NEW_REF(Map, self->map);
         tally(&map->users, 1);
         *length = self->length;
     }
@@ -452,7 +452,7 @@ int window_release(Window *self, Map *map)
 
     if (error != 0)
         raise_os_error(self->file, error, "unmap");
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return error;
 }
 
@@ -530,7 +530,7 @@ static int create(File *file, const mf_char *native, int64_t size)
 PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *args, Py_ssize_t n,
                       PyObject *names)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     State *state = PyType_GetModuleState(type);
     const mf_table *call = &state->call;
     PyObject *path, *name, *mode, *keep = NULL;
@@ -604,7 +604,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         remove_path(state, path);
 failed:
     Py_XDECREF(keep);
-    Py_DECREF((PyObject *)file);
+    Py_DECREF(OBJECT(file));
     return NULL;
 }
 
@@ -612,7 +612,7 @@ failed:
  * make(handle, readonly). */
 PyObject *window_descriptor(PyObject *object, PyObject *make)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     File *file = self->file;
     PyObject *made = NULL;
     int descriptor = -1, unused = -1;
@@ -642,7 +642,7 @@ PyObject *window_descriptor(PyObject *object, PyObject *make)
 
 PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Window *self = (Window *)object, *view;
+    Window *self = DATA(Window, object), *view;
     File *file = self->file;
     int64_t offset, wanted = -1, length = 0;
     int error, used;
@@ -659,7 +659,7 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
         (args[2] != Py_None && to_size(args[2], "length", &wanted) < 0))
         return NULL;
     /* The allocation may run finalizers, so it comes before the state is read. */
-    view = (Window *)PyType_GenericAlloc((PyTypeObject *)args[0], 0);
+    view = DATA(Window, PyType_GenericAlloc((PyTypeObject *)args[0], 0));
     if (view == NULL)
         return NULL;
     if (file == NULL || !self->open) {
@@ -701,7 +701,7 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     if (length > 0)
         map = map_new(file, &file->section, self->offset + offset, length, 0, &error);
     if (map != NULL || length == 0) {
-        view->file = (File *)Py_NewRef((PyObject *)file);
+        view->file = NEW_REF(File, file);
         view->offset = self->offset + offset;
         view->length = length;
         view->open = 1;
@@ -717,7 +717,7 @@ end:
     if (error != 0 && view->open)
         raise_os_error(file, error, "close");
     if (!PyErr_Occurred())
-        return (PyObject *)view;
+        return OBJECT(view);
     if (view->open)
         window_drop(view);
     Py_DECREF(view);
@@ -776,7 +776,7 @@ static int close_window(Window *self, Alive *alive)
 
 PyObject *window_close(PyObject *object, PyObject *strict)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     int error, is_strict = PyObject_IsTrue(strict);
     Alive alive = {0, 0};
 
@@ -798,13 +798,13 @@ void window_drop(Window *self)
 
     if (error != 0) {
         raise_os_error(self->file, error, "close");
-        PyErr_WriteUnraisable((PyObject *)Py_TYPE((PyObject *)self));
+        PyErr_WriteUnraisable((PyObject *)Py_TYPE(OBJECT(self)));
     }
 }
 
 PyObject *window_abandon(PyObject *object, PyObject *created)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     if (self->file != NULL && self->open) {
         close_window(self, NULL); /* an error here is ignored: the first error is reported */
@@ -915,10 +915,10 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
     if (length == 0 || (present == NULL && !is_locked(file)))
         return NULL;
     if (prepared != NULL)
-        next = (Map *)Py_NewRef((PyObject *)prepared);
+        next = NEW_REF(Map, prepared);
     else if (present != NULL && present->map.lost_to == 0 &&
              (length <= map_room(present) || remap_window(self, present, length)))
-        next = (Map *)Py_NewRef((PyObject *)present);
+        next = NEW_REF(Map, present);
     else
         next = map_new(file, section, self->offset, length, file->reserve, error);
     if (next == NULL) {
@@ -943,7 +943,7 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
     int error, closing, closed, unmapping = 0;
 
     LOCK(file);
-    present = self->owns ? (Map *)Py_NewRef((PyObject *)self->map) : NULL;
+    present = self->owns ? NEW_REF(Map, self->map) : NULL;
     next = next_map(self, present, section, prepared, &error);
     if (error == 0 && next != NULL && present != NULL && file->access == MF_COPY)
         error = keep_private(self, present, next, section);
@@ -959,7 +959,7 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
         file->section = *section;
         self->length = reach(self, section->size);
         if (next != NULL && next != present) {
-            set_map(self, (Map *)Py_NewRef((PyObject *)next));
+            set_map(self, NEW_REF(Map, next));
             tally(&next->users, 1);
         } else if (next == NULL) {
             self->owns = 0;
@@ -992,8 +992,8 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
             raise_os_error(file, error, "unmap");
         error = 0;
     }
-    Py_XDECREF((PyObject *)next);
-    Py_XDECREF((PyObject *)present);
+    Py_XDECREF(OBJECT(next));
+    Py_XDECREF(OBJECT(present));
     return error;
 }
 
@@ -1047,7 +1047,7 @@ static int grow(Window *self, int64_t old, int64_t new)
     }
     if (prepared != NULL) {
         map_release(prepared);
-        Py_DECREF((PyObject *)prepared);
+        Py_DECREF(OBJECT(prepared));
     }
     return error;
 }
@@ -1152,7 +1152,7 @@ static int just_grow(Window *self, int64_t new)
 
 PyObject *window_resize(PyObject *object, PyObject *number)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     int64_t new;
 
     if (is_no_file(self) || to_size(number, "size", &new) < 0)
@@ -1282,7 +1282,7 @@ int window_reach(Window *self, int64_t size)
 
 PyObject *window_refresh(PyObject *object, PyObject *unused)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     File *file = self->file;
     uintptr_t faults;
     int64_t now;
@@ -1350,11 +1350,11 @@ static PyObject *change_lock(Window *self, int locked)
 PyObject *window_lock(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    return change_lock((Window *)object, 1);
+    return change_lock(DATA(Window, object), 1);
 }
 
 PyObject *window_unlock(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    return change_lock((Window *)object, 0);
+    return change_lock(DATA(Window, object), 0);
 }

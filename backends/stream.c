@@ -12,8 +12,7 @@
 #define PEEK 8192
 
 typedef struct {
-    PyObject_HEAD
-    File *file;
+    HEAD File *file;
     Map *map;         /* NULL if it has no bytes or is closed */
     Window *window;   /* for a stream with grow=True; otherwise NULL */
     char *start;      /* the first byte */
@@ -166,7 +165,7 @@ static int to_count(const char *function, PyObject *const *args, Py_ssize_t n, P
 
 static PyObject *stream_read(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     Py_ssize_t count;
     int64_t there;
 
@@ -180,7 +179,7 @@ static PyObject *stream_read(PyObject *object, PyObject *const *args, Py_ssize_t
 
 static PyObject *stream_peek(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     Py_ssize_t count;
     int64_t there;
 
@@ -194,7 +193,7 @@ static PyObject *stream_peek(PyObject *object, PyObject *const *args, Py_ssize_t
 
 static PyObject *stream_readinto(PyObject *object, PyObject *target)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     PyObject *number = NULL;
     Py_buffer into;
     int64_t count;
@@ -280,14 +279,14 @@ static PyObject *next_line(Stream *self, int64_t limit)
         if (failed == 0 && count == 0 && there > SHORT_LINE) {
             const char *from = self->start + self->position;
 
-            map = (Map *)Py_NewRef((PyObject *)self->map);
+            map = NEW_REF(Map, self->map);
             tally(&map->users, 1);
             position = self->position;
             UNLOCK(self);
             failed = find_far_end(map, from, there, &count);
             if (PyErr_Occurred()) {
                 map_release(map);
-                Py_DECREF((PyObject *)map);
+                Py_DECREF(OBJECT(map));
                 return NULL;
             }
             LOCK(self);
@@ -296,13 +295,13 @@ static PyObject *next_line(Stream *self, int64_t limit)
                 failed = map_release(map);
                 if (failed != 0)
                     raise_os_error(self->file, failed, "unmap");
-                Py_DECREF((PyObject *)map);
+                Py_DECREF(OBJECT(map));
                 if (failed != 0)
                     return NULL;
                 continue;
             }
             map_release(map); /* this is not the last use */
-            Py_DECREF((PyObject *)map);
+            Py_DECREF(OBJECT(map));
         }
         if (failed != 0) {
             done(self, failed, there, 0);
@@ -320,12 +319,12 @@ static PyObject *stream_readline(PyObject *self, PyObject *const *args, Py_ssize
 
     if (to_count("readline", args, n, &limit) < 0)
         return NULL;
-    return next_line((Stream *)self, limit);
+    return next_line(DATA(Stream, self), limit);
 }
 
 static PyObject *stream_next(PyObject *self)
 {
-    PyObject *line = next_line((Stream *)self, -1);
+    PyObject *line = next_line(DATA(Stream, self), -1);
 
     if (line != NULL && PyBytes_Size(line) == 0)
         Py_CLEAR(line);
@@ -341,7 +340,7 @@ static PyObject *stream_readlines(PyObject *self, PyObject *const *args, Py_ssiz
         return NULL;
     lines = PyList_New(0);
     while (lines != NULL) {
-        line = next_line((Stream *)self, -1);
+        line = next_line(DATA(Stream, self), -1);
         size = line == NULL ? 0 : PyBytes_Size(line);
         if (line == NULL || (size > 0 && PyList_Append(lines, line) < 0))
             Py_CLEAR(lines);
@@ -411,7 +410,7 @@ static int make_room(Stream *self, int64_t position, int64_t count)
 
 static PyObject *stream_write(PyObject *object, PyObject *value)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     PyObject *number = NULL;
     int64_t count, position;
     Py_buffer data;
@@ -458,8 +457,8 @@ static PyObject *stream_writelines(PyObject *self, PyObject *lines)
 {
     PyObject *line, *number, *iterator;
 
-    if (!((Stream *)self)->open)
-        return raise_closed_stream((Stream *)self);
+    if (!DATA(Stream, self)->open)
+        return raise_closed_stream(DATA(Stream, self));
     iterator = PyObject_GetIter(lines);
     if (iterator == NULL)
         return NULL;
@@ -490,7 +489,7 @@ static PyObject *raise_negative(const char *what, int64_t number)
 
 static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     int64_t offset, base;
     PyObject *index;
     long whence = 0;
@@ -532,7 +531,7 @@ static PyObject *stream_seek(PyObject *object, PyObject *const *args, Py_ssize_t
 
 static PyObject *stream_tell(PyObject *object, PyObject *unused)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     int64_t position;
 
     (void)unused;
@@ -574,7 +573,7 @@ static int cut(Stream *self, int64_t to)
 
 static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     Py_ssize_t size;
     int64_t to, length;
 
@@ -601,7 +600,7 @@ static PyObject *stream_truncate(PyObject *object, PyObject *const *args, Py_ssi
 
 static PyObject *if_open(PyObject *object, int answer)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
 
     return self->open ? PyBool_FromLong(answer) : raise_closed_stream(self);
 }
@@ -621,12 +620,12 @@ static PyObject *stream_is_not(PyObject *self, PyObject *unused)
 static PyObject *stream_writable(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return if_open(self, !is_readonly((Stream *)self));
+    return if_open(self, !is_readonly(DATA(Stream, self)));
 }
 
 static PyObject *stream_flush(PyObject *object, PyObject *unused)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
 
     (void)unused;
     return self->open ? Py_NewRef(Py_None) : raise_closed_stream(self);
@@ -634,7 +633,7 @@ static PyObject *stream_flush(PyObject *object, PyObject *unused)
 
 static PyObject *stream_enter(PyObject *object, PyObject *unused)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
 
     (void)unused;
     return self->open ? Py_NewRef(object) : raise_closed_stream(self);
@@ -654,14 +653,14 @@ static PyObject *refuse(Stream *self, const char *why)
 static PyObject *stream_fileno(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return refuse((Stream *)self,
+    return refuse(DATA(Stream, self),
                   "has no descriptor: it reads mapped memory, and its position is its own");
 }
 
 static PyObject *stream_detach(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return refuse((Stream *)self, "has no raw stream to detach: it reads mapped memory");
+    return refuse(DATA(Stream, self), "has no raw stream to detach: it reads mapped memory");
 }
 
 static PyObject *stream_reduce(PyObject *self, PyObject *unused)
@@ -689,7 +688,7 @@ static int shut(Stream *self)
 
 static PyObject *stream_close(PyObject *object, PyObject *unused)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     int error = shut(self);
 
     (void)unused;
@@ -706,24 +705,24 @@ static PyObject *stream_exit(PyObject *self, PyObject *const *args, Py_ssize_t n
 static PyObject *get_closed(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(!((Stream *)self)->open);
+    return PyBool_FromLong(!DATA(Stream, self)->open);
 }
 
 static PyObject *get_name(PyObject *self, void *unused)
 {
     (void)unused;
-    return Py_NewRef(((Stream *)self)->file->name);
+    return Py_NewRef(DATA(Stream, self)->file->name);
 }
 
 static PyObject *get_mode(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyUnicode_FromString(is_readonly((Stream *)self) ? "rb" : "rb+");
+    return PyUnicode_FromString(is_readonly(DATA(Stream, self)) ? "rb" : "rb+");
 }
 
 static PyObject *represent(PyObject *object)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     int64_t length;
 
     LOCK(self);
@@ -737,7 +736,7 @@ static PyObject *represent(PyObject *object)
 /* _stream(offset, length, grow) of a window. */
 PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Window *window = (Window *)object;
+    Window *window = DATA(Window, object);
     int64_t offset, count = -1, length;
     Stream *self;
     Map *map;
@@ -771,16 +770,15 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
             PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", window->file->name));
         return NULL;
     }
-    self = PyObject_New(Stream, window->file->state->stream_type);
+    self = DATA(Stream, PyType_GenericAlloc(window->file->state->stream_type, 0));
     if (self == NULL)
         return NULL;
-    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
-    self->file = (File *)Py_NewRef((PyObject *)window->file);
+    self->file = NEW_REF(File, window->file);
     map = window_use(window, &length);
     if ((map == NULL && PyErr_Occurred()) || to_range(window, offset, length, &count) < 0) {
         if (map != NULL)
             window_release(window, map);
-        Py_DECREF((PyObject *)self);
+        Py_DECREF(OBJECT(self));
         return NULL;
     }
     if (map != NULL) { /* the stream takes over the use */
@@ -792,13 +790,13 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
     self->length = count;
     self->open = 1;
     if (grow)
-        self->window = (Window *)Py_NewRef(object);
-    return (PyObject *)self;
+        self->window = DATA(Window, Py_NewRef(object));
+    return OBJECT(self);
 }
 
 static void dealloc(PyObject *object)
 {
-    Stream *self = (Stream *)object;
+    Stream *self = DATA(Stream, object);
     PyTypeObject *type = Py_TYPE(object);
     int error = shut(self);
 
@@ -812,8 +810,8 @@ static void dealloc(PyObject *object)
     }
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(object);
-    Py_XDECREF((PyObject *)self->window);
-    Py_DECREF((PyObject *)self->file);
+    Py_XDECREF(OBJECT(self->window));
+    Py_DECREF(OBJECT(self->file));
     PyObject_Free(object);
     Py_DECREF(type);
 }
@@ -901,7 +899,7 @@ static PyGetSetDef properties[] = {
 };
 
 static PyMemberDef members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Stream, weakrefs), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Stream, weakrefs), READONLY | RELATIVE, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -921,7 +919,7 @@ static PyType_Slot slots[] = {
 
 PyType_Spec stream_spec = {
     "mappedfile.Stream",
-    sizeof(Stream),
+    SIZE(Stream),
     0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     slots,

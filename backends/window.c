@@ -45,10 +45,10 @@ static PyObject *get_byte(Window *self, Py_ssize_t place, PyObject *key)
         UNLOCK(self->file);
         return PyLong_FromLong((unsigned char)byte);
     }
-    Py_INCREF((PyObject *)map);
+    Py_INCREF(OBJECT(map));
     UNLOCK(self->file);
     failed = check_fault(map, failed, at, 1);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return failed ? NULL : PyLong_FromLong((unsigned char)byte);
 }
 
@@ -78,11 +78,11 @@ static PyObject *get_slice(Window *self, PyObject *key)
         UNLOCK(self->file);
         return bytes;
     }
-    Py_INCREF((PyObject *)map);
+    Py_INCREF(OBJECT(map));
     UNLOCK(self->file);
     first = step > 0 ? start : start + (count - 1) * step;
     failed = check_fault(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     if (failed)
         Py_CLEAR(bytes);
     return bytes;
@@ -99,7 +99,7 @@ static PyObject *raise_key(Window *self, PyObject *key)
 
 PyObject *window_subscript(PyObject *object, PyObject *key)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     Py_ssize_t place;
 
     if (PyLong_CheckExact(key)) {
@@ -129,7 +129,7 @@ PyObject *window_subscript(PyObject *object, PyObject *key)
 static PyObject *item(PyObject *object, Py_ssize_t place)
 {
     PyObject *key = PyLong_FromSsize_t(place);
-    PyObject *byte = key == NULL ? NULL : get_byte((Window *)object, place, key);
+    PyObject *byte = key == NULL ? NULL : get_byte(DATA(Window, object), place, key);
 
     Py_XDECREF(key);
     return byte;
@@ -137,7 +137,7 @@ static PyObject *item(PyObject *object, Py_ssize_t place)
 
 Py_ssize_t window_length(PyObject *object)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     if (!self->open) {
         raise_closed(self);
@@ -166,12 +166,12 @@ static int put(Window *self, Py_ssize_t first, Py_ssize_t step, const char *from
         UNLOCK(self->file);
         return 0;
     }
-    Py_INCREF((PyObject *)map);
+    Py_INCREF(OBJECT(map));
     UNLOCK(self->file);
     if (step < 0)
         first += (count - 1) * step;
     failed = check_fault(map, failed, first, (count - 1) * (step > 0 ? step : -step) + 1);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return failed;
 }
 
@@ -292,7 +292,7 @@ done:
 
 int window_assign(PyObject *object, PyObject *key, PyObject *value)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     if (value == NULL) {
         if (self->mmap && !self->open)
@@ -317,31 +317,27 @@ int window_assign(PyObject *object, PyObject *key, PyObject *value)
 /* Iteration */
 
 typedef struct {
-    PyObject_HEAD
-    Window *window; /* NULL at the end */
+    HEAD Window *window; /* NULL at the end */
     Py_ssize_t place;
     MUTEX
 } Iterator;
 
 static PyObject *iterate(PyObject *object)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     Iterator *iterator;
 
     if (!self->open)
         return raise_closed(self);
-    iterator = PyObject_GC_New(Iterator, self->file->state->iterator_type);
-    if (iterator != NULL) {
-        memset((char *)iterator + sizeof(PyObject), 0, sizeof *iterator - sizeof(PyObject));
-        iterator->window = (Window *)Py_NewRef(object);
-        PyObject_GC_Track(iterator);
-    }
-    return (PyObject *)iterator;
+    iterator = DATA(Iterator, PyType_GenericAlloc(self->file->state->iterator_type, 0));
+    if (iterator != NULL)
+        iterator->window = DATA(Window, Py_NewRef(object));
+    return OBJECT(iterator);
 }
 
 static PyObject *iterator_next(PyObject *object)
 {
-    Iterator *self = (Iterator *)object;
+    Iterator *self = DATA(Iterator, object);
     PyObject *byte;
     Window *window, *ended = NULL;
     Py_ssize_t place;
@@ -349,7 +345,7 @@ static PyObject *iterator_next(PyObject *object)
     LOCK(self);
     window = self->window;
     place = self->place++;
-    Py_XINCREF((PyObject *)window); /* another thread may reach the end meanwhile */
+    Py_XINCREF(OBJECT(window)); /* another thread may reach the end meanwhile */
     UNLOCK(self);
     if (window == NULL)
         return NULL;
@@ -360,8 +356,8 @@ static PyObject *iterator_next(PyObject *object)
         self->window = NULL;
         UNLOCK(self);
     }
-    Py_XDECREF((PyObject *)ended);
-    Py_DECREF((PyObject *)window);
+    Py_XDECREF(OBJECT(ended));
+    Py_DECREF(OBJECT(window));
     return byte;
 }
 
@@ -369,13 +365,17 @@ static PyObject *iterator_next(PyObject *object)
 static int iterator_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(object));
-    Py_VISIT((PyObject *)((Iterator *)object)->window);
+    Py_VISIT(OBJECT(DATA(Iterator, object)->window));
     return 0;
 }
 
 static int iterator_clear(PyObject *object)
 {
-    Py_CLEAR(((Iterator *)object)->window);
+    Iterator *self = DATA(Iterator, object);
+    Window *window = self->window;
+
+    self->window = NULL;
+    Py_XDECREF(OBJECT(window));
     return 0;
 }
 
@@ -397,7 +397,7 @@ static PyType_Slot iterator_slots[] = {
 
 PyType_Spec iterator_spec = {
     "mappedfile._memory.Iterator",
-    sizeof(Iterator),
+    SIZE(Iterator),
     0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     iterator_slots,
@@ -525,7 +525,7 @@ static int search_window(Window *self, Task *task)
         UNLOCK(self->file);
         return 0;
     }
-    Py_INCREF((PyObject *)map);
+    Py_INCREF(OBJECT(map));
     tally(&map->users, 1);
     UNLOCK(self->file);
     if (error == 0 && !task->done)
@@ -587,17 +587,17 @@ PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyO
 
 static PyObject *window_find(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, FIND, "find", 0, args, n);
+    return search(DATA(Window, self), FIND, "find", 0, args, n);
 }
 
 static PyObject *window_rfind(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, RFIND, "rfind", 0, args, n);
+    return search(DATA(Window, self), RFIND, "rfind", 0, args, n);
 }
 
 static PyObject *window_count(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return search((Window *)self, COUNT, "count", 0, args, n);
+    return search(DATA(Window, self), COUNT, "count", 0, args, n);
 }
 
 /* Raises ValueError if the place is -1, as bytes.index does. */
@@ -612,12 +612,12 @@ static PyObject *require_found(PyObject *place)
 
 static PyObject *window_index(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return require_found(search((Window *)self, FIND, "index", 0, args, n));
+    return require_found(search(DATA(Window, self), FIND, "index", 0, args, n));
 }
 
 static PyObject *window_rindex(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return require_found(search((Window *)self, RFIND, "rindex", 0, args, n));
+    return require_found(search(DATA(Window, self), RFIND, "rindex", 0, args, n));
 }
 
 /* Whether the bytes from first to last begin or end with part. */
@@ -646,10 +646,10 @@ static int has_there(Window *self, int64_t first, int64_t last, const Py_buffer 
         UNLOCK(self->file);
         return at == 0;
     }
-    Py_INCREF((PyObject *)map);
+    Py_INCREF(OBJECT(map));
     UNLOCK(self->file);
     failed = check_fault(map, failed, first, part->len);
-    Py_DECREF((PyObject *)map);
+    Py_DECREF(OBJECT(map));
     return failed != 0 ? -1 : at == 0;
 }
 
@@ -690,12 +690,12 @@ static PyObject *has_part(Window *self, const char *name, PyObject *const *args,
 
 static PyObject *window_startswith(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return has_part((Window *)self, "startswith", args, n, 0);
+    return has_part(DATA(Window, self), "startswith", args, n, 0);
 }
 
 static PyObject *window_endswith(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return has_part((Window *)self, "endswith", args, n, 1);
+    return has_part(DATA(Window, self), "endswith", args, n, 1);
 }
 
 /* A number comes first, as in bytes: np.int64(65) is also bytes-like, and is taken as a byte. */
@@ -709,7 +709,7 @@ int window_contains(PyObject *object, PyObject *sub)
         if (number == NULL)
             return -1;
     }
-    place = search((Window *)object, FIND, "find", 0, number != NULL ? &number : &sub, 1);
+    place = search(DATA(Window, object), FIND, "find", 0, number != NULL ? &number : &sub, 1);
     Py_XDECREF(number);
     if (place == NULL)
         return -1;
@@ -722,7 +722,7 @@ int window_contains(PyObject *object, PyObject *sub)
 
 int window_get_buffer(PyObject *object, Py_buffer *view, int flags)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     int failed, readonly;
 
     if (view == NULL) {
@@ -836,7 +836,7 @@ static PyObject *window_flush(PyObject *object, PyObject *const *args, Py_ssize_
                               PyObject *names)
 {
     static const char *const known[] = {"offset", "length", "durable"};
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     PyObject *given[3] = {NULL, NULL, NULL};
     int64_t first = 0, count = -1;
     int durable;
@@ -860,7 +860,7 @@ static PyObject *window_flush(PyObject *object, PyObject *const *args, Py_ssize_
 
 static PyObject *window_use_range(PyObject *object, PyObject *const *args, Py_ssize_t n)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     int64_t first, count, length;
     PyObject *use = NULL;
     Map *map;
@@ -890,12 +890,12 @@ static PyObject *window_use_range(PyObject *object, PyObject *const *args, Py_ss
 PyObject *window_get_closed(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(!((Window *)self)->open);
+    return PyBool_FromLong(!DATA(Window, self)->open);
 }
 
 PyObject *window_get_mapped(PyObject *object, void *unused)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     int mapped = 0;
 
     (void)unused;
@@ -909,7 +909,7 @@ PyObject *window_get_mapped(PyObject *object, void *unused)
 
 PyObject *window_get_faulted(PyObject *object, void *unused)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     (void)unused;
     if (self->whole)
@@ -919,7 +919,7 @@ PyObject *window_get_faulted(PyObject *object, void *unused)
 
 static PyObject *get_readonly(PyObject *object, void *unused)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     (void)unused;
     return PyBool_FromLong(self->file != NULL && self->file->access == MF_READ);
@@ -927,7 +927,7 @@ static PyObject *get_readonly(PyObject *object, void *unused)
 
 static PyObject *get_name(PyObject *object, void *unused)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     (void)unused;
     return self->file == NULL ? raise_closed(self) : Py_NewRef(self->file->name);
@@ -935,7 +935,7 @@ static PyObject *get_name(PyObject *object, void *unused)
 
 static PyObject *get_mode(PyObject *object, void *unused)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     (void)unused;
     return self->mode == NULL ? raise_closed(self) : Py_NewRef(self->mode);
@@ -943,7 +943,7 @@ static PyObject *get_mode(PyObject *object, void *unused)
 
 static PyObject *get_access(PyObject *object, void *unused)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     (void)unused;
     return self->file == NULL ? raise_closed(self) : PyLong_FromLong(self->file->access);
@@ -952,18 +952,18 @@ static PyObject *get_access(PyObject *object, void *unused)
 static PyObject *get_offset(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyLong_FromLongLong(((Window *)self)->offset);
+    return PyLong_FromLongLong(DATA(Window, self)->offset);
 }
 
 static PyObject *get_length(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyLong_FromLongLong(((Window *)self)->length);
+    return PyLong_FromLongLong(DATA(Window, self)->length);
 }
 
 static PyObject *get_handle(PyObject *object, void *unused)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
 
     File *file = self->file;
     PyObject *handle;
@@ -983,7 +983,7 @@ static PyObject *get_handle(PyObject *object, void *unused)
 static PyObject *get_kind(PyObject *object, void *unused)
 {
     (void)unused;
-    return PyUnicode_FromString(kind_of((Window *)object));
+    return PyUnicode_FromString(kind_of(DATA(Window, object)));
 }
 
 static int refuse_init(PyObject *self, PyObject *args, PyObject *names)
@@ -998,7 +998,7 @@ static int refuse_init(PyObject *self, PyObject *args, PyObject *names)
 /* Closes a window that was dropped while open, without Python code. Then it warns. */
 static void finalize(PyObject *object)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     PyObject *kind, *value, *trace, *told, *source, *name;
 
     if (!self->open)
@@ -1025,7 +1025,7 @@ static void finalize(PyObject *object)
 
 void window_dealloc(PyObject *object)
 {
-    Window *self = (Window *)object;
+    Window *self = DATA(Window, object);
     PyTypeObject *type = Py_TYPE(object);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
 
@@ -1033,8 +1033,8 @@ void window_dealloc(PyObject *object)
         window_drop(self);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(object);
-    Py_XDECREF((PyObject *)self->map);
-    Py_XDECREF((PyObject *)self->file);
+    Py_XDECREF(OBJECT(self->map));
+    Py_XDECREF(OBJECT(self->file));
     Py_XDECREF(self->mode);
     release(object);
     Py_DECREF(type);
@@ -1124,7 +1124,7 @@ static PyGetSetDef properties[] = {
 };
 
 static PyMemberDef members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Window, weakrefs), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Window, weakrefs), READONLY | RELATIVE, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -1148,5 +1148,5 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec window_spec = {
-    "mappedfile._memory.Window", sizeof(Window), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots,
+    "mappedfile._memory.Window", SIZE(Window), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots,
 };
