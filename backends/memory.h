@@ -32,7 +32,7 @@
 
 /* A lock of one word, for builds without a GIL. Between LOCK and UNLOCK no Python code may run, nor
  * anything that lets other threads run: a forked child would find it locked by a thread that it
- * does not have. The stable ABI has no PyMutex: threads that wait for the lock take turns then. */
+ * does not have. abi3t has no PyMutex: a thread that waits for the lock tries again and again. */
 #if defined(Py_TARGET_ABI3T)
 #define MUTEX mf_word mutex;
 #define LOCK(owner) wait_for(&(owner)->mutex)
@@ -49,33 +49,36 @@
 
 #ifdef Py_TARGET_ABI3T
 #ifdef _WIN32
-__declspec(dllimport) int __stdcall SwitchToThread(void); /* without windows.h */
-#define YIELD() SwitchToThread()
+__declspec(dllimport) void __stdcall Sleep(unsigned long milliseconds); /* without windows.h */
+#define PAUSE(long) Sleep(long)
 #else
-#include <sched.h>
-#define YIELD() sched_yield()
+#include <time.h>
+#define PAUSE(long) nanosleep(&(struct timespec){0, (long) ? 100000 : 0}, NULL)
 #endif
 
+/* Locks a mutex. The first pauses only let other threads run. */
 static inline void wait_for(mf_word *mutex)
 {
     uintptr_t unlocked = 0;
+    int tries;
 
-    for (; !mf_replace(mutex, &unlocked, 1); unlocked = 0) {
+    for (tries = 0; !mf_replace(mutex, &unlocked, 1); tries++) {
+        unlocked = 0;
         Py_BEGIN_ALLOW_THREADS /* the garbage collector may be waiting for this thread */
-        YIELD();
+        PAUSE(tries > 100);
         Py_END_ALLOW_THREADS
     }
 }
 #endif
 
-/* A struct and its object. The struct begins with HEAD and the object with the struct; but in the
- * stable ABI without a GIL (abi3t, from 3.15 on) objects are opaque, and the struct comes after
- * what Python has there. Types have SIZE and their members RELATIVE. */
+/* An object and its struct. The struct begins with HEAD, and so has the address of the object. In
+ * abi3t, the stable ABI without a GIL, objects are opaque: the struct follows the head of the
+ * object. SIZE is for the types, and RELATIVE for their members. */
 #ifdef Py_TARGET_ABI3T
 #define HEAD
 #define SIZE(type) (-(int)sizeof(type))
 #define RELATIVE Py_RELATIVE_OFFSET
-extern size_t head_size; /* bytes; the same in all objects, once the first type is there */
+extern size_t head_size; /* bytes, the same in all objects */
 #else
 #define HEAD PyObject_HEAD
 #define SIZE(type) ((int)sizeof(type))

@@ -786,7 +786,7 @@ PyObject *window_close(PyObject *object, PyObject *strict)
         return Py_NewRef(Py_None);
     error = close_window(self, is_strict ? &alive : NULL);
     if (alive.views != 0 || alive.buffers != 0)
-        return refuse(self, &alive, PyUnicode_FromFormat("close %R", self));
+        return refuse(self, &alive, PyUnicode_FromFormat("close %R", OBJECT(self)));
     if (error != 0)
         return raise_os_error(self->file, error, "close");
     return Py_NewRef(Py_None);
@@ -1078,7 +1078,8 @@ static int shrink(Window *self, int64_t new)
     }
     UNLOCK(file);
     if (alive.views != 0 || alive.buffers != 0) {
-        refuse(self, &alive, PyUnicode_FromFormat("shrink %R to %lld bytes", self, (long long)new));
+        refuse(self, &alive,
+               PyUnicode_FromFormat("shrink %R to %lld bytes", OBJECT(self), (long long)new));
         return -1;
     }
     if (busy) {
