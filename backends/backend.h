@@ -22,8 +22,8 @@ typedef struct {
     mf_word maps;       /* how many maps of the file there are */
 } mf_file;
 
-/* What maps are made from. Windows: the file mapping object, for the size of the file at that time;
- * -1 while the file is empty. POSIX maps the file itself and uses no section. */
+/* The object from which Windows makes maps, for the size of the file at that time; -1 while the
+ * file is empty. POSIX maps the file itself and uses no section. */
 typedef struct {
     intptr_t handle;
     int64_t size; /* bytes in the file when the section was made: maps lie inside it */
@@ -50,10 +50,7 @@ struct mf_mapping {
     int protection;
     uintptr_t self; /* the address of this struct while it is on the guard's list */
     mf_file *file;
-    /* NULL on POSIX: memcpy is enough there, since the guard repairs every fault. */
-    mf_copier *copier;
     int access;
-    int error; /* the error of mf_unmap, or 0 */
     /* Every page that is gone lies between these two, in bytes from base on. lost_to is 0 while no
      * page is gone, and it is set last. */
     mf_word lost_from;
@@ -173,8 +170,7 @@ int mf_remap(mf_mapping *map, size_t grown);
 int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t grown);
 
 /* Unmaps a map and its reservation. A struct that is not mapped is an error, without another
- * effect. The error is also stored in the map, for callers that cannot receive it here: a cffi
- * destructor returns nothing. */
+ * effect. */
 int mf_unmap(mf_mapping *map);
 
 /* Writes the pages of a map back to the file. With wait set, POSIX waits for the device (msync with

@@ -378,12 +378,6 @@ int window_reach(Window *self, int64_t size);
 /* Sets the size of the file, in bytes; or raises and returns -1. */
 int window_set_size(Window *self, int64_t new);
 
-/* Raises io.UnsupportedOperation with this text; steals the reference. */
-void raise_unsupported(PyObject *why);
-
-/* stream.c */
-
-PyObject *window_stream(PyObject *self, PyObject *const *args, Py_ssize_t n);
 /* Waits until no other thread changes the size, then keeps others from doing so. The file stays
  * open until end_change. Or raises and returns -1. */
 int begin_change(Window *self);
@@ -395,6 +389,13 @@ int remap_window(Window *self, Map *map, int64_t length);
 
 /* Replaces the map of a window. Called with the lock. */
 void set_map(Window *self, Map *map);
+
+/* Raises io.UnsupportedOperation with this text; steals the reference. */
+void raise_unsupported(PyObject *why);
+
+/* stream.c */
+
+PyObject *window_stream(PyObject *self, PyObject *const *args, Py_ssize_t n);
 
 /* window.c */
 

@@ -82,12 +82,11 @@ static inline size_t mf_round_up(size_t size, size_t unit)
 
 /* Fills in a mapping that the system has just made, for mf_map. */
 static inline void mf_fill_mapping(mf_mapping *out, mf_file *file, char *base, size_t length,
-                                   int access, mf_copier *copier)
+                                   int access)
 {
     out->base = base;
     out->length = length;
     out->file = file;
-    out->copier = copier;
     out->access = access;
     out->lost_from = UINTPTR_MAX;
     out->lost_to = 0;

@@ -414,6 +414,8 @@ static int has_no_room(int fd, int64_t length)
     return (uint64_t)length / volume.f_frsize > volume.f_bfree;
 }
 
+/* Policy: the free space is compared once, after the first large piece. A small growth needs no
+ * comparison, and one that cannot fit fails early. */
 static int allocate_piece(int fd, mf_growth *growth)
 {
     int64_t left = growth->grown - growth->reached;
@@ -499,7 +501,7 @@ int mf_close_section(mf_section *section)
  * that for huge pages. */
 static size_t mapped_size(const mf_file *file, size_t length, size_t reserved)
 {
-    return mf_round_up(reserved > length ? reserved : length, file == NULL ? 1 : file->granularity);
+    return mf_round_up(reserved > length ? reserved : length, file->granularity);
 }
 
 int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset, size_t length,
@@ -523,7 +525,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
                 (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
-    mf_fill_mapping(out, file, base, length, access, NULL);
+    mf_fill_mapping(out, file, base, length, access);
     mf_guard_register(out);
     return 0;
 }
@@ -563,16 +565,16 @@ int mf_remap(mf_mapping *map, size_t grown)
 int mf_unmap(mf_mapping *map)
 {
     size_t size;
+    int error;
 
     if (map->base == NULL)
         return EINVAL;
     mf_guard_unregister(map);
     size = mapped_size(map->file, map->length, map->reserved);
-    map->error = munmap(map->base, size) == 0 ? 0 : errno;
+    error = munmap(map->base, size) == 0 ? 0 : errno;
     map->base = NULL;
-    if (map->file != NULL)
-        mf_add(&map->file->maps, -1);
-    return map->error;
+    mf_add(&map->file->maps, -1);
+    return error;
 }
 
 #ifdef SYNC_FILE_RANGE_WRITE

@@ -226,7 +226,7 @@ static int replace_page(uintptr_t address)
 /* The previous handlers of SIGBUS. Other code may install its handler after the guard, and later
  * restore the guard's handler and raise the signal again, as faulthandler does. So each
  * installation of the guard uses another handler function, with its own predecessor. */
-enum { LEVELS = 4 }; /* policy: mf_guard fails with EAGAIN when all are in use */
+enum { LEVELS = 4 }; /* Policy: mf_guard fails with EAGAIN when all are in use */
 static struct sigaction predecessors[LEVELS];
 
 /* Whether a page is missing. Otherwise the signal was sent, or an address was misaligned. */

@@ -662,8 +662,8 @@ PyObject *window_view(PyObject *object, PyObject *const *args, Py_ssize_t n)
     view = DATA(Window, PyType_GenericAlloc((PyTypeObject *)args[0], 0));
     if (view == NULL)
         return NULL;
-    if (file == NULL || !self->open) {
-        Py_DECREF(view);
+    if (!self->open) {
+        Py_DECREF(OBJECT(view));
         return raise_closed(self);
     }
     used = file_use(file);
@@ -720,7 +720,7 @@ end:
         return OBJECT(view);
     if (view->open)
         window_drop(view);
-    Py_DECREF(view);
+    Py_DECREF(OBJECT(view));
     return NULL;
 }
 

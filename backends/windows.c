@@ -231,8 +231,7 @@ int mf_open_section(const mf_file *file, int access, mf_section *out)
 int mf_open_memory(const mf_file *file, int access, int64_t size, const mf_char *tag,
                    mf_section *out)
 {
-    static const DWORD protections[] = {PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY};
-    DWORD protection = file->handle == ABSENT ? PAGE_READWRITE : protections[access];
+    DWORD protection = file->handle == ABSENT ? PAGE_READWRITE : protection_of(access);
     HANDLE section;
     int error = file->handle == ABSENT ? 0 : mf_get_size(file, &size);
 
@@ -461,7 +460,7 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
     else
         error = map_view(handle_of(section->handle), rights[access], offset, length, &base);
     if (error == 0)
-        mf_fill_mapping(out, file, base, length, access, mf_copy);
+        mf_fill_mapping(out, file, base, length, access);
     return error;
 }
 
@@ -487,16 +486,17 @@ int mf_extend(mf_mapping *map, const mf_section *section, int64_t offset, size_t
 
 int mf_unmap(mf_mapping *map)
 {
+    int error;
+
     if (map->base == NULL)
         return ERROR_INVALID_ADDRESS;
     if (map->reserved != 0)
-        map->error = release_range(map->base, map->base + round_up(map->reserved));
+        error = release_range(map->base, map->base + round_up(map->reserved));
     else
-        map->error = UnmapViewOfFile(map->base) ? 0 : last_error();
+        error = UnmapViewOfFile(map->base) ? 0 : last_error();
     map->base = NULL;
-    if (map->file != NULL)
-        mf_add(&map->file->maps, -1);
-    return map->error;
+    mf_add(&map->file->maps, -1);
+    return error;
 }
 
 /* Policy: retries of FlushViewOfFile. While the system writes the same pages, it fails with

@@ -28,7 +28,9 @@ def test_munmap_of_an_unaligned_address(path: Path) -> None:
     with MappedFile(path) as file:
         data = file.data
         base = ffi.cast("char *", _probe.address_of(data))
-        assert errno.EINVAL == lib.mf_unmap(ffi.new("mf_mapping *", [base + 1, PAGE_SIZE]))
+        of = ffi.new("mf_file *", {"granularity": PAGE_SIZE})
+        unaligned = {"base": base + 1, "length": PAGE_SIZE, "file": of}
+        assert errno.EINVAL == lib.mf_unmap(ffi.new("mf_mapping *", unaligned))
         assert CONTENT == data.tobytes()
         data.release()
 

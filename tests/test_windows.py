@@ -52,7 +52,8 @@ def test_unmap_of_what_was_not_mapped() -> None:
     Not shared: the code is the system's.
     """
     memory = ffi.new("char[]", 100)
-    assert ERROR_INVALID_ADDRESS == lib.mf_unmap(ffi.new("mf_mapping *", [memory, 100]))
+    other = {"base": memory, "length": 100, "file": ffi.new("mf_file *")}
+    assert ERROR_INVALID_ADDRESS == lib.mf_unmap(ffi.new("mf_mapping *", other))
     assert ERROR_INVALID_ADDRESS == lib.mf_unmap(ffi.new("mf_mapping *", [ffi.NULL, 100]))
 
 
@@ -63,12 +64,12 @@ def test_unmap_twice(file: MappedFile) -> None:
     Not shared: POSIX takes back what is not there without a word.
     """
     view = file.view(0, 10)
-    assert (
-        lib.mf_unmap(
-            ffi.new("mf_mapping *", [ffi.cast("char *", _probe.address_of(view.data)), 10])
-        )
-        == 0
-    )
+    same = {
+        "base": ffi.cast("char *", _probe.address_of(view.data)),
+        "length": 10,
+        "file": ffi.new("mf_file *"),
+    }
+    assert 0 == lib.mf_unmap(ffi.new("mf_mapping *", same))
     with pytest.raises(OSError, match="file") as caught:
         view.close()
     assert (ERROR_INVALID_ADDRESS, str(file.name)) == (
