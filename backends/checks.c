@@ -1,5 +1,4 @@
-/* What most methods of a window begin and end with: the numbers and bytes of the caller are
- * converted and checked, and errors are raised. */
+/* Conversions and checks of arguments, and the errors of a window. */
 #include "memory.h"
 
 const char *kind_of(const Window *self)

@@ -326,7 +326,6 @@ int guard(State *state, int whole)
     return error;
 }
 
-/* Flushes every map of the file. */
 int flush_maps(File *file, int wait)
 {
     State *state = file->state;

@@ -277,8 +277,8 @@ int map_unexport(Map *map);
 /* Unmaps a map that the caller has just made, with the lock. */
 int map_discard(Map *map);
 
-/* Flushes every map of a file that the caller uses. Returns the system's code, or -1 if an
- * exception is set. */
+/* Flushes every map of a file. The caller must have a use of the file. Returns the system's code,
+ * or -1 if an exception is set. */
 int flush_maps(File *file, int wait);
 
 /* Installs the guard if it is wanted and not installed. Returns the system's code. */

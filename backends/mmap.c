@@ -341,8 +341,7 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
         self->window.open = 1;
         return OBJECT(self);
     }
-    /* An OSError and a ValueError: mmap raises the one for a FIFO, the other for a file of /proc.
-     */
+    /* An error that is both: mmap raises OSError for a FIFO, and ValueError for a file of /proc. */
     if (error == ENODEV && !state->call.system.has_sections)
         raise_unsupported(Py_BuildValue("(isO)", ENODEV, "it cannot be mapped", asked.name));
     else
@@ -746,8 +745,8 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
     return flush_range(&self->window, first, count, !(flags & MS_ASYNC));
 }
 
-/* Rounds a range to pages: outwards for a hint, as the system rounds its end; inwards for advice
- * that may discard bytes. */
+/* Rounds a range to pages. Hints are rounded outwards, as the system rounds their end. Advice that
+ * may discard bytes is rounded inwards. */
 static char *round_to_pages(const Map *map, int advice, Py_ssize_t first, Py_ssize_t *count)
 {
     size_t page = map->file->state->call.system.page_size;
@@ -940,9 +939,8 @@ static void resize_memory(Mmap *self, int64_t size)
     if (size == 0) {
         error = system->invalid;
     } else if (!system->has_sections && file->access == MF_WRITE && size > window->length) {
-        PyErr_SetString(
-            PyExc_ValueError,
-            "mmap: can't expand a shared anonymous mapping on this system"); /* it cannot grow */
+        PyErr_SetString(PyExc_ValueError,
+                        "mmap: can't expand a shared anonymous mapping on this system");
         error = -1;
     } else if (size != window->length) {
         moved = remap_window(window, window->map, size);

@@ -36,9 +36,9 @@ void end_change(Window *self)
     LOCK(file);
     file->changer = 0;
     if (file->waiting > 0) {
-        PyThread_acquire_lock(
-            file->turn,
-            NOWAIT_LOCK); /* a thread that has not woken up yet may have been given it */
+        /* It may be unlocked already, for a thread that has not run yet. One unlocking is enough.
+         */
+        PyThread_acquire_lock(file->turn, NOWAIT_LOCK);
         PyThread_release_lock(file->turn);
     } else {
         unused = file->turn;
@@ -816,8 +816,8 @@ PyObject *window_abandon(PyObject *object, PyObject *created)
 
 /* Changes of the size */
 
-/* Copies bytes that differ. A private page that is not written to stays the file's page. Pages that
- * are gone on either side are left out: their map is marked. */
+/* Copies the bytes that differ. A private page without writes stays a page of the file. Does
+ * nothing if a page of either map is gone. */
 static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_t count, char *room)
 {
     const mf_table *call = &from->file->state->call;
@@ -834,10 +834,9 @@ static void copy_changed(Map *from, int64_t first, Map *to, int64_t place, size_
         call->copy(&to->map, target, 1, room, 1, count);
 }
 
-/* Copies into a private map what it does not show by itself. Into a new map: the bytes that were
- * written to the old map, and are nowhere else. Into the same map: the bytes that others appended
- * to the last page of the file, if the map has a private copy of that page. Called with the lock.
- */
+/* Keeps the content of a private map right. If next is a new map, this copies the bytes that were
+ * written to the present map. If the map stays, this copies the bytes that others appended to the
+ * last page of the file, since the map may have its own copy of that page. Called with the lock. */
 static int keep_private(Window *self, Map *present, Map *next, const mf_section *section)
 {
     int64_t page = (int64_t)self->file->state->call.system.page_size, size = self->length, at,
@@ -874,8 +873,8 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
     return error;
 }
 
-/* Locks the next map instead of the present one, or more of the same map. After an error the
- * present map is locked as before. The caller uses both. */
+/* Moves a lock on memory from the present map to the next. They may be the same map: then more of
+ * it is locked. After an error the present map is locked as before. The caller uses both. */
 static int lock_next(Window *self, Map *present, Map *next, int64_t length)
 {
     int error;
@@ -901,9 +900,9 @@ int remap_window(Window *self, Map *map, int64_t length)
     return 1;
 }
 
-/* Returns the map for a new section: prepared, if it is not NULL; the present map, possibly made
- * longer; or a new map. NULL: none is needed, or *error says why there is none. Called with the
- * lock. */
+/* Returns the map for a new section: prepared if there is one, else the present map if it fits or
+ * can grow, else a new map. Returns NULL if no map is needed, or on an error. Called with the lock.
+ */
 static Map *next_map(Window *self, Map *present, const mf_section *section, Map *prepared,
                      int *error)
 {
@@ -1328,8 +1327,8 @@ static int set_locked(Window *self, int locked)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* The same for window_lock and window_unlock. The map of a whole file comes and goes with its size,
- * so it is locked in a turn of its own; one that is made later is locked when it is made. */
+/* Locks or unlocks the memory of a window. A resize replaces the map of a whole file, so this takes
+ * the turn. map_whole locks a map that is made later. */
 static PyObject *change_lock(Window *self, int locked)
 {
     int failed;

@@ -30,7 +30,7 @@ static PyObject *raise_closed_stream(Stream *self)
     return PyErr_Format(PyExc_ValueError, "the stream on %R is closed", self->file->name);
 }
 
-/* Whether the map or length of a growing stream is not that of its window any more. */
+/* Whether the window of a growing stream has another map or length by now. */
 static int is_behind(Stream *self)
 {
     Window *window = self->window;
@@ -475,8 +475,8 @@ static PyObject *stream_writelines(PyObject *self, PyObject *lines)
 
 /* The position */
 
-/* Raises an OSError, as of files, which programs catch that look for something at the end; and a
- * ValueError, as of io.BytesIO: it is both. */
+/* Raises an error that is both an OSError, as files raise, and a ValueError, as io.BytesIO raises.
+ * zipfile catches the OSError when it searches from the end. */
 static PyObject *raise_negative(const char *what, int64_t number)
 {
     PyObject *text = PyUnicode_FromFormat("%s must be 0 or more, not %lld", what,
@@ -541,8 +541,8 @@ static PyObject *stream_tell(PyObject *object, PyObject *unused)
     return position < 0 ? raise_closed_stream(self) : PyLong_FromLongLong(position);
 }
 
-/* Truncates the file, for a stream with grow=True. It releases its map first, which would count as
- * a buffer. */
+/* Truncates the file, for a stream with grow=True. It releases its map first: as a buffer, the map
+ * would prevent the truncation. */
 static int cut(Stream *self, int64_t to)
 {
     PyObject *kind, *value, *trace;

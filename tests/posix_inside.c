@@ -18,7 +18,7 @@ static void *watching_mmap(void *address, size_t length, int protection, int fla
 #define CHECK(condition)                                                     \
     do {                                                                     \
         if (!(condition)) {                                                  \
-            fprintf(stderr, "line %d: not so: %s\n", __LINE__, #condition);  \
+            fprintf(stderr, "line %d: expected: %s\n", __LINE__, #condition);  \
             exit(1);                                                         \
         }                                                                    \
     } while (0)

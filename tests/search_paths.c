@@ -24,7 +24,7 @@ static size_t soon = 256, late = 4096;
 #define CHECK(condition)                                                    \
     do {                                                                    \
         if (!(condition)) {                                                 \
-            fprintf(stderr, "line %d: not so: %s\n", __LINE__, #condition); \
+            fprintf(stderr, "line %d: expected: %s\n", __LINE__, #condition); \
             exit(1);                                                        \
         }                                                                   \
     } while (0)

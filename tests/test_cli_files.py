@@ -114,7 +114,7 @@ sys.exit(main(["warm", sys.argv[1]]))
             out, _ = run(REAL, "residency", "--summary", top, expect=0)
             assert re.search(r"^4 files: \d+ of 10 pages in memory \(\d+\.\d %\)\n$", out)
             out, _ = run(REAL, "evict", "-s", top, expect=0)
-            assert re.search(r"^4 files: \d+ of \d+ pages evicted; 4 stay: ", out)
+            assert re.search(r"^4 files: \d+ of \d+ pages evicted; 4 remain: ", out)
             files = told("residency", top)
         assert [(0, 1), (0, 2), (0, 3), (4, 4)] == [
             (file["resident"], file["pages"]) for file in files
@@ -235,8 +235,8 @@ class TestRanges:
             out, _ = run(REAL, "evict", path, "--range", f"0-{5 * PAGE_SIZE}", expect=0)
         assert (
             f"{path}: 0 of 5 pages evicted;"
-            f" 5 stay: they are mapped, in one piece with pages outside the range,"
-            " or the file system is memory itself\n" == out
+            f" 5 remain: they are mapped, in one piece with pages outside the range,"
+            " or the file system is in memory\n" == out
         )
 
 

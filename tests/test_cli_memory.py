@@ -284,17 +284,17 @@ class TestEvict:
             assert 5 == locked()
             out, _ = run(REAL, "evict", path, expect=0)
             evicted, of, stay = map(
-                int, re.findall(r"\d+(?= of| pages| stay)", out.removeprefix(str(path)))
+                int, re.findall(r"\d+(?= of| pages| remain)", out.removeprefix(str(path)))
             )
             assert (of, True) == (evicted + stay, stay >= 5)
 
     def test_tmpfs(self, folder):
-        """A file system that is memory itself keeps everything, and it says so."""
+        """A file system in memory keeps everything, and it says so."""
         with small_file_system(folder, "tmpfs", 1 << 20) as place:
             (place / "file").write_bytes(bytes(10 * PAGE_SIZE))
             out, _ = run(REAL, "evict", place / "file", expect=0)
         assert out.endswith(
-            "0 of 10 pages evicted; 10 stay: they are mapped, or the file system is memory itself\n"
+            "0 of 10 pages evicted; 10 remain: they are mapped, or the file system is in memory\n"
         )
 
     def test_errors(self, path, folder):
@@ -332,12 +332,12 @@ for command in ("warm", "residency", "evict"):
     assert re.match(r".*: 80.0 KiB in [\d.]+ s, [\d,.]+ KiB/s$", lines[0])
     assert ["0", "1"] == lines[1:3]
     assert [
-        f"{path}: evicted; Linux tells which pages stay only to the owner of the file,"
-        " and to processes that may write to it",
+        f"{path}: evicted; only the owner of the file, and processes that may write to it,"
+        " can see how many pages remain",
         "0",
     ] == lines[3:]
-    told = "Linux tells the residency of a file only to its owner,"
-    told += " and to processes that may write to it"
+    told = "on Linux, only the owner of a file, and processes that may write to it,"
+    told += " can see its residency"
     assert f"mappedfile residency: {path}: {told}\n" == done.stderr
     if LINUX:
         assert 0 == by_vmtouch(path)[0]

@@ -392,8 +392,8 @@ def told_to(path: Path, whose: str) -> None:
     if whose == "theirs":
         os.chown(path, 65534, 65534)
     first, second = run(NOBODY, path, whose).splitlines()
-    expected = "1 True Linux tells the residency of a file only to its owner,"
-    expected += " and to processes that may write to it"
+    expected = "1 True on Linux, only the owner of a file, and processes that may write to it,"
+    expected += " can see its residency"
     assert (expected if whose == "nobody" else "8") == first
     assert "1" == second
 

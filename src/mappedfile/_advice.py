@@ -247,12 +247,12 @@ def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | Non
 
 
 _NOT_TOLD = (
-    "Linux tells the residency of a file only to its owner, and to processes that may write to it"
+    "on Linux, only the owner of a file, and processes that may write to it, can see its residency"
 )
 
 
 def _cached(file: Any, offset: int, size: int) -> bool:
-    """Whether any page of a range may be in memory. It is fast if no page is."""
+    """Whether any page of a range may be in memory. It is fast if the answer is no."""
     number = ffi.new("int64_t *")
     return lib.mf_count_cached(file, offset, size, number) != 0 or number[0] != 0
 

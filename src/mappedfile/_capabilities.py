@@ -66,5 +66,5 @@ _CAPABILITIES = Capabilities(
 
 
 def capabilities() -> Capabilities:
-    """Return which of the things that only some systems can do this system can do."""
+    """Return what this system can do, of the things that only some systems can do."""
     return _CAPABILITIES

@@ -59,7 +59,7 @@ class MappingFault(OSError):  # noqa: N818 (it is called a fault)
 
 MappingFault.__module__ = "mappedfile"
 
-#: What to do after one.
+#: The advice in the message of a MappingFault.
 _ANEW = "refresh() of the mapped file maps the present bytes, for new views and streams"
 
 
@@ -100,7 +100,8 @@ def _pieces(path: str) -> Iterator[bytes]:
         os.close(descriptor)
 
 
-#: Memory that _map_limit needs. At the limit of maps the heap cannot grow: Linux, do_brk_flags.
+#: Memory for _map_limit, which frees it first. At the limit of maps the heap cannot grow: Linux,
+#: do_brk_flags.
 _kept: bytes | None = bytes(1 << 15) if sys.platform == "linux" else None
 
 

@@ -99,7 +99,7 @@ class MappedFile(Window):
     *reserve* bytes of address space are reserved for the map of the whole file. Until the file is
     longer than that, growth leaves the map at its address. The reservation uses no memory. Raises
     ``io.UnsupportedOperation`` if the system cannot reserve: Windows before 10 version 1803
-    (VirtualAlloc2, Requirements). ``capabilities().reserve`` tells.
+    (VirtualAlloc2, Requirements). ``capabilities().reserve`` says whether it can.
 
     The first use of the bytes maps the whole file. So a program that only makes one view of a large
     file maps only that view. *populate* maps the file at once, and reads every page into memory.
@@ -136,7 +136,7 @@ class MappedFile(Window):
             reserve: SupportsIndex = 0,
             populate: bool = False,
         ) -> None: ...
-        @overload  # for a mode in a variable: whether it takes a size is seen when it runs
+        @overload  # The mode is a variable: whether it needs a size is checked at run time.
         def __init__(
             self,
             file: File,

@@ -30,7 +30,7 @@ exit status:
   1    a clause fails, or a file had an error
   2    an invalid argument, or a folder or an output that cannot be used
   130  interrupted
-  141  the reader of the output has ended, as in: mappedfile check | head
+  141  the output was closed early, as in: mappedfile check | head
 
 `mappedfile COMMAND --help` explains a command.
 """

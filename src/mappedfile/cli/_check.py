@@ -38,7 +38,7 @@ exit status:
   1    a clause fails
   2    an invalid argument, or a folder that cannot be used
   130  interrupted
-  141  the reader of the output has ended, and not every clause was tried
+  141  the output was closed early, and not every clause was tried
 """
 
 

@@ -84,13 +84,11 @@ def told(result: Facts) -> str:
     """Describe which pages were evicted, and which stay."""
     evicted, stays = result["evicted"], result["resident"]
     if evicted is None:
-        who = "the owner of the file, and to processes that may write to it"
-        return f"evicted; Linux tells which pages stay only to {who}"
+        who = "the owner of the file, and processes that may write to it"
+        return f"evicted; only {who}, can see how many pages remain"
     said = f"{count(evicted)} of {count(evicted + stays)} pages evicted"
     if stays:
         # Linux caches files in larger pieces (folios), and evicts a piece only as a whole.
         piece = ", in one piece with pages outside the range" if part_of(result) else ""
-        said += (
-            f"; {count(stays)} stay: they are mapped{piece}, or the file system is memory itself"
-        )
+        said += f"; {count(stays)} remain: they are mapped{piece}, or the file system is in memory"
     return said

@@ -28,7 +28,7 @@ exit status:
   1    a file had an error; the other files were processed
   2    an invalid argument, or an output that cannot be used
   130  interrupted
-  141  the reader of the output has ended
+  141  the output was closed early
 """
 
 DIRECTORIES = """

@@ -37,7 +37,7 @@ class CannotWriteError(Exception):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error.strerror or str(error))
-        #: Whether its reader has ended, which needs no message.
+        #: Whether the program that read the output has ended. That needs no message.
         self.unread = error.errno in UNREAD_ERRORS
 
 

@@ -77,7 +77,7 @@ def equal(expected: object, actual: object, what: str) -> None:
 def true(condition: object, what: str) -> None:
     """Break the clause unless the condition is true; *what* describes the condition."""
     if not condition:
-        raise Broken(f"not so: {what}")
+        raise Broken(f"expected: {what}")
 
 
 @contextmanager

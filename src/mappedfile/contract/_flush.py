@@ -334,7 +334,7 @@ def until_dirty(window: Any, counts: bool, what: str) -> Iterator[None]:
         yield
         if not counts or dirty(window):
             return
-    raise Broken(f"not so: {what}")
+    raise Broken(f"expected: {what}")
 
 
 def wait_for_write_back(path: Path) -> None:

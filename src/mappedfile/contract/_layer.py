@@ -106,14 +106,14 @@ def P2(subject: Subject, folder: Path) -> None:
             ),
         }.items():
             with make() as mapped:
-                equal(expected, mapped[:], f"what a map has that was made {what}")
+                equal(expected, mapped[:], f"the bytes of a map that was made {what}")
         with raises(ValueError, "an access and a protection"):
             module.mmap(fd, 50, prot=module.PROT_READ, access=module.ACCESS_WRITE)
         with raises(ValueError, "an access of 4"):
             module.mmap(fd, 50, access=4)
         with raises(TypeError, "a name that is a number"):
             module.mmap(fd, 50, tagname=1)
-        with raises(TypeError, "seven by place"):
+        with raises(TypeError, "seven positional arguments"):
             module.mmap(fd, 50, shared, both, access, 0, True)
         with raises(OverflowError, "a length below 0"):
             module.mmap(fd, -1, access=access)
@@ -121,7 +121,7 @@ def P2(subject: Subject, folder: Path) -> None:
             module.mmap(fd, len(content()) * 100 + 1, access=access)
         with (
             module.mmap(fd, 50, module.MAP_PRIVATE, module.PROT_READ) as mapped,
-            raises(TypeError, "a write to what can be read alone"),
+            raises(TypeError, "a write to a read-only map"),
         ):
             mapped[0] = 1
         with module.mmap(fd, 50, module.MAP_PRIVATE, both) as mapped:

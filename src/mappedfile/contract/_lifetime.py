@@ -38,7 +38,7 @@ CYCLES = 100_000 if STRESS else 10_000
 CYCLE_SECONDS = 600 if STRESS else 1.5
 #: The time, in seconds, in which threads of L6 close objects that others use.
 SECONDS = 20 if STRESS else 0.4
-#: After which a thread is taken to hang: long, for a machine may be slow.
+#: The time limit for a thread, in seconds. It is long, since the machine may be slow.
 HUNG = 300
 
 #: Whether Python classes can export buffers: PEP 688.
@@ -555,7 +555,7 @@ def close_from_a_thread(subject: Subject, folder: Path) -> None:
         equal(-1, window.rfind(bytes([theirs, theirs])), "where rfind() finds them")
 
     def slices(window: Any) -> None:
-        equal(b"", window[:].strip(bytes([mine])), "what a slice has of another mapping's bytes")
+        equal(b"", window[:].strip(bytes([mine])), "bytes of another mapping in a slice")
         equal(b"", window[5:-5:3].strip(bytes([mine])), "what a slice with a step has of them")
 
     def items(window: Any) -> None:

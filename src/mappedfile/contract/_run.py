@@ -103,7 +103,7 @@ class Plan:
                 if chosen:
                     steps.append((clause, chosen))
         if not steps:
-            raise ValueError(f"the clauses chosen do not speak of mode {' or '.join(modes)}")
+            raise ValueError(f"none of the chosen clauses applies to mode {' or '.join(modes)}")
         return cls(tuple(steps), timeout)
 
     def __len__(self) -> int:
@@ -256,7 +256,7 @@ class Worker:
                 limit = self.timeout if self._sent else START
                 if time.monotonic() - self._began <= limit:
                     return None
-                return "fails", f"did not come to an end in {limit:g} seconds"
+                return "fails", f"did not end within {limit:g} seconds"
         self.process.join(5)
         if self.process.exitcode == -signal.SIGINT:
             raise KeyboardInterrupt

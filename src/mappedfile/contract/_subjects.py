@@ -140,7 +140,7 @@ class StdlibFile(StdlibWindow):
         flags["x+"] = os.O_RDWR | os.O_CREAT | os.O_EXCL
         self.name = file
         self.mode = mode
-        # Of the number of the descriptor: once that is closed, it may be another file's.
+        # Protects the descriptor's number: after a close, another file may have it.
         self._lock = threading.RLock()
         owned = not isinstance(file, int) and not hasattr(file, "fileno")
         binary = getattr(os, "O_BINARY", 0)

@@ -292,7 +292,7 @@ def A1(subject: Subject, folder: Path) -> None:
             equal(
                 b"BA",
                 mapped[PAGE_SIZE - 12 : PAGE_SIZE - 10],
-                "what the window has of what was written to an array",
+                "the bytes of the window after a write to the array",
             )
             mapped[PAGE_SIZE - 12] = 0x43
             equal(0x4143, int(array[0, 0]), "what the array has of what was written to the window")
