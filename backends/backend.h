@@ -19,7 +19,7 @@ typedef struct {
                            larger than the system's */
     int device;         /* it is a disk: its size cannot be changed */
     mf_word faults;     /* how many of its pages the fault guard has replaced */
-    mf_word maps;       /* how many maps of the file there are */
+    mf_word map_count;  /* how many maps of the file there are */
 } mf_file;
 
 /* The object from which Windows makes maps, for the size of the file at that time; -1 while the

@@ -39,8 +39,7 @@ PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *
                                        (Py_ssize_t)buffers, what));
 }
 
-/* Reports an error that no caller can catch. */
-static void report(File *file, int code, const char *doing, PyObject *where)
+void report(File *file, int code, const char *doing, PyObject *where)
 {
     PyObject *kind, *value, *trace;
 
@@ -269,7 +268,7 @@ char *pages_around(const Map *map, int64_t first, int64_t count, size_t *size)
     size_t start = map->padding + (size_t)first, stop = start + (size_t)count;
 
     start -= start % page;
-    stop += (page - stop % page) % page;
+    stop = mf_round_up(stop, page);
     if (stop > map->map.length)
         stop = map->map.length;
     *size = stop - start;
@@ -285,7 +284,7 @@ static char *pages_within(const Map *map, int64_t first, int64_t count, int64_t 
     size_t start = map->padding + (size_t)first, stop = start + (size_t)count;
 
     if (first > 0)
-        start += (page - start % page) % page;
+        start = mf_round_up(start, page);
     else
         start -= start % page;
     if (stop < map->padding + (size_t)window)
@@ -310,6 +309,42 @@ int is_lost(const Map *map, int64_t first, int64_t count, int64_t *at)
         return 0;
     *at = map->offset + (int64_t)(from > start ? from : start);
     return 1;
+}
+
+PyObject *map_bytes(const Map *map, const char *from, Py_ssize_t count, int *failed)
+{
+    *failed = 0;
+    if (count == 0)
+        return PyBytes_FromStringAndSize(NULL, 0);
+#ifdef _WIN32
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, count);
+
+    if (bytes != NULL)
+        *failed = copy(map, PyBytes_AsString(bytes), from, count);
+    return bytes;
+#else
+    (void)map;
+    return PyBytes_FromStringAndSize(from, count);
+#endif
+}
+
+int find_line_end(Map *map, const char *from, int64_t length, int64_t *count)
+{
+#ifdef _WIN32
+    const mf_table *call = &map->file->state->call;
+    int64_t at = -1;
+    size_t end = 0;
+    int error = call->search(&map->map, call->find, from, (size_t)length, "\n", 1, &end, &at);
+
+    *count = at + 1;
+    return error;
+#else
+    const char *end = memchr(from, '\n', (size_t)length);
+
+    (void)map;
+    *count = end == NULL ? 0 : end - from + 1;
+    return 0;
+#endif
 }
 
 int guard(State *state, int whole)
@@ -645,7 +680,7 @@ static void use_dealloc(PyObject *object)
 
 static PyMethodDef use_methods[] = {
     {"__enter__", use_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)(void (*)(void))use_exit, METH_FASTCALL, NULL},
+    {"__exit__", FAST(use_exit), METH_FASTCALL, NULL},
     {"touch", use_touch, METH_VARARGS, NULL},
     {"check", use_check, METH_NOARGS, "Raise MappingFault if bytes of the range are gone."},
     {NULL, NULL, 0, NULL},

@@ -137,7 +137,7 @@ typedef struct {
     size_t reserve;                /* bytes of address space for the map of the whole file */
     /* The process that locked the map of the whole file in memory, or 0. A forked child inherits no
      * such lock. */
-    SHARED(int) locked;
+    SHARED(int) mlocked;
     SHARED(unsigned long) changer; /* the thread that changes the size, or 0 */
     int changing_process;    /* and its process: a forked child does not wait for a thread of its
                                 parent */
@@ -199,6 +199,9 @@ static inline uintptr_t tally(mf_word *word, intptr_t by)
 #endif
 }
 
+/* A function for METH_FASTCALL. */
+#define FAST(function) (PyCFunction)(void (*)(void))(function)
+
 /* A system call that may block or take long. */
 #define WITHOUT_GIL(statement) \
     do {                       \
@@ -247,6 +250,9 @@ PyObject *raise_os_error(File *file, int code, const char *doing);
 PyObject *raise_fault(File *file, int64_t offset);
 PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *what);
 
+/* Reports an error of the system that no caller can catch, with where it came from. */
+void report(File *file, int code, const char *doing, PyObject *where);
+
 File *file_new(State *state, PyObject *name);
 
 /* Begins a use of an open file. Returns 0 if it is closed. */
@@ -286,6 +292,13 @@ int guard(State *state, int whole);
 
 /* Rounds a range of a map outwards to whole pages. */
 char *pages_around(const Map *map, int64_t first, int64_t count, size_t *size);
+
+/* Returns a copy of bytes of a map, which must stay mapped. *failed is the backend's code. */
+PyObject *map_bytes(const Map *map, const char *from, Py_ssize_t count, int *failed);
+
+/* Searches for the end of a line. *count is the length of the line with its end, or 0 if there is
+ * no end. Returns the backend's code. */
+int find_line_end(Map *map, const char *from, int64_t length, int64_t *count);
 
 /* Whether bytes of a range are gone; *at is the first of them. A copy that has just ended is
  * covered. */
@@ -354,7 +367,10 @@ PyObject *window_refresh(PyObject *self, PyObject *unused);
 PyObject *window_lock(PyObject *self, PyObject *unused);
 PyObject *window_unlock(PyObject *self, PyObject *unused);
 
-/* Closes a window, and discards errors. */
+/* Gives a file that was just opened its section, or the size of one. Returns the system's code. */
+int first_section(File *file);
+
+/* Closes a window, and reports errors that no caller can catch. */
 void window_drop(Window *self);
 
 /* Maps the window if it is not empty; or raises and returns -1. */
@@ -374,9 +390,9 @@ int window_release(Window *self, Map *map);
 
 /* Grows the file to at least size bytes. If others have made it longer, the window gets that
  * length. Or raises and returns -1. */
-int window_reach(Window *self, int64_t size);
+int window_grow_to(Window *self, int64_t size);
 /* Sets the size of the file, in bytes; or raises and returns -1. */
-int window_set_size(Window *self, int64_t new);
+int window_set_size(Window *self, int64_t wanted);
 
 /* Waits until no other thread changes the size, then keeps others from doing so. The file stays
  * open until end_change. Or raises and returns -1. */

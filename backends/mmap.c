@@ -209,20 +209,13 @@ static int open_memory(File *file, int64_t size, PyObject *tag, mf_section *out)
 
 static int open_section(File *file, const Request *asked)
 {
-    int error = 0;
-
     if (asked->fd == -1 && asked->offset > PY_SSIZE_T_MAX - asked->length)
         return file->state->call.system.too_large;
     if (asked->fd == -1)
         return open_memory(file, asked->offset + asked->length, asked->tag, &file->section);
     if (asked->tag != NULL && file->state->call.system.has_sections)
         return open_memory(file, 0, asked->tag, &file->section);
-    if (file->state->call.system.has_sections)
-        CALL_AGAIN(file->state, error,
-                   file->state->call.open_section(&file->file, file->access, &file->section));
-    else
-        file->section.size = file->file.size;
-    return error;
+    return first_section(file);
 }
 
 /* Returns the length of the map; or raises and returns -1. */
@@ -401,19 +394,13 @@ static PyObject *take(Mmap *self, int64_t count)
 {
     const char *from = self->window.start + self->position;
     PyObject *bytes;
-    int failed = 0;
+    int failed;
 
     if (count == 0) {
         leave(self);
         return PyBytes_FromStringAndSize(NULL, 0);
     }
-#ifdef _WIN32
-    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)count);
-    if (bytes != NULL)
-        failed = copy(self->window.map, PyBytes_AsString(bytes), from, (Py_ssize_t)count);
-#else
-    bytes = PyBytes_FromStringAndSize(from, (Py_ssize_t)count);
-#endif
+    bytes = map_bytes(self->window.map, from, (Py_ssize_t)count, &failed);
     if (bytes == NULL)
         leave(self);
     else if (finish(self, failed, count) < 0)
@@ -470,45 +457,19 @@ static PyObject *mmap_read_byte(PyObject *object, PyObject *unused)
     return PyLong_FromLong((unsigned char)byte);
 }
 
-/* Returns the length of the line at the position, of at most left bytes. */
-static int find_line(Mmap *self, int64_t left, int64_t *out)
-{
-    const char *from = self->window.start + self->position;
-    int error = 0;
-
-    *out = left;
-    if (left == 0)
-        return 0;
-#ifdef _WIN32
-    const mf_table *call = &self->window.file->state->call;
-    int64_t found = -1;
-    size_t end;
-
-    error = call->search(&self->window.map->map, call->find, from, (size_t)left, "\n", 1, &end,
-                         &found);
-    if (found >= 0)
-        *out = found + 1;
-#else
-    const char *end = memchr(from, '\n', (size_t)left);
-
-    if (end != NULL)
-        *out = end - from + 1;
-#endif
-    return error;
-}
-
 static PyObject *mmap_readline(PyObject *object, PyObject *unused)
 {
     Mmap *self = DATA(Mmap, object);
-    int64_t left = begin(self), count;
-    int error;
+    int64_t left = begin(self), count = 0;
+    int error = 0;
 
     (void)unused;
     if (left < 0)
         return NULL;
-    error = find_line(self, left, &count);
+    if (left > 0)
+        error = find_line_end(self->window.map, self->window.start + self->position, left, &count);
     if (error == 0)
-        return take(self, count);
+        return take(self, count == 0 ? left : count);
     if (finish(self, error, left) < 0)
         return NULL;
     return raise_fault(self->window.file, -1);
@@ -920,6 +881,8 @@ static void resize_memory(Mmap *self, int64_t size)
     Window *window = &self->window;
     File *file = window->file;
     const mf_system *system = &file->state->call.system;
+    int shared = file->access == MF_WRITE &&
+                 !system->has_sections; /* POSIX cannot make it longer */
     int error = 0, moved = 0;
 
     if (begin_change(window) < 0)
@@ -938,7 +901,7 @@ static void resize_memory(Mmap *self, int64_t size)
     }
     if (size == 0) {
         error = system->invalid;
-    } else if (!system->has_sections && file->access == MF_WRITE && size > window->length) {
+    } else if (shared && size > window->length) {
         PyErr_SetString(PyExc_ValueError,
                         "mmap: can't expand a shared anonymous mapping on this system");
         error = -1;
@@ -946,7 +909,7 @@ static void resize_memory(Mmap *self, int64_t size)
         moved = remap_window(window, window->map, size);
         if (moved)
             window->length = size;
-        else if (!system->has_sections && file->access == MF_WRITE)
+        else if (shared)
             error = system->not_supported;
     } else {
         moved = 1;
@@ -1043,8 +1006,6 @@ static PyObject *mmap_repr(PyObject *object)
     Py_DECREF(name);
     return text;
 }
-
-#define FAST(function) (PyCFunction)(void (*)(void))(function)
 
 static PyMethodDef methods[] = {
     {"close", mmap_close, METH_NOARGS,

@@ -90,7 +90,7 @@ static inline void mf_fill_mapping(mf_mapping *out, mf_file *file, char *base, s
     out->access = access;
     out->lost_from = UINTPTR_MAX;
     out->lost_to = 0;
-    mf_add(&file->maps, 1);
+    mf_add(&file->map_count, 1);
 }
 
 /* Marks a page of a map as gone, start bytes from its base on, and counts the fault in its file.

@@ -573,7 +573,7 @@ int mf_unmap(mf_mapping *map)
     size = mapped_size(map->file, map->length, map->reserved);
     error = munmap(map->base, size) == 0 ? 0 : errno;
     map->base = NULL;
-    mf_add(&map->file->maps, -1);
+    mf_add(&map->file->map_count, -1);
     return error;
 }
 

@@ -10,7 +10,7 @@
 #define MUCH_ROOM (64 << 20) /* bytes */
 
 /* The length of the window when the file has this size. */
-static int64_t reach(const Window *self, int64_t size)
+static int64_t length_at(const Window *self, int64_t size)
 {
     return size > self->offset ? size - self->offset : 0;
 }
@@ -192,11 +192,19 @@ static int open_section(File *file, mf_section *out)
     return error;
 }
 
+int first_section(File *file)
+{
+    if (file->state->call.system.has_sections)
+        return open_section(file, &file->section);
+    file->section.size = file->file.size; /* without another system call */
+    return 0;
+}
+
 /* Locking */
 
 /* Locks the first length bytes of a map in memory. After an error nothing is locked. Returns the
  * system's code. The caller uses the map. */
-static int lock_pages(Map *map, int64_t length)
+static int mlock_pages(Map *map, int64_t length)
 {
     State *state = map->file->state;
     size_t size;
@@ -211,7 +219,7 @@ static int lock_pages(Map *map, int64_t length)
     return error;
 }
 
-static int unlock_pages(Map *map, int64_t length)
+static int munlock_pages(Map *map, int64_t length)
 {
     size_t size;
     char *base = pages_around(map, 0, length, &size);
@@ -246,9 +254,9 @@ static void raise_lock_error(Map *map, int64_t length, int code)
     }
 }
 
-static int is_locked(File *file)
+static int is_mlocked(File *file)
 {
-    return file->locked != 0 && file->locked == file->state->call.process();
+    return file->mlocked != 0 && file->mlocked == file->state->call.process();
 }
 
 /* The map of the whole file */
@@ -316,10 +324,9 @@ static int remake_section(Window *self)
         if (error == 0) {
             LOCK(file);
             file->section = section;
-            if (reach(self, section.size) < self->length)
-                self->length = reach(self,
-                                     section.size); /* growth by others shows after refresh(); bytes
-                                                       that others cut off are gone at once */
+            /* Bytes that others cut off are gone at once; refresh() shows the growth by others. */
+            if (length_at(self, section.size) < self->length)
+                self->length = length_at(self, section.size);
             UNLOCK(file);
         }
     }
@@ -329,22 +336,22 @@ static int remake_section(Window *self)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Maps the whole file, and locks the map if lock() was called. Either the caller is the thread that
- * changes the size; or no thread does, and the map needs no lock. If that is no longer so, it does
- * nothing. */
+/* Maps the whole file. If lock() was called, it also locks the map in memory; the caller must have
+ * the turn to change the size then (changing). Does nothing if another thread has changed the state
+ * meanwhile. */
 static int map_whole(Window *self, int changing)
 {
     File *file = self->file;
-    int error = guard(file->state, 1), locked = 0, placed = 0;
+    int error = guard(file->state, 1), mlocked = 0, placed = 0;
     Map *map = NULL;
 
     if (error == 0) {
         LOCK(file);
         if (self->open && self->start == NULL && self->length > 0 && !has_no_section(file) &&
-            (changing || (file->changer == 0 && !file->locked))) {
+            (changing || (file->changer == 0 && !file->mlocked))) {
             map = map_new(file, &file->section, self->offset, self->length, file->reserve, &error);
-            locked = file->locked;
-            if (map != NULL && !locked)
+            mlocked = file->mlocked;
+            if (map != NULL && !mlocked)
                 set_map(self, map);
         }
         UNLOCK(file);
@@ -353,10 +360,10 @@ static int map_whole(Window *self, int changing)
         raise_os_error(file, error, "map");
         return -1;
     }
-    if (map == NULL || !locked)
+    if (map == NULL || !mlocked)
         return PyErr_Occurred() ? -1 : 0;
-    if (is_locked(file)) {
-        error = lock_pages(map, map_length(map));
+    if (is_mlocked(file)) {
+        error = mlock_pages(map, map_length(map));
         if (error != 0)
             raise_lock_error(map, map_length(map), error);
     }
@@ -388,7 +395,7 @@ int window_map(Window *self)
             return 0;
         if (needs_section(file)) {
             failed = remake_section(self);
-        } else if (is_changing(file) || file->locked) {
+        } else if (is_changing(file) || file->mlocked) {
             failed = begin_change(self);
             if (failed == 0) {
                 failed = map_whole(self, 1);
@@ -485,12 +492,7 @@ static int open_file(File *file, const mf_char *native, intptr_t handle, int acc
     if (error != 0)
         return error;
     file->users = 1;
-    if (size > 0)
-        error = grow_file(file, 0, size, &file->section);
-    else if (call->system.has_sections)
-        error = open_section(file, &file->section);
-    else
-        file->section.size = file->file.size;
+    error = size > 0 ? grow_file(file, 0, size, &file->section) : first_section(file);
     if (error != 0) {
         file_release(file); /* of two errors, the first is reported */
         if (disposition == MF_NEW && native != NULL)
@@ -796,10 +798,8 @@ void window_drop(Window *self)
 {
     int error = self->file == NULL ? 0 : close_window(self, NULL);
 
-    if (error != 0) {
-        raise_os_error(self->file, error, "close");
-        PyErr_WriteUnraisable((PyObject *)Py_TYPE(OBJECT(self)));
-    }
+    if (error != 0)
+        report(self->file, error, "close", (PyObject *)Py_TYPE(OBJECT(self)));
 }
 
 PyObject *window_abandon(PyObject *object, PyObject *created)
@@ -875,17 +875,17 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
 
 /* Moves a lock on memory from the present map to the next. They may be the same map: then more of
  * it is locked. After an error the present map is locked as before. The caller uses both. */
-static int lock_next(Window *self, Map *present, Map *next, int64_t length)
+static int mlock_next(Window *self, Map *present, Map *next, int64_t length)
 {
     int error;
 
     if (present != NULL)
-        unlock_pages(present, self->length); /* the limit may not allow two locked maps */
-    error = lock_pages(next, length);
+        munlock_pages(present, self->length); /* the limit may not allow two locked maps */
+    error = mlock_pages(next, length);
     if (error != 0) {
         if (present != NULL)
-            lock_pages(present,
-                       self->length < map_length(present) ? self->length : map_length(present));
+            mlock_pages(present,
+                        self->length < map_length(present) ? self->length : map_length(present));
         raise_lock_error(next, length, error);
     }
     return error == 0 ? 0 : -1;
@@ -907,11 +907,11 @@ static Map *next_map(Window *self, Map *present, const mf_section *section, Map 
                      int *error)
 {
     File *file = self->file;
-    int64_t length = reach(self, section->size);
+    int64_t length = length_at(self, section->size);
     Map *next;
 
     *error = 0;
-    if (length == 0 || (present == NULL && !is_locked(file)))
+    if (length == 0 || (present == NULL && !is_mlocked(file)))
         return NULL;
     if (prepared != NULL)
         next = NEW_REF(Map, prepared);
@@ -949,14 +949,14 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
     if (present != NULL)
         tally(&present->users, 1); /* another thread may close the file meanwhile */
     UNLOCK(file);
-    if (error == 0 && next != NULL && is_locked(file))
-        error = lock_next(self, present, next, reach(self, section->size));
+    if (error == 0 && next != NULL && is_mlocked(file))
+        error = mlock_next(self, present, next, length_at(self, section->size));
     LOCK(file);
     closed = !self->open;
     if (error == 0 && !closed) {
         old = file->section;
         file->section = *section;
-        self->length = reach(self, section->size);
+        self->length = length_at(self, section->size);
         if (next != NULL && next != present) {
             set_map(self, NEW_REF(Map, next));
             tally(&next->users, 1);
@@ -1001,7 +1001,7 @@ static void close_section(File *file, mf_section *section)
     file->state->call.close_section(section); /* of two errors, the first is reported */
 }
 
-static int grow(Window *self, int64_t old, int64_t new)
+static int grow(Window *self, int64_t old, int64_t wanted)
 {
     File *file = self->file;
     const mf_system *system = &file->state->call.system;
@@ -1013,9 +1013,9 @@ static int grow(Window *self, int64_t old, int64_t new)
      * is reserved first. */
     if (system->has_sections && system->can_reserve) {
         LOCK(file);
-        if (self->owns && reach(self, new) > map_room(self->map) && !has_no_section(file) &&
-            (uint64_t) new <= PTRDIFF_MAX) {
-            size_t room = (size_t) new > file->reserve ? (size_t) new : file->reserve;
+        if (self->owns && length_at(self, wanted) > map_room(self->map) && !has_no_section(file) &&
+            (uint64_t)wanted <= PTRDIFF_MAX) {
+            size_t room = (size_t)wanted > file->reserve ? (size_t)wanted : file->reserve;
 
             prepared = map_new(file, &file->section, self->offset, self->length, room, &error);
             error = prepared == NULL && error == 0 ? -1 : error;
@@ -1023,7 +1023,7 @@ static int grow(Window *self, int64_t old, int64_t new)
         UNLOCK(file);
     }
     if (error == 0)
-        error = grow_file(file, old, new, &section);
+        error = grow_file(file, old, wanted, &section);
     if (error == 0) {
         error = commit_change(self, &section, prepared);
         if (error != 0 && (file->state->call.set_size(&file->file, old) == 0 || !self->open)) {
@@ -1036,7 +1036,7 @@ static int grow(Window *self, int64_t old, int64_t new)
             LOCK(file);
             before = file->section;
             file->section = section;
-            self->length = reach(self, section.size);
+            self->length = length_at(self, section.size);
             present = take_map(self);
             UNLOCK(file);
             drop_map(present);
@@ -1051,7 +1051,7 @@ static int grow(Window *self, int64_t old, int64_t new)
     return error;
 }
 
-static int shrink(Window *self, int64_t new)
+static int shrink(Window *self, int64_t wanted)
 {
     File *file = self->file;
     int64_t before = self->length;
@@ -1065,12 +1065,12 @@ static int shrink(Window *self, int64_t new)
     if (!busy) {
         /* A call in progress uses the map of the whole file, or of a closed view. */
         map = self->owns ? self->map : NULL;
-        busy = map != NULL ? map->users != 1 || file->file.maps != 1 : file->file.maps != 0;
+        busy = map != NULL ? map->users != 1 || file->file.map_count != 1
+                           : file->file.map_count != 0;
     }
     if (!busy) {
-        if (reach(self, new) < before)
-            self->length = reach(
-                self, new); /* from here on no view is made of bytes that will be cut off */
+        if (length_at(self, wanted) < before)
+            self->length = length_at(self, wanted); /* no new view has bytes that will be cut off */
         map = take_map(self);
         section = file->section;
         file->section.handle = -1; /* Windows does not truncate a file that has a section */
@@ -1078,24 +1078,24 @@ static int shrink(Window *self, int64_t new)
     UNLOCK(file);
     if (alive.views != 0 || alive.buffers != 0) {
         refuse(self, &alive,
-               PyUnicode_FromFormat("shrink %R to %lld bytes", OBJECT(self), (long long)new));
+               PyUnicode_FromFormat("shrink %R to %lld bytes", OBJECT(self), (long long)wanted));
         return -1;
     }
     if (busy) {
         PyErr_Format(PyExc_BufferError,
                      "cannot shrink %R to %lld bytes: a call in another thread is using its memory",
-                     file->name, (long long)new);
+                     file->name, (long long)wanted);
         return -1;
     }
     error = drop_map(map);
     closing = file->state->call.close_section(&section);
     error = error != 0 ? error : closing;
     if (error == 0)
-        CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
+        CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, wanted));
     LOCK(file);
     if (error == 0)
-        file->section.size = new;
-    self->length = error == 0 ? reach(self, new) : before;
+        file->section.size = wanted;
+    self->length = error == 0 ? length_at(self, wanted) : before;
     UNLOCK(file);
     return error;
 }
@@ -1125,23 +1125,23 @@ static int update_size(Window *self)
 
 /* Whether the file can grow without a look at its size and last page: it ends at a page boundary,
  * and the map covers all of it. */
-static int can_just_grow(Window *self, int64_t new)
+static int can_just_grow(Window *self, int64_t wanted)
 {
     const mf_system *system = &self->file->state->call.system;
     int64_t old = self->file->section.size;
 
-    return !system->has_sections && self->owns && self->length == reach(self, old) &&
-           new > old &&old % (int64_t)system->page_size == 0;
+    return !system->has_sections && self->owns && self->length == length_at(self, old) &&
+           wanted > old && old % (int64_t)system->page_size == 0;
 }
 
-static int just_grow(Window *self, int64_t new)
+static int just_grow(Window *self, int64_t wanted)
 {
     File *file = self->file;
-    mf_section section = {-1, new};
+    mf_section section = {-1, wanted};
     int64_t old = file->section.size;
     int error;
 
-    CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, new));
+    CALL_AGAIN(file->state, error, file->state->call.set_size(&file->file, wanted));
     if (error == 0) {
         error = commit_change(self, &section, NULL);
         if (error != 0)
@@ -1153,9 +1153,9 @@ static int just_grow(Window *self, int64_t new)
 PyObject *window_resize(PyObject *object, PyObject *number)
 {
     Window *self = DATA(Window, object);
-    int64_t new;
+    int64_t wanted;
 
-    if (is_no_file(self) || to_size(number, "size", &new) < 0)
+    if (is_no_file(self) || to_size(number, "size", &wanted) < 0)
         return NULL;
     if (self->open && self->file->access != MF_WRITE) {
         raise_unsupported(PyUnicode_FromFormat(
@@ -1168,7 +1168,7 @@ PyObject *window_resize(PyObject *object, PyObject *number)
             PyUnicode_FromFormat("%R is a disk, whose size cannot be changed", self->file->name));
         return NULL;
     }
-    return window_set_size(self, new) < 0 ? NULL : Py_NewRef(Py_None);
+    return window_set_size(self, wanted) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* Maps the window after a change of size, or after a failed one. Of two errors, the first is
@@ -1185,7 +1185,7 @@ static void map_again(Window *self)
     }
 }
 
-int window_set_size(Window *self, int64_t new)
+int window_set_size(Window *self, int64_t wanted)
 {
     File *file = self->file;
     int64_t now;
@@ -1193,32 +1193,32 @@ int window_set_size(Window *self, int64_t new)
 
     if (begin_change(self) < 0)
         return -1;
-    if (file->file.faults == 0 && self->mmap && can_just_grow(self, new)) {
-        error = just_grow(self, new);
+    if (file->file.faults == 0 && self->mmap && can_just_grow(self, wanted)) {
+        error = just_grow(self, wanted);
     } else if (file->file.faults != 0) {
         raise_faulted(self);
         error = -1;
     } else {
         error = size_now(file, &now);
-        if (error == 0 && new < now && now > self->length && !self->mmap) {
+        if (error == 0 && wanted < now && now > self->length && !self->mmap) {
             PyErr_Format(
                 PyExc_ValueError,
                 "cannot resize %R to %lld bytes: others have made it longer, from %lld bytes to "
                 "%lld, and their bytes would be cut off: call refresh() first",
-                file->name, (long long)new, (long long)self->length, (long long)now);
+                file->name, (long long)wanted, (long long)self->length, (long long)now);
             error = -1;
-        } else if (error == 0 && new < now) {
-            error = shrink(self, new);
-        } else if (error == 0 && new > now) {
-            error = grow(self, now, new);
-        } else if (error == 0 && reach(self, new) != self->length) {
+        } else if (error == 0 && wanted < now) {
+            error = shrink(self, wanted);
+        } else if (error == 0 && wanted > now) {
+            error = grow(self, now, wanted);
+        } else if (error == 0 && length_at(self, wanted) != self->length) {
             error = update_size(self);
         }
     }
     if (error != 0)
         raise_os_error(file, error, "resize");
     end_change(self);
-    if (error == 0 && !PyErr_Occurred() && is_locked(file))
+    if (error == 0 && !PyErr_Occurred() && is_mlocked(file))
         window_map(self); /* this also locks it */
     if (self->mmap && self->open)
         map_again(self);
@@ -1234,29 +1234,29 @@ static void set_reserve(File *file, size_t reserve)
 
 /* Grows the file, and reserves address space behind its map, so that the next growth needs no new
  * map. */
-static int grow_with_room(Window *self, int64_t old, int64_t new)
+static int grow_with_room(Window *self, int64_t old, int64_t wanted)
 {
     File *file = self->file;
     size_t before = file->reserve;
     int error, fits;
 
     LOCK(file);
-    fits = self->owns && new <= map_room(self->map);
+    fits = self->owns && wanted <= map_room(self->map);
     UNLOCK(file);
-    if (!fits && file->state->call.system.can_reserve && new < PTRDIFF_MAX / 2 &&
-        before < (size_t) new) {
-        set_reserve(file, new < MUCH_ROOM / 2 ? MUCH_ROOM : 2 * (size_t) new);
-        error = grow(self, old, new);
+    if (!fits && file->state->call.system.can_reserve && wanted < PTRDIFF_MAX / 2 &&
+        before < (size_t)wanted) {
+        set_reserve(file, wanted < MUCH_ROOM / 2 ? MUCH_ROOM : 2 * (size_t)wanted);
+        error = grow(self, old, wanted);
         if (error == 0)
             return 0;
         set_reserve(file, before); /* there may not be that much address space */
         if (PyErr_Occurred())
             return error;
     }
-    return grow(self, old, new);
+    return grow(self, old, wanted);
 }
 
-int window_reach(Window *self, int64_t size)
+int window_grow_to(Window *self, int64_t size)
 {
     File *file = self->file;
     int64_t now;
@@ -1296,7 +1296,8 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
     error = size_now(file, &now);
     if (error == 0) {
         LOCK(file);
-        differs = reach(self, now) != self->length || (self->owns && self->map->map.lost_to != 0);
+        differs = length_at(self, now) != self->length ||
+                  (self->owns && self->map->map.lost_to != 0);
         UNLOCK(file);
         if (differs)
             error = update_size(self);
@@ -1310,7 +1311,7 @@ PyObject *window_refresh(PyObject *object, PyObject *unused)
 }
 
 /* Locks the map that a window has, or unlocks it. Returns -1 when an exception is set. */
-static int set_locked(Window *self, int locked)
+static int set_mlocked(Window *self, int mlocked)
 {
     int64_t length;
     Map *map = use_present(self, &length);
@@ -1318,8 +1319,8 @@ static int set_locked(Window *self, int locked)
 
     if (map == NULL)
         return 0;
-    error = locked ? lock_pages(map, length) : unlock_pages(map, length);
-    if (error != 0 && locked)
+    error = mlocked ? mlock_pages(map, length) : munlock_pages(map, length);
+    if (error != 0 && mlocked)
         raise_lock_error(map, length, error);
     else if (error != 0)
         raise_os_error(self->file, error, "unlock");
@@ -1329,20 +1330,20 @@ static int set_locked(Window *self, int locked)
 
 /* Locks or unlocks the memory of a window. A resize replaces the map of a whole file, so this takes
  * the turn. map_whole locks a map that is made later. */
-static PyObject *change_lock(Window *self, int locked)
+static PyObject *change_mlock(Window *self, int mlocked)
 {
     int failed;
 
     if (self->file == NULL || !self->open)
         return raise_closed(self);
-    if (locked && window_map(self) < 0)
+    if (mlocked && window_map(self) < 0)
         return NULL;
     if (!self->whole)
-        return set_locked(self, locked) < 0 ? NULL : Py_NewRef(Py_None);
+        return set_mlocked(self, mlocked) < 0 ? NULL : Py_NewRef(Py_None);
     if (begin_change(self) < 0)
         return NULL;
-    failed = set_locked(self, locked) < 0;
-    self->file->locked = locked && !failed ? self->file->state->call.process() : 0;
+    failed = set_mlocked(self, mlocked) < 0;
+    self->file->mlocked = mlocked && !failed ? self->file->state->call.process() : 0;
     end_change(self);
     return failed || PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
@@ -1350,11 +1351,11 @@ static PyObject *change_lock(Window *self, int locked)
 PyObject *window_lock(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    return change_lock(DATA(Window, object), 1);
+    return change_mlock(DATA(Window, object), 1);
 }
 
 PyObject *window_unlock(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    return change_lock(DATA(Window, object), 0);
+    return change_mlock(DATA(Window, object), 0);
 }

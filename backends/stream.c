@@ -126,18 +126,10 @@ fine:
  */
 static PyObject *take(Stream *self, int64_t count, int64_t by)
 {
-    PyObject *bytes;
-    int failed = 0;
+    int failed;
+    PyObject *bytes = map_bytes(self->map, self->start + self->position, (Py_ssize_t)count,
+                                &failed);
 
-#ifdef _WIN32
-    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)count);
-    if (bytes != NULL && count > 0)
-        failed = copy(self->map, PyBytes_AsString(bytes), self->start + self->position,
-                      (Py_ssize_t)count);
-#else
-    bytes = PyBytes_FromStringAndSize(count == 0 ? "" : self->start + self->position,
-                                      (Py_ssize_t)count);
-#endif
     if (bytes == NULL)
         UNLOCK(self);
     else if (done(self, failed, count, by) < 0)
@@ -219,29 +211,8 @@ static PyObject *stream_readinto(PyObject *object, PyObject *target)
 
 /* Lines */
 
-/* Searches for the end of a line. *count is the length of the line with its end, or 0 if there is
- * no end. Returns the backend's code. */
-static int find_end(Map *map, const char *from, int64_t length, int64_t *count)
-{
-#ifdef _WIN32
-    const mf_table *call = &map->file->state->call;
-    int64_t at = -1;
-    size_t end = 0;
-    int error = call->search(&map->map, call->find, from, (size_t)length, "\n", 1, &end, &at);
-
-    *count = at + 1;
-    return error;
-#else
-    const char *end = memchr(from, '\n', (size_t)length);
-
-    (void)map;
-    *count = end == NULL ? 0 : end - from + 1;
-    return 0;
-#endif
-}
-
-/* The same for a long line, without the GIL. It checks for signals in between. The caller uses the
- * map. Returns -1 if a signal handler raised. */
+/* The same as find_line_end for a long line, without the GIL. It checks for signals in between. The
+ * caller uses the map. Returns -1 if a signal handler raised. */
 static int find_far_end(Map *map, const char *from, int64_t length, int64_t *count)
 {
     int64_t at, piece;
@@ -250,7 +221,7 @@ static int find_far_end(Map *map, const char *from, int64_t length, int64_t *cou
     *count = 0;
     for (at = 0; error == 0 && *count == 0 && at < length; at += piece) {
         piece = length - at < LINE_PIECE ? length - at : LINE_PIECE;
-        WITHOUT_GIL(error = find_end(map, from + at, piece, count));
+        WITHOUT_GIL(error = find_line_end(map, from + at, piece, count));
         if (error == 0 && PyErr_CheckSignals() < 0)
             return -1;
         if (*count != 0)
@@ -274,8 +245,8 @@ static PyObject *next_line(Stream *self, int64_t limit)
             there = limit;
         if (there == 0)
             return take(self, 0, 0);
-        failed = find_end(self->map, self->start + self->position,
-                          there < SHORT_LINE ? there : SHORT_LINE, &count);
+        failed = find_line_end(self->map, self->start + self->position,
+                               there < SHORT_LINE ? there : SHORT_LINE, &count);
         if (failed == 0 && count == 0 && there > SHORT_LINE) {
             const char *from = self->start + self->position;
 
@@ -405,7 +376,7 @@ static int make_room(Stream *self, int64_t position, int64_t count)
                      (long long)count, (long long)position);
         return -1;
     }
-    return window_reach(self->window, reached + count);
+    return window_grow_to(self->window, reached + count);
 }
 
 static PyObject *stream_write(PyObject *object, PyObject *value)
@@ -800,14 +771,8 @@ static void dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     int error = shut(self);
 
-    if (error != 0) {
-        PyObject *kind, *value, *trace;
-
-        PyErr_Fetch(&kind, &value, &trace);
-        raise_os_error(self->file, error, "unmap");
-        PyErr_WriteUnraisable((PyObject *)type);
-        PyErr_Restore(kind, value, trace);
-    }
+    if (error != 0)
+        report(self->file, error, "unmap", (PyObject *)type);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(object);
     Py_XDECREF(OBJECT(self->window));
@@ -815,8 +780,6 @@ static void dealloc(PyObject *object)
     PyObject_Free(object);
     Py_DECREF(type);
 }
-
-#define FAST(function) (PyCFunction)(void (*)(void))(function)
 
 static PyMethodDef methods[] = {
     {"read", FAST(stream_read), METH_FASTCALL,

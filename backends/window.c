@@ -1040,8 +1040,6 @@ void window_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function)
-
 static PyMethodDef methods[] = {
     {"find", FAST(window_find), METH_FASTCALL,
      "find($self, sub, start=None, end=None, /)\n--\n\n"

@@ -495,7 +495,7 @@ int mf_unmap(mf_mapping *map)
     else
         error = UnmapViewOfFile(map->base) ? 0 : last_error();
     map->base = NULL;
-    mf_add(&map->file->maps, -1);
+    mf_add(&map->file->map_count, -1);
     return error;
 }
 

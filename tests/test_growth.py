@@ -226,7 +226,7 @@ class Player:
 
     def play(self, until: float, stopped: threading.Event) -> None:
         step, pause = self.step, self.pause
-        while time.monotonic() < until and not stopped.is_set():
+        while (time.monotonic() < until or not self.done) and not stopped.is_set():
             if pause is not None and pause.is_set():
                 time.sleep(0.0001)
                 continue
@@ -341,30 +341,30 @@ def play(file: MappedFile) -> None:
         for player in players:
             crew.start(player.play, until, crew.stopped)
     print([(player.done, player.refused) for player in players])
-    assert all(player.done for player in players)
 
 
 def test_shrinking_under_a_search(place: Path) -> None:
     """A file that another thread is searching is not shrunk under it: BufferError, and the search
     goes on: S3."""
     size = 2**28
+    refused = 0
     with MappedFile(place / "file", "x+", size=size, sparse=True) as file:
-        file[0]
-        found = []
-        refused = 0
-        with Crew() as crew:
-            searcher = crew.start(lambda: found.append(file.find(b"absent")))
-            while searcher.is_alive():
-                try:
-                    file.resize(10)
-                    break
-                except BufferError as error:
-                    assert "another thread" in str(error)
-                    refused += 1
-        assert found == [-1]
+        while not refused:  # else the search was over before the first attempt
+            file.resize(size)
+            file[0]
+            found = []
+            with Crew() as crew:
+                searcher = crew.start(lambda found=found: found.append(file.find(b"absent")))
+                while searcher.is_alive():
+                    try:
+                        file.resize(10)
+                        break
+                    except BufferError as error:
+                        assert "another thread" in str(error)
+                        refused += 1
+            assert found == [-1]
         file.resize(10)
         assert bytes(10) == file[:]
-    assert refused or STRESS is False, "the search was over before it began"
 
 
 class Shrinks:
@@ -411,12 +411,14 @@ def test_shrinking_between_two_looks(place: Path) -> None:
 
 
 OTHER = """
-import os, random, sys, time
-path, until = sys.argv[1], time.monotonic() + float(sys.argv[2])
+import os, random, sys, threading
+path = sys.argv[1]
 dice = random.Random(3)
 turns = 0
+reader = threading.Thread(target=sys.stdin.read)
+reader.start()
 with open(path, "r+b", buffering=0) as file:
-    while time.monotonic() < until:
+    while reader.is_alive():
         size = os.path.getsize(path)
         sizes = [dice.randrange(2**19), size + 8, size + 4096, max(size - 8, 0), size // 2]
         new = dice.choice(sizes) // 8 * 8
@@ -439,13 +441,14 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     path = place / "file"
     path.write_bytes(bytes(PAGE_SIZE))
-    with start_python(*code(OTHER), path, SECONDS) as other:
+    before = handles(), file_maps()
+    with start_python(*code(OTHER), path) as other:
         dice = random.Random(4)
         turns = faults = refreshed = 0
-        before = handles(), file_maps()
+        until = time.monotonic() + SECONDS
         with MappedFile(path, mode, reserve=reserve) as file:
             steps = [read(file), look(file), take(file), mark(file), flush(file)]
-            while other.process.poll() is None:
+            while time.monotonic() < until or turns <= 10 or refreshed <= 3:
                 try:
                     dice.choice(steps)(dice)
                 except MappingFault:
@@ -459,6 +462,7 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
                     size = len(file)
                     file.refresh()
                     refreshed += size != len(file)
+            theirs = other.end().stdout.strip()
             file.refresh()
             assert len(file) == path.stat().st_size
             check(file[:], 0)
@@ -467,11 +471,9 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
                 file.resize(7 * PAGE_SIZE + 3)
                 file.resize(5)
                 assert file[:] == path.read_bytes()
-        assert before == (handles(), file_maps())
-        theirs = other.end().stdout.strip()
+    gc.collect()
+    assert before == (handles(), file_maps())
     print(f"{theirs} turns of theirs, {turns} of ours, {refreshed} new sizes, {faults} faults")
-    assert turns > 10
-    assert refreshed > 3
 
 
 # Many times

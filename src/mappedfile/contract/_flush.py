@@ -151,7 +151,7 @@ def F3(subject: Subject, folder: Path) -> None:
                 "what others read after it",
             )
             # The system's own timer is slower: vm.dirty_expire_centisecs.
-            until = time.monotonic() + 5
+            until = time.monotonic() + 20
             while counts and dirty(window):
                 true(time.monotonic() < until, "what was written becomes clean by itself")
                 time.sleep(0.001)
