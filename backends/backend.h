@@ -250,7 +250,7 @@ int mf_residency(char *base, size_t length, char *out);
 
 /* Whether mf_residency is reliable for a file. Linux reports every page as being in memory if the
  * process neither owns the file nor may write to it: can_do_mincore in mm/mincore.c. */
-int mf_tells_residency(const mf_file *file, int *out);
+int mf_residency_is_reliable(const mf_file *file, int *out);
 
 /* Counts the pages of a range of the file that are in memory, or were recently, without a look at
  * each page. It is fast where the answer is 0. Only some systems and file systems can do this. */

@@ -937,7 +937,7 @@ int mf_residency(char *base, size_t length, char *out)
 #endif
 }
 
-int mf_tells_residency(const mf_file *file, int *out)
+int mf_residency_is_reliable(const mf_file *file, int *out)
 {
 #ifdef __linux__
     /* A page far past the end of the file cannot be in memory. If mincore says that it is, its

@@ -116,9 +116,9 @@ int mf_process(void)
  * sent, and for a write to a read-only page (XNU: sendsig, ux_exception). So on macOS a page that
  * can be read counts as not missing. */
 #if defined(__APPLE__) || defined(UNTRUSTED_CODES)
-enum { CODES_TELL = 0 };
+enum { SI_CODE_IS_RELIABLE = 0 };
 #else
-enum { CODES_TELL = 1 };
+enum { SI_CODE_IS_RELIABLE = 1 };
 #endif
 
 /* Policy, where si_code is not enough: a fault in a readable page may come from a thread that
@@ -199,7 +199,7 @@ static int replace_page(uintptr_t address)
     start = (address - (uintptr_t)map->base) / page_size * page_size;
     page = map->base + start;
     access = map->access;
-    if (!CODES_TELL) {
+    if (!SI_CODE_IS_RELIABLE) {
         if (can_read(page)) {
             /* Another thread may have just replaced it: the thread tries again. */
             int again = start >= map->lost_from && start < map->lost_to &&

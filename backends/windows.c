@@ -676,7 +676,7 @@ int mf_residency(char *base, size_t length, char *out)
     return 0;
 }
 
-int mf_tells_residency(const mf_file *file, int *out)
+int mf_residency_is_reliable(const mf_file *file, int *out)
 {
     (void)file;
     *out = 1;

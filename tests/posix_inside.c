@@ -205,7 +205,7 @@ static void good_pages_stay(void)
     CHECK(mf_map(&file, &section, MF_READ, 0, 2 * page_size, &good) == 0);
     page = good.base;
     (void)*(volatile char *)page; /* it is there */
-    if (CODES_TELL) {
+    if (SI_CODE_IS_RELIABLE) {
         CHECK(replace_page((uintptr_t)page));
         CHECK(good.lost_to == page_size);
     } else {
@@ -244,7 +244,7 @@ int main(int argc, char **argv)
     children_start_anew();
     writers_take_turns();
 #ifdef BUS_MCEERR_AO
-    if (CODES_TELL)
+    if (SI_CODE_IS_RELIABLE)
         reasons_count();
 #endif
 

@@ -55,7 +55,7 @@ def test_no_such_file() -> None:
     assert errno.EBADF == lib.mf_get_size(closed, size)
     assert errno.EBADF == lib.mf_set_size(closed, 5)
     assert errno.EBADF == lib.mf_sync(closed, True)
-    assert errno.EBADF == lib.mf_tells_residency(closed, told)
+    assert errno.EBADF == lib.mf_residency_is_reliable(closed, told)
     assert 0 != lib.mf_count_cached(closed, 0, 5, size)
     assert errno.ENOTSUP == lib.mf_advise(ffi.NULL, 0, 99)
     assert errno.ENOTSUP == lib.mf_allow_locked(5)

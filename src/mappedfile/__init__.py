@@ -34,7 +34,7 @@ __all__ = [
 
 #: The modules of names that few programs use. They are imported on first use, so that importing
 #: mappedfile stays fast.
-_LATER = {
+_LAZY = {
     "Advice": "_advice",
     "Capabilities": "_capabilities",
     "Mode": "_types",
@@ -47,10 +47,10 @@ _LATER = {
 
 
 def __getattr__(name: str) -> object:
-    if name in _LATER:
+    if name in _LAZY:
         from importlib import import_module
 
-        value = globals()[name] = getattr(import_module(f"mappedfile.{_LATER[name]}"), name)
+        value = globals()[name] = getattr(import_module(f"mappedfile.{_LAZY[name]}"), name)
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -95,7 +95,7 @@ class Advice(Enum):
 Advice.__module__ = "mappedfile"
 
 #: These evict pages, so they only apply to pages that lie in the range as a whole.
-DROPS = frozenset({Advice.DONTNEED, Advice.COLD, Advice.PAGEOUT})
+EVICTING = frozenset({Advice.DONTNEED, Advice.COLD, Advice.PAGEOUT})
 
 #: These are done when ``advise`` returns, and may take long.
 POPULATES = frozenset({Advice.POPULATE_READ, Advice.POPULATE_WRITE})
@@ -146,7 +146,7 @@ Residency.__module__ = "mappedfile"
 def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsIndex | None) -> bool:
     """See ``Window.advise``."""
     advice = advice_of(kind)
-    with window._use(offset, length, advice in DROPS) as pages:
+    with window._use(offset, length, advice in EVICTING) as pages:
         if advice is Advice.DONTNEED and window._access == MF_COPY:
             raise io.UnsupportedOperation(
                 f"advise('dontneed') of a private {window._kind} would lose what was written to it:"
@@ -167,7 +167,7 @@ def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsInd
     if code == errno.EFAULT and advice in POPULATES:
         raise mapping_fault(window.name)
     if code:
-        raise os_error(code, window.name, text=_LOCKED.get(code, "") if advice in DROPS else "")
+        raise os_error(code, window.name, text=_LOCKED.get(code, "") if advice in EVICTING else "")
     return True
 
 
@@ -221,7 +221,7 @@ def _steps(count: int) -> Iterator[tuple[int, int]]:
 
 def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | None) -> Residency:
     """See ``Window.residency``."""
-    told = ffi.new("int *", 1)
+    reliable = ffi.new("int *", 1)
     code = 0
     with window._use(offset, length, False) as pages:
         # Zeros, which are filled in below: no other code has the object yet.
@@ -238,10 +238,10 @@ def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | Non
                 break
         else:
             if pages.handle and found and found.count(1) == len(found):
-                code = lib.mf_tells_residency(file, told)
+                code = lib.mf_residency_is_reliable(file, reliable)
     if code:
         raise os_error(code, window.name)
-    if not told[0]:
+    if not reliable[0]:
         raise os_error(errno.EPERM, window.name, text=_NOT_TOLD)
     return found
 

@@ -60,7 +60,7 @@ class MappingFault(OSError):  # noqa: N818 (it is called a fault)
 MappingFault.__module__ = "mappedfile"
 
 #: The advice in the message of a MappingFault.
-_ANEW = "refresh() of the mapped file maps the present bytes, for new views and streams"
+_WHAT_TO_DO = "refresh() of the mapped file maps the present bytes, for new views and streams"
 
 
 def mapping_fault(
@@ -84,7 +84,7 @@ def mapping_fault(
             code, why = errno.ENOSPC, "the disk is full: it has no room for them"
         elif full:
             why = "the file was truncated, its disk is full, or its device failed"
-    what = "map the file again" if layer else _ANEW
+    what = "map the file again" if layer else _WHAT_TO_DO
     fault = MappingFault(code, f"bytes mapped{where} are gone ({why}): {what}", name)
     fault.offset = offset
     return fault
@@ -102,15 +102,15 @@ def _pieces(path: str) -> Iterator[bytes]:
 
 #: Memory for _map_limit, which frees it first. At the limit of maps the heap cannot grow: Linux,
 #: do_brk_flags.
-_kept: bytes | None = bytes(1 << 15) if sys.platform == "linux" else None
+_spare_memory: bytes | None = bytes(1 << 15) if sys.platform == "linux" else None
 
 
 def _map_limit(code: int) -> str:
     """Return a text if the number of maps was at its limit: mmap(2), ENOMEM. Only Linux has one."""
-    global _kept
+    global _spare_memory
     if code != errno.ENOMEM or sys.platform != "linux":
         return ""
-    _kept = None
+    _spare_memory = None
     try:
         most = int(b"".join(_pieces("/proc/sys/vm/max_map_count")))
         there = sum(piece.count(b"\n") for piece in _pieces("/proc/self/maps"))
@@ -118,7 +118,7 @@ def _map_limit(code: int) -> str:
         return ""
     finally:
         try:  # noqa: SIM105 (contextlib is not imported: it takes as long as all of mappedfile)
-            _kept = bytes(1 << 15)
+            _spare_memory = bytes(1 << 15)
         except MemoryError:
             pass
     if there < most - 1:

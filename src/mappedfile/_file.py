@@ -60,7 +60,7 @@ _MODES = {
 
 
 #: What to write instead of a mode of open(), by its sorted letters.
-_OPENS = {
+_SUGGESTED_MODES = {
     "r": "'r'",
     "+r": "'r+'",
     "rw": "'r+'",
@@ -305,7 +305,7 @@ def _bad_mode(mode: object) -> Exception:
     if not isinstance(mode, str):
         return TypeError(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}")
     # The mode as open() has it, without "b" and "t": a mapped file is always binary.
-    instead = _OPENS.get("".join(sorted(set(mode.lower()) - set("btu"))))
+    instead = _SUGGESTED_MODES.get("".join(sorted(set(mode.lower()) - set("btu"))))
     hint = f": write {instead}" if instead else ""
     return ValueError(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}{hint}")
 

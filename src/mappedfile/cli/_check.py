@@ -131,9 +131,9 @@ class CheckCommand:
                 progress.update(name, done=1)
 
             found = stack.enter_context(plan.running(folder, on_start))
-            told = place(folder)
+            facts = place(folder)
             if not given.json:
-                self.show_place(told, verbose=given.verbose)
+                self.show_place(facts, verbose=given.verbose)
             for row in found:
                 if not given.json:
                     self.show_row(row, rows[-1] if rows else None, full=given.verbose)
@@ -141,20 +141,20 @@ class CheckCommand:
         took = time.perf_counter() - started
         counts = summary(rows)
         if given.json:
-            self.terminal.say(json.dumps(report(told, rows, took), indent=1))
+            self.terminal.say(json.dumps(report(facts, rows, took), indent=1))
         else:
             self.show_verdict(rows, counts, took)
         return FAILED if counts["fails"] else DONE
 
-    def show_place(self, told: Facts, *, verbose: bool) -> None:
+    def show_place(self, facts: Facts, *, verbose: bool) -> None:
         """Show the folder and the system and, if *verbose*, its capabilities."""
-        kind = told["file_system"] or "file system not known"
-        facts = [
-            ("folder", f"{printable(told['folder'])} ({kind})"),
-            ("system", f"{told['system']}, {told['python']}, mappedfile {told['mappedfile']}"),
-            ("backend", told["backend"]),
-            ("page size", f"{told['page_size']:,} bytes"),
-            ("granularity", f"{told['granularity']:,} bytes"),
+        kind = facts["file_system"] or "file system not known"
+        rows = [
+            ("folder", f"{printable(facts['folder'])} ({kind})"),
+            ("system", f"{facts['system']}, {facts['python']}, mappedfile {facts['mappedfile']}"),
+            ("backend", facts["backend"]),
+            ("page size", f"{facts['page_size']:,} bytes"),
+            ("granularity", f"{facts['granularity']:,} bytes"),
         ]
         if verbose:
             from dataclasses import fields
@@ -162,10 +162,10 @@ class CheckCommand:
             from mappedfile import capabilities
 
             for field in fields(capabilities()):
-                able = told["capabilities"][field.name]
+                able = facts["capabilities"][field.name]
                 text = f"{field.name}: {field.metadata['says']}"
-                facts.append(("can" if able else "cannot", text))
-        for name, value in facts:
+                rows.append(("can" if able else "cannot", text))
+        for name, value in rows:
             for line in wrapped(value, self.room - 13, first=f"{name:13}"):
                 self.terminal.say(line)
 

@@ -43,7 +43,7 @@ class EvictCommand(SummedCommand):
             return "this system can only evict whole files: omit --range"
         return ""
 
-    def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
+    def process(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
         with MappedFile(file.name) as mapped:
             size = len(mapped)
             offset, length = part(given.range, size)
@@ -63,8 +63,8 @@ class EvictCommand(SummedCommand):
             "evicted": None if before is None or after is None else max(before - after, 0),
         }
 
-    def told(self, result: Facts) -> str:
-        return told(result)
+    def describe(self, result: Facts) -> str:
+        return describe(result)
 
 
 def evict_range(mapped: MappedFile, offset: int, length: int) -> None:
@@ -80,7 +80,7 @@ def part_of(result: Facts) -> bool:
     return bool(result["length"] < result["size"])
 
 
-def told(result: Facts) -> str:
+def describe(result: Facts) -> str:
     """Describe which pages were evicted, and which stay."""
     evicted, stays = result["evicted"], result["resident"]
     if evicted is None:

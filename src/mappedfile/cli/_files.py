@@ -46,17 +46,17 @@ class Found:
         status: os.stat_result | None = None,
         *,
         error: OSError | None = None,
-        again: bool = False,
+        repeated: bool = False,
     ) -> None:
         self.name = name
         self.status = status
         self.error = error
         #: The user named this file, but it was already found under another name.
-        self.again = again
+        self.repeated = repeated
 
     def expected(self, wanted: tuple[int, int | None]) -> int:
         """Estimate how many bytes of a range must be read: holes have no blocks."""
-        if self.status is None or self.again:
+        if self.status is None or self.repeated:
             return 0
         length = part(wanted, self.status.st_size)[1]
         blocks = getattr(self.status, "st_blocks", None)
@@ -120,15 +120,15 @@ class FilesCommand:
         every = found(given.files) if self.takes_directories else map(Found, given.files)
         results: list[Facts] = []
         status = DONE
-        with self.begun(every, given) as (turns, progress):
+        with self.prepare(every, given) as (turns, progress):
             for file in turns:
                 try:
-                    if file.again:
+                    if file.repeated:
                         self.complain(f"{printable(file.name)}: counted once, under another name")
                         continue
                     if file.error is not None:
                         raise file.error
-                    result = self.look(file, given, progress)
+                    result = self.process(file, given, progress)
                 except OSError as error:
                     why = error.strerror or str(error)
                     self.complain(f"{printable(file.name)}: {why}")
@@ -147,13 +147,13 @@ class FilesCommand:
         return status
 
     @contextmanager
-    def begun(
+    def prepare(
         self, every: Iterator[Found], given: argparse.Namespace
     ) -> Iterator[tuple[Iterator[Found], Progress]]:
         """Prepare for the files: a context manager that gives the files and the progress."""
         yield every, Progress(0)
 
-    def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
+    def process(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
         """Process one file; return the facts about it."""
         raise NotImplementedError
 
@@ -195,16 +195,16 @@ class SummedCommand(FilesCommand):
     #: The facts that are added up for the totals.
     summed: tuple[str, ...] = ()
 
-    def told(self, result: Facts) -> str:
+    def describe(self, result: Facts) -> str:
         """Describe what was done, with one file or with all of them."""
         raise NotImplementedError
 
     def show(self, result: Facts) -> None:
-        self.terminal.say(f"{printable(result['file'])}: {self.told(result)}")
+        self.terminal.say(f"{printable(result['file'])}: {self.describe(result)}")
 
     def show_sum(self, seen: list[Facts]) -> None:
         every = {key: sum(result[key] or 0 for result in seen) for key in self.summed}
-        self.terminal.say(f"{files(seen)}: {self.told(every)}")
+        self.terminal.say(f"{files(seen)}: {self.describe(every)}")
 
 
 # Files
@@ -222,8 +222,8 @@ def found(names: Sequence[str]) -> Iterator[Found]:
         if stat.S_ISDIR(status.st_mode):
             yield from inside(name, seen)
         else:
-            again = not is_new(status, seen)
-            yield Found(name, status, again=again)
+            repeated = not is_new(status, seen)
+            yield Found(name, status, repeated=repeated)
 
 
 def inside(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found]:

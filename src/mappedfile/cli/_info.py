@@ -37,7 +37,7 @@ class InfoCommand(FilesCommand):
     )
     takes_directories = False
 
-    def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
+    def process(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
         return facts(file.name)
 
     def show(self, result: Facts) -> None:
@@ -65,21 +65,21 @@ def facts(name: str) -> Facts:
         }
 
 
-def lines(told: Facts) -> list[str]:
+def lines(facts: Facts) -> list[str]:
     """Describe the facts, one line each."""
-    allocated, maps, huge = told["allocated"], told["maps"], told["huge_pages"]
+    allocated, maps, huge = facts["allocated"], facts["maps"], facts["huge_pages"]
     said = {
-        "size": f"{count(told['size'])} bytes",
+        "size": f"{count(facts['size'])} bytes",
         "on disk": "unknown" if allocated is None else amount(allocated),
-        "mode": f"{told['permissions']}; opens in {', '.join(map(repr, told['modes']))}",
+        "mode": f"{facts['permissions']}; opens in {', '.join(map(repr, facts['modes']))}",
         "maps": "unknown",
-        "page size": f"{count(told['page_size'])} bytes",
-        "granularity": f"{count(told['granularity'])} bytes",
+        "page size": f"{count(facts['page_size'])} bytes",
+        "granularity": f"{count(facts['granularity'])} bytes",
         "huge pages": "unknown",
         "in memory": "unknown",
     }
-    if told["size"] >= 1024:
-        said["size"] += f" ({amount(told['size'])})"
+    if facts["size"] >= 1024:
+        said["size"] += f" ({amount(facts['size'])})"
     if maps is not None:
         processes = ", ".join(f"{printable(each['command'])} ({each['process']})" for each in maps)
         number = sum(each["maps"] for each in maps)
@@ -88,9 +88,9 @@ def lines(told: Facts) -> list[str]:
         can = {True: "yes", False: "no", None: "unknown"}[huge["eligible"]]
         policy = f"{amount(huge['size'])}, policy {huge['policy']!r}"
         said["huge pages"] = f"{policy}; in maps of this file: {can}"
-    if told["resident"] is not None:
-        said["in memory"] = share(told["resident"], told["pages"]).replace(" in memory", "")
-    return [printable(told["file"]), *(f"  {what:13}{text}" for what, text in said.items())]
+    if facts["resident"] is not None:
+        said["in memory"] = share(facts["resident"], facts["pages"]).replace(" in memory", "")
+    return [printable(facts["file"]), *(f"  {what:13}{text}" for what, text in said.items())]
 
 
 def opens(name: str, mode: Literal["r", "r+", "c"]) -> bool:

@@ -34,8 +34,8 @@ def draw(files: list[Facts], strips: list[list[float]], out: str) -> None:
     )
     colours = LinearSegmentedColormap.from_list("residency", [NONE, ALL])
     rows = figure.subplots(len(files), squeeze=False)[:, 0]
-    for axes, told, strip in zip(rows, files, strips, strict=True):
-        first, last = told["offset"], told["offset"] + told["length"]
+    for axes, facts, strip in zip(rows, files, strips, strict=True):
+        first, last = facts["offset"], facts["offset"] + facts["length"]
         picture = axes.imshow(
             [strip or [0.0]],
             cmap=colours,
@@ -46,14 +46,14 @@ def draw(files: list[Facts], strips: list[list[float]], out: str) -> None:
             interpolation="none",
         )
         axes.set_title(
-            shown(told["file"]),
+            shown(facts["file"]),
             loc="left",
             fontsize=9,
             color=INK,
             fontweight="bold",
             parse_math=False,
         )
-        says = f"{place(told)}, {share(told['resident'], told['pages'])}" if strip else "empty"
+        says = f"{place(facts)}, {share(facts['resident'], facts['pages'])}" if strip else "empty"
         axes.set_title(says, loc="right", fontsize=8, color=INK)
         axes.set_yticks([])
         places, labels = ticks(first, last)

@@ -58,7 +58,7 @@ class ResidencyCommand(FilesCommand):
                 return "--png needs matplotlib: pip install 'mappedfile[plot]'"
         return ""
 
-    def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
+    def process(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
         with MappedFile(file.name) as mapped:
             offset, length = part(given.range, len(mapped))
             found = mapped.residency(offset, length)

@@ -42,7 +42,7 @@ class WarmCommand(SummedCommand):
     )
 
     @contextmanager
-    def begun(
+    def prepare(
         self, every: Iterator[Found], given: argparse.Namespace
     ) -> Iterator[tuple[Iterator[Found], Progress]]:
         turns = list(every)
@@ -50,7 +50,7 @@ class WarmCommand(SummedCommand):
         with self.terminal.progress(total, how_far) as progress:
             yield iter(turns), progress
 
-    def look(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
+    def process(self, file: Found, given: argparse.Namespace, progress: Progress) -> Facts:
         left = file.expected(given.range)
         progress.update(shortened(printable(os.path.basename(file.name))))
         try:
@@ -87,11 +87,11 @@ class WarmCommand(SummedCommand):
             "seconds": seconds,
         }
 
-    def told(self, result: Facts) -> str:
-        return told(result)
+    def describe(self, result: Facts) -> str:
+        return describe(result)
 
 
-def told(result: Facts) -> str:
+def describe(result: Facts) -> str:
     """Describe how much was read, and how fast."""
     length, data, seconds = result["length"], result["data"], result["seconds"]
     unit = unit_of(data)

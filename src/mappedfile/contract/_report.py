@@ -40,10 +40,10 @@ def place(folder: Path) -> dict[str, Any]:
     }
 
 
-def report(told: dict[str, Any], rows: Sequence[Row], seconds: float) -> dict[str, Any]:
-    """Build the whole report of a run, with the description *told* of ``place()``."""
+def report(facts: dict[str, Any], rows: Sequence[Row], seconds: float) -> dict[str, Any]:
+    """Build the whole report of a run, with the description *facts* of ``place()``."""
     return {
-        **told,
+        **facts,
         "seconds": round(seconds, 1),
         "summary": summary(rows),
         "clauses": [

@@ -126,10 +126,10 @@ class Plan:
         *on_start* gets the name of each check at its start. Raises ``OSError`` if the folder cannot
         be used.
         """
-        with scratch(folder) as room, ExitStack() as stack:
+        with scratch(folder) as working, ExitStack() as stack:
             workers = []
             for _ in range(min(WORKERS, len(self))):
-                workers.append(Worker(room, self.timeout))
+                workers.append(Worker(working, self.timeout))
                 stack.callback(workers[-1].close)
             yield self._rows(workers, on_start)
 
@@ -173,26 +173,26 @@ class Plan:
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """Make a new folder in *folder*, and remove it at the end, also after errors."""
-    room = Path(tempfile.mkdtemp(prefix="mappedfile-check-", dir=folder))
+    working = Path(tempfile.mkdtemp(prefix="mappedfile-check-", dir=folder))
     try:
-        yield room
+        yield working
     finally:
         # A program that was just killed may have its files open a moment longer. Windows deletes no
         # open file.
         for pause in (0, 0.1, 0.3, 1, 3):
             time.sleep(pause)
-            shutil.rmtree(room, ignore_errors=True)
-            if not room.exists():
+            shutil.rmtree(working, ignore_errors=True)
+            if not working.exists():
                 break
         else:
-            print(f"mappedfile check: could not remove {room}", file=sys.stderr)
+            print(f"mappedfile check: could not remove {working}", file=sys.stderr)
 
 
 class Worker:
     """A process that runs one check at a time, until a check fails."""
 
-    def __init__(self, room: Path, timeout: float) -> None:
-        self.room = room
+    def __init__(self, working: Path, timeout: float) -> None:
+        self.working = working
         self.timeout = timeout
         #: The present job, or None.
         self.job: Job | None = None
@@ -229,7 +229,7 @@ class Worker:
 
     def _folder(self) -> Path:
         assert self.job is not None
-        return self.room / f"{self.job.clause.id}-{self.job.mode.replace('+', 'plus')}"
+        return self.working / f"{self.job.clause.id}-{self.job.mode.replace('+', 'plus')}"
 
     def look(self) -> tuple[Job, Outcome] | None:
         """Return the outcome of the check, or None while it runs."""
@@ -321,17 +321,17 @@ def work(pipe: Connection) -> None:
     with suppress(EOFError, OSError):
         pipe.send("ready")
         while True:
-            id, mode, room = pipe.recv()
-            answer = run_one(CLAUSES[id], subjects[mode], room)
-            shutil.rmtree(room, ignore_errors=True)
+            id, mode, working = pipe.recv()
+            answer = run_one(CLAUSES[id], subjects[mode], working)
+            shutil.rmtree(working, ignore_errors=True)
             pipe.send(answer)
 
 
-def run_one(clause: Clause, subject: Any, room: Path) -> tuple[Result, str]:
+def run_one(clause: Clause, subject: Any, working: Path) -> tuple[Result, str]:
     """Run one check in this process."""
     try:
-        room.mkdir()
-        clause.check(subject, room)
+        working.mkdir()
+        clause.check(subject, working)
     except NotHere as why:
         return "not_here", str(why)
     except AssertionError as why:
