@@ -831,6 +831,21 @@ static PyObject *mmap_size(PyObject *object, PyObject *unused)
     return PyErr_Occurred() ? NULL : PyLong_FromLongLong(size);
 }
 
+/* Whether nothing but the object uses its memory, and it is open. Called with the lock. */
+static int is_alone(const Window *window)
+{
+    return window->open && window->map->users == 1;
+}
+
+static void raise_taken(Window *window)
+{
+    if (!window->open)
+        raise_closed(window);
+    else
+        PyErr_SetString(PyExc_BufferError,
+                        "mmap can't resize memory without a file while buffers or calls use it.");
+}
+
 /* Gives memory without a file another size: copies it to a new map. Returns the system's code, or
  * -1 if an exception is set. */
 static int copy_memory(Mmap *self, int64_t size)
@@ -841,7 +856,7 @@ static int copy_memory(Mmap *self, int64_t size)
     mf_section section = {-1, 0}, old = file->section;
     Map *map, *present = window->map;
     size_t count = (size_t)(size < window->length ? size : window->length);
-    int error = 0;
+    int error = 0, taken;
 
     if (self->tag != NULL)
         error = call->close_section(
@@ -863,12 +878,25 @@ static int copy_memory(Mmap *self, int64_t size)
         return error != 0 ? error : -1;
     }
     LOCK(file);
-    error = call->copy(&map->map, map->map.base + map->padding, 1, window->start, 1, count);
-    Py_INCREF(OBJECT(present));
-    set_map(window, map);
-    window->length = size;
-    file->section = section;
+    taken = !is_alone(window); /* another thread may have closed or exported it meanwhile */
+    if (!taken) {
+        error = call->copy(&map->map, map->map.base + map->padding, 1, window->start, 1, count);
+        Py_INCREF(OBJECT(present));
+        set_map(window, map);
+        window->length = size;
+        file->section = section;
+    } else if (self->tag != NULL) {
+        file->section = section; /* the memory of this tag; the map has fewer bytes or as many */
+    }
     UNLOCK(file);
+    if (taken) {
+        raise_taken(window);
+        map_release(map);
+        Py_DECREF(OBJECT(map));
+        if (self->tag == NULL)
+            call->close_section(&section);
+        return -1;
+    }
     if (self->tag == NULL && error == 0)
         error = call->close_section(&old);
     map_release(present);
@@ -888,14 +916,9 @@ static void resize_memory(Mmap *self, int64_t size)
     if (begin_change(window) < 0)
         return;
     LOCK(file);
-    if (!window->open || window->map->users != 1) {
+    if (!is_alone(window)) {
         UNLOCK(file);
-        if (!window->open)
-            raise_closed(window);
-        else
-            PyErr_SetString(
-                PyExc_BufferError,
-                "mmap can't resize memory without a file while buffers or calls use it.");
+        raise_taken(window);
         end_change(window);
         return;
     }

@@ -873,6 +873,17 @@ static int keep_private(Window *self, Map *present, Map *next, const mf_section 
     return error;
 }
 
+/* Locks a map in memory as it was before. Of two errors, the first is reported. */
+static void mlock_again(Window *self, Map *map)
+{
+    PyObject *kind, *value, *trace;
+
+    PyErr_Fetch(&kind, &value, &trace);
+    mlock_pages(map, self->length < map_length(map) ? self->length : map_length(map));
+    PyErr_Clear();
+    PyErr_Restore(kind, value, trace);
+}
+
 /* Moves a lock on memory from the present map to the next. They may be the same map: then more of
  * it is locked. After an error the present map is locked as before. The caller uses both. */
 static int mlock_next(Window *self, Map *present, Map *next, int64_t length)
@@ -884,8 +895,7 @@ static int mlock_next(Window *self, Map *present, Map *next, int64_t length)
     error = mlock_pages(next, length);
     if (error != 0) {
         if (present != NULL)
-            mlock_pages(present,
-                        self->length < map_length(present) ? self->length : map_length(present));
+            mlock_again(self, present);
         raise_lock_error(next, length, error);
     }
     return error == 0 ? 0 : -1;
@@ -939,13 +949,11 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
     File *file = self->file;
     Map *present, *next;
     mf_section old = {-1, 0};
-    int error, closing, closed, unmapping = 0;
+    int error, closing, closed, unkept = 0, unmapping = 0;
 
     LOCK(file);
     present = self->owns ? NEW_REF(Map, self->map) : NULL;
     next = next_map(self, present, section, prepared, &error);
-    if (error == 0 && next != NULL && present != NULL && file->access == MF_COPY)
-        error = keep_private(self, present, next, section);
     if (present != NULL)
         tally(&present->users, 1); /* another thread may close the file meanwhile */
     UNLOCK(file);
@@ -953,6 +961,10 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
         error = mlock_next(self, present, next, length_at(self, section->size));
     LOCK(file);
     closed = !self->open;
+    if (error == 0 && !closed && next != NULL && present != NULL && file->access == MF_COPY) {
+        error = keep_private(self, present, next, section);
+        unkept = error != 0;
+    }
     if (error == 0 && !closed) {
         old = file->section;
         file->section = *section;
@@ -966,6 +978,10 @@ static int commit_change(Window *self, const mf_section *section, Map *prepared)
         }
     }
     UNLOCK(file);
+    if (unkept && next != present && is_mlocked(file)) {
+        munlock_pages(next, map_length(next));
+        mlock_again(self, present);
+    }
     if (error == 0 && closed) {
         raise_closed(self);
         error = -1;

@@ -439,6 +439,33 @@ def test_memory_without_a_file(backend: Backend) -> None:
         assert 3 * PAGE_SIZE == len(shared)
 
 
+@pytest.mark.parametrize("how", ["closed", "exported"])
+@replacing("remap", "open_memory")
+def test_memory_that_is_taken_during_a_resize(backend: Backend, how: str) -> None:
+    """Another thread closes or exports memory without a file during a resize: the resize fails."""
+    layer = backend.package.mmap
+    backend.failing["remap"] = CODE
+    flags = {} if WINDOWS else {"flags": layer.MAP_PRIVATE | layer.MAP_ANON}
+    made = layer.mmap(-1, PAGE_SIZE, **flags)
+    made[:5] = b"abcde"
+    kept: list[memoryview] = []
+    if how == "closed":
+        backend.before["open_memory"] = once(made.close)
+        with pytest.raises(ValueError, match="closed"):
+            made.resize(3 * PAGE_SIZE)
+        assert made.closed
+        return
+    backend.before["open_memory"] = once(lambda: kept.append(memoryview(made)))
+    with pytest.raises(BufferError, match="buffers or calls use it"):
+        made.resize(3 * PAGE_SIZE)
+    kept[0][0] = 65
+    assert (PAGE_SIZE, b"Abcde") == (len(made), made[:5])
+    kept.clear()
+    made.resize(3 * PAGE_SIZE)
+    assert b"Abcde" == made[:5]
+    made.close()
+
+
 @replacing("madvise", "set_name")
 def test_advice_and_names_fail(backend: Backend, memory: Any) -> None:
     """Advice that the system refuses is an OSError; so is a name, unless it has none at all."""
@@ -463,6 +490,20 @@ def test_refresh_fails(backend: Backend, file: Any) -> None:
     assert CONTENT == file[:]
     assert file.refresh()
     assert 2 * len(CONTENT) == len(file)
+
+
+@replacing("lock", "remap")
+def test_private_writes_while_the_new_map_is_locked(backend: Backend, content: Path) -> None:
+    """refresh() of a locked private file: what is written while the new map is locked is kept."""
+    backend.failing = {"lock": DONE, "remap": CODE}
+    made = backend.package.MappedFile(content, "c")
+    made.lock()
+    made[2] = 1
+    os.truncate(content, 2 * len(CONTENT))
+    backend.before["lock"] = once(lambda: made.__setitem__(3, 7))
+    assert made.refresh()
+    assert (1, 7, 2 * len(CONTENT)) == (made[2], made[3], len(made))
+    made.close()
 
 
 # Locks: M6
