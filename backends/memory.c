@@ -51,16 +51,37 @@ void report(File *file, int code, const char *doing, PyObject *where)
 
 /* File */
 
+PyObject *plain(PyObject *value)
+{
+    if (PyUnicode_Check(value))
+        return PyUnicode_FromObject(value);
+    if (PyBytes_Check(value) && !PyBytes_CheckExact(value))
+        return PyBytes_FromStringAndSize(PyBytes_AsString(value), PyBytes_Size(value));
+    if (PyLong_Check(value) && !PyLong_CheckExact(value))
+        return PyObject_CallMethod((PyObject *)&PyLong_Type, "__pos__", "(O)", value);
+    return Py_NewRef(value);
+}
+
 File *file_new(State *state, PyObject *name)
 {
-    File *file = DATA(File, PyType_GenericAlloc(state->file_type, 0));
+    File *file;
 
+    if (state->os_error == NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the C types are not connected to the backend: import mappedfile does it");
+        return NULL;
+    }
+    file = DATA(File, PyType_GenericAlloc(state->file_type, 0));
     if (file == NULL)
         return NULL;
     file->state = state;
-    file->name = Py_NewRef(name);
+    file->name = plain(name);
     file->file.handle = file->section.handle = -1;
     file->descriptor = -1;
+    if (file->name == NULL) {
+        Py_DECREF(OBJECT(file));
+        return NULL;
+    }
     return file;
 }
 
@@ -125,7 +146,7 @@ PyType_Spec file_spec = {
     "mappedfile._memory.File",
     SIZE(File),
     0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    TYPE_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     file_slots,
 };
 
@@ -258,7 +279,7 @@ PyType_Spec map_spec = {
     "mappedfile._memory.Map",
     SIZE(Map),
     0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    TYPE_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     map_slots,
 };
 
@@ -498,7 +519,7 @@ PyType_Spec buffer_spec = {
     "mappedfile._memory.Buffer",
     SIZE(Buffer),
     0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    TYPE_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     buffer_slots,
 };
 
@@ -710,7 +731,7 @@ PyType_Spec use_spec = {
     "mappedfile._memory.Use",
     SIZE(Use),
     0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    TYPE_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     use_slots,
 };
 

@@ -199,6 +199,9 @@ static inline uintptr_t tally(mf_word *word, intptr_t by)
 #endif
 }
 
+/* The flags of all types. Nobody can change what their objects do. */
+#define TYPE_FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE)
+
 /* A function for METH_FASTCALL. */
 #define FAST(function) (PyCFunction)(void (*)(void))(function)
 
@@ -253,6 +256,11 @@ PyObject *raise_alive(File *file, uintptr_t views, uintptr_t buffers, PyObject *
 /* Reports an error of the system that no caller can catch, with where it came from. */
 void report(File *file, int code, const char *doing, PyObject *where);
 
+/* Returns the exact str, bytes or int for an object of a subclass. Such an object may refer to
+ * others, and the garbage collector cannot look into a file. */
+PyObject *plain(PyObject *value);
+
+/* Returns a file that is not open; or raises, also if there is no backend yet. */
 File *file_new(State *state, PyObject *name);
 
 /* Begins a use of an open file. Returns 0 if it is closed. */

@@ -287,6 +287,7 @@ static State *state_of(PyTypeObject *type)
 static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
     Request asked;
+    PyObject *name;
     Mmap *self = NULL;
     State *state;
     File *file;
@@ -299,7 +300,9 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
         return NULL;
     self->window.mmap = self->window.whole = 1;
     state = state_of(type);
-    file = state == NULL ? NULL : file_new(state, asked.name);
+    name = state == NULL ? NULL : PyLong_FromLong(asked.fd);
+    file = name == NULL ? NULL : file_new(state, name);
+    Py_XDECREF(name);
     if (file == NULL)
         goto failed;
     self->window.file = file;
@@ -307,7 +310,9 @@ static PyObject *mmap_new(PyTypeObject *type, PyObject *args, PyObject *named)
     self->window.offset = asked.offset;
     self->anonymous = asked.fd == -1;
     self->tracked = (char)asked.tracked;
-    self->tag = asked.tag == NULL ? NULL : Py_NewRef(asked.tag);
+    self->tag = asked.tag == NULL ? NULL : plain(asked.tag);
+    if (PyErr_Occurred())
+        goto failed;
     self->access = (char)asked.access;
     if (asked.access == ACCESS_DEFAULT &&
         (asked.protection & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE))
@@ -1013,7 +1018,7 @@ static PyObject *mmap_repr(PyObject *object)
     Mmap *self = DATA(Mmap, object);
     PyObject *name, *text;
 
-    if (Py_TYPE(object) == self->window.file->state->mmap_type)
+    if (self->window.file != NULL && Py_TYPE(object) == self->window.file->state->mmap_type)
         name = PyUnicode_FromString("mmap.mmap");
     else
         name = PyType_GetName(Py_TYPE(object));
@@ -1132,9 +1137,5 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec mmap_spec = {
-    "mappedfile.mmap.mmap",
-    SIZE(Mmap),
-    0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
-    slots,
+    "mappedfile.mmap.mmap", SIZE(Mmap), 0, TYPE_FLAGS | Py_TPFLAGS_BASETYPE, slots,
 };

@@ -525,6 +525,10 @@ int mf_map(mf_file *file, const mf_section *section, int access, int64_t offset,
                 (off_t)offset);
     if (base == MAP_FAILED)
         return errno;
+    if (base == NULL) { /* MAP_FIXED, which root may ask for. NULL means that nothing is mapped */
+        munmap(base, mapped_size(file, length, out->reserved));
+        return EINVAL;
+    }
     mf_fill_mapping(out, file, base, length, access);
     mf_guard_register(out);
     return 0;

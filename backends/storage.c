@@ -571,6 +571,9 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     file = file_new(state, name);
     if (file == NULL)
         return NULL;
+    mode = plain(mode);
+    if (mode == NULL)
+        goto failed;
     file->access = access;
     file->sparse = sparse;
     file->reserve = (uint64_t)reserve > PTRDIFF_MAX ? PTRDIFF_MAX : (size_t)reserve;
@@ -589,7 +592,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     }
     LOCK(state);
     if (self->file == NULL) {
-        self->mode = Py_NewRef(mode);
+        self->mode = mode;
         self->whole = 1;
         self->length = file->section.size;
         self->file = file;
@@ -601,6 +604,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         return Py_NewRef(Py_None);
     }
     PyErr_SetString(PyExc_ValueError, "another thread has opened this object");
+    Py_DECREF(mode);
     file_release(file);
     if (disposition == MF_NEW && path != Py_None)
         remove_path(state, path);

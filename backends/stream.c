@@ -765,19 +765,39 @@ PyObject *window_stream(PyObject *object, PyObject *const *args, Py_ssize_t n)
     return OBJECT(self);
 }
 
+/* A window of a subclass may have a growing stream as an attribute, which is a cycle. */
+static int traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(OBJECT(DATA(Stream, object)->window));
+    return 0;
+}
+
+static int clear(PyObject *object)
+{
+    Stream *self = DATA(Stream, object);
+    Window *window = self->window;
+
+    self->window = NULL;
+    Py_XDECREF(OBJECT(window));
+    return 0;
+}
+
 static void dealloc(PyObject *object)
 {
     Stream *self = DATA(Stream, object);
     PyTypeObject *type = Py_TYPE(object);
-    int error = shut(self);
+    int error;
 
+    PyObject_GC_UnTrack(object);
+    error = shut(self);
     if (error != 0)
         report(self->file, error, "unmap", (PyObject *)type);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(object);
-    Py_XDECREF(OBJECT(self->window));
+    clear(object);
     Py_DECREF(OBJECT(self->file));
-    PyObject_Free(object);
+    PyObject_GC_Del(object);
     Py_DECREF(type);
 }
 
@@ -873,6 +893,8 @@ static PyType_Slot slots[] = {
     {Py_tp_getset, properties},
     {Py_tp_members, members},
     {Py_tp_repr, represent},
+    {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},
     {Py_tp_dealloc, dealloc},
     {Py_tp_doc, "The bytes of a window as a binary stream: ``MappedFile.stream()``, "
                 "``View.stream()``.\n\n"
@@ -884,6 +906,6 @@ PyType_Spec stream_spec = {
     "mappedfile.Stream",
     SIZE(Stream),
     0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    TYPE_FLAGS | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     slots,
 };

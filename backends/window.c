@@ -399,7 +399,7 @@ PyType_Spec iterator_spec = {
     "mappedfile._memory.Iterator",
     SIZE(Iterator),
     0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    TYPE_FLAGS | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     iterator_slots,
 };
 
@@ -706,8 +706,9 @@ int window_contains(PyObject *object, PyObject *sub)
 
     if (PyIndex_Check(sub) && !PyBytes_Check(sub)) {
         number = PyNumber_Index(sub);
-        if (number == NULL)
+        if (number == NULL && !PyObject_CheckBuffer(sub))
             return -1;
+        PyErr_Clear(); /* an array of NumPy: only one of a single number is an index */
     }
     place = search(DATA(Window, object), FIND, "find", 0, number != NULL ? &number : &sub, 1);
     Py_XDECREF(number);
@@ -864,12 +865,14 @@ static PyObject *window_use_range(PyObject *object, PyObject *const *args, Py_ss
     int64_t first, count, length;
     PyObject *use = NULL;
     Map *map;
+    int inwards;
 
     if (n != 3) {
         PyErr_SetString(PyExc_TypeError, "_use takes offset, length and inwards");
         return NULL;
     }
-    if (to_numbers(args[0], args[1], &first, &count) < 0)
+    inwards = PyObject_IsTrue(args[2]);
+    if (inwards < 0 || to_numbers(args[0], args[1], &first, &count) < 0)
         return NULL;
     if (!self->open)
         return raise_closed(self);
@@ -879,7 +882,7 @@ static PyObject *window_use_range(PyObject *object, PyObject *const *args, Py_ss
     if (map == NULL && PyErr_Occurred())
         return NULL;
     if (to_range(self, first, length, &count) == 0)
-        use = use_new(map, self->file, first, count, PyObject_IsTrue(args[2]), length);
+        use = use_new(map, self->file, first, count, inwards, length);
     if (map != NULL && window_release(self, map) != 0)
         Py_CLEAR(use);
     return use;
@@ -913,7 +916,7 @@ PyObject *window_get_faulted(PyObject *object, void *unused)
 
     (void)unused;
     if (self->whole)
-        return PyBool_FromLong(self->file->file.faults != 0);
+        return PyBool_FromLong(self->file != NULL && self->file->file.faults != 0);
     return PyBool_FromLong(self->map != NULL && self->map->map.lost_to != 0);
 }
 
@@ -1012,6 +1015,7 @@ static void finalize(PyObject *object)
         /* With a source, warnings imports tracemalloc. That fails during interpreter shutdown. */
         name = PyUnicode_FromString("tracemalloc");
         source = name == NULL ? NULL : PyImport_GetModule(name);
+        PyErr_Clear(); /* no memory for the name */
         if (PyErr_ResourceWarning(
                 source != NULL && PyObject_HasAttrString(source, "is_tracing") ? object : NULL, 1,
                 "unclosed %U", told) < 0)
@@ -1146,5 +1150,5 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec window_spec = {
-    "mappedfile._memory.Window", SIZE(Window), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots,
+    "mappedfile._memory.Window", SIZE(Window), 0, TYPE_FLAGS | Py_TPFLAGS_BASETYPE, slots,
 };

@@ -8,7 +8,7 @@ import sys
 from enum import Enum
 
 from mappedfile._errors import mapping_fault, os_error
-from mappedfile._memory import MF_COPY
+from mappedfile._memory import MF_COPY, Window
 from mappedfile._native import ffi, lib
 from mappedfile._system import INTERRUPTED, NOT_SUPPORTED, PAGE_SIZE
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, Literal, SupportsIndex, TypeAlias
 
-    from mappedfile._memory import Use, Window
+    from mappedfile._memory import Use
 
     AdviceName: TypeAlias = Literal[
         "normal",
@@ -146,7 +146,7 @@ Residency.__module__ = "mappedfile"
 def advise(window: Window, kind: Any, offset: SupportsIndex, length: SupportsIndex | None) -> bool:
     """See ``Window.advise``."""
     advice = advice_of(kind)
-    with window._use(offset, length, advice in EVICTING) as pages:
+    with Window._use(window, offset, length, advice in EVICTING) as pages:
         if advice is Advice.DONTNEED and window._access == MF_COPY:
             raise io.UnsupportedOperation(
                 f"advise('dontneed') of a private {window._kind} would lose what was written to it:"
@@ -223,7 +223,7 @@ def residency(window: Window, offset: SupportsIndex, length: SupportsIndex | Non
     """See ``Window.residency``."""
     reliable = ffi.new("int *", 1)
     code = 0
-    with window._use(offset, length, False) as pages:
+    with Window._use(window, offset, length, False) as pages:
         # Zeros, which are filled in below: no other code has the object yet.
         found = Residency(-(-pages.size // PAGE_SIZE))
         out, file = ffi.from_buffer(found), ffi.cast("mf_file *", pages.handle)
@@ -259,7 +259,7 @@ def _cached(file: Any, offset: int, size: int) -> bool:
 
 def evict(file: Window) -> None:
     """Write a file back, and evict its pages from memory, except pages that are mapped."""
-    with file._use(0, None, False) as pages:
+    with Window._use(file, 0, None, False) as pages:
         handle = ffi.cast("mf_file *", pages.handle)
         code = call(lib.mf_sync, handle, True)
         if pages.size and not code:

@@ -1,7 +1,7 @@
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, Literal, NoReturn, SupportsIndex, TypeVar, overload
+from typing import BinaryIO, Literal, Never, NoReturn, SupportsIndex, TypeVar, overload
 
 from mappedfile._errors import MappingFault, Name
 from mappedfile._types import Mode
@@ -61,6 +61,7 @@ class Use:
 class Stream(io.BufferedIOBase, BinaryIO):
     """The bytes of a window as a binary stream."""
 
+    def __init__(self, made_by_stream: Never, /) -> None: ...
     @property
     def closed(self) -> bool: ...
     @property
@@ -86,6 +87,7 @@ class Stream(io.BufferedIOBase, BinaryIO):
 class Window:
     """Bytes of a file in memory."""
 
+    def __init__(self, made_by_view: Never, /) -> None: ...
     @overload
     def __getitem__(self, key: SupportsIndex, /) -> int: ...
     @overload

@@ -147,7 +147,7 @@ def _read_header(stream: BinaryIO, name: object) -> Header:
         version = npy.read_magic(stream)
         read = _READ.get(version)
         header = None if read is None else Header(*read(stream))
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # the parsers raise errors of many kinds
         raise ValueError(f"{name!r} is no .npy file: {error}") from error

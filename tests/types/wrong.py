@@ -3,7 +3,8 @@ is."""
 
 from __future__ import annotations
 
-from mappedfile import Advice, MappedFile, Mode, View, mmap, open_npy
+import mappedfile
+from mappedfile import Advice, MappedFile, Mode, Stream, View, mmap, open_npy
 
 MappedFile()  # error
 MappedFile("x", "bogus")  # error
@@ -17,6 +18,9 @@ MappedFile(None)  # error
 MappedFile("x", "r", True)  # error
 MappedFile("x", reserve=1.5)  # error
 mode: Mode = "a"  # error
+mappedfile.nope  # error
+View()  # error
+Stream()  # error
 
 
 def use(w: MappedFile, view: View) -> None:
