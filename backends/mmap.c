@@ -243,13 +243,20 @@ static int64_t to_length(const Request *asked, const File *file)
 }
 
 /* Opens and maps the window as asked. Returns the system's code, or -1 if an exception is set. */
-static int fill(Mmap *self, File *file, const Request *asked)
+static int fill(Mmap *self, File *file, Request *asked)
 {
     Window *window = &self->window;
     int error = asked->fd == -1 ? 0 : open_file(file, asked);
     int64_t length;
     Map *map;
 
+    /* With MAP_ANONYMOUS the system ignores the descriptor, so it may be of anything. */
+    if (error != 0 && error != EBADF && asked->flags & MAP_ANONYMOUS &&
+        !file->state->call.system.has_sections) {
+        error = 0;
+        asked->fd = -1;
+        self->anonymous = 1;
+    }
     if (error != 0)
         return error;
     file->users = 1;
@@ -755,13 +762,13 @@ static PyObject *mmap_madvise(PyObject *object, PyObject *const *args, Py_ssize_
     map = window_use(window, &length);
     if (map == NULL && PyErr_Occurred())
         return NULL;
-    if (first < 0 || first >= length)
+    if (first < 0 || (first >= length && (first > 0 || length > 0)))
         PyErr_SetString(PyExc_ValueError, "madvise start out of bounds");
     else if (count < 0)
         PyErr_SetString(PyExc_ValueError, "madvise length invalid");
     else if (n > 2 && PY_SSIZE_T_MAX - first < count)
         PyErr_SetString(PyExc_OverflowError, "madvise length too large");
-    if (!PyErr_Occurred()) {
+    if (!PyErr_Occurred() && map != NULL) {
         char *start;
 
         if (count > length - first)
@@ -815,6 +822,12 @@ static PyObject *mmap_set_name(PyObject *object, PyObject *value)
 
 /* Size */
 
+/* Whether it is a character device, which has no size. */
+static int is_endless(const File *file)
+{
+    return file->file.device && file->file.size < 0;
+}
+
 static PyObject *mmap_size(PyObject *object, PyObject *unused)
 {
     Mmap *self = DATA(Mmap, object);
@@ -828,6 +841,8 @@ static PyObject *mmap_size(PyObject *object, PyObject *unused)
     if (!self->tracked) /* both an OSError, as mmap raises before Python 3.15, and a ValueError, as
                            it raises since */
         raise_unsupported(Py_BuildValue("(is)", EBADF, "mmap can't get size with trackfd=False."));
+    else if (is_endless(file))
+        size = 0;
     else if (!self->anonymous)
         WITHOUT_GIL(error = file->state->call.get_size(&file->file, &size));
     closing = file_release(file);
@@ -971,6 +986,8 @@ static PyObject *mmap_resize(PyObject *object, PyObject *value)
                         "mmap can't resize a readonly or copy-on-write memory map.");
     } else if (size < 0 || PY_SSIZE_T_MAX - size < window->offset) {
         PyErr_SetString(PyExc_ValueError, "new size out of range");
+    } else if (is_endless(window->file)) {
+        raise_os_error(window->file, window->file->state->call.system.invalid, "resize");
     } else if (self->anonymous) {
         resize_memory(self, size);
     } else {
@@ -1003,7 +1020,7 @@ static PyObject *mmap_exit(PyObject *object, PyObject *const *args, Py_ssize_t n
 static PyObject *mmap_sizeof(PyObject *object, PyObject *unused)
 {
     Mmap *self = DATA(Mmap, object);
-    Py_ssize_t size = sizeof(Mmap) + sizeof(File) + sizeof(Map);
+    Py_ssize_t size = (Py_ssize_t)(sizeof(Mmap) + sizeof(File) + sizeof(Map) + 3 * head_size);
 
     (void)unused;
     if (self->tag != NULL)

@@ -578,3 +578,61 @@ def test_a_fault_in_the_middle(path: Path) -> None:
             with pytest.raises(MappingFault):
                 use()
             assert GRANULARITY == made.tell()
+
+
+# Files without a size
+
+
+@pytest.mark.skipif(WINDOWS, reason="maps of descriptors without a file are POSIX")
+@pytest.mark.parametrize("kind", ["pipe", "directory", "read-only file"])
+def test_anonymous_with_a_descriptor(path: Path, kind: str) -> None:
+    """With MAP_ANONYMOUS the descriptor may be of anything, since the system ignores it."""
+    path.write_bytes(bytes(100))
+    opened = {
+        "pipe": os.pipe,
+        "directory": lambda: [os.open(path.parent, os.O_RDONLY)],
+        "read-only file": lambda: [os.open(path, os.O_RDONLY)],
+    }[kind]()
+    try:
+        for module in (mmap, layer):
+            made: Any = module.mmap(opened[0], 100, flags=mmap.MAP_SHARED | mmap.MAP_ANON)
+            made[:3] = b"abc"
+            assert b"abc\0" == made[:4]
+            made.close()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                module.mmap(1023, 100, flags=mmap.MAP_SHARED | mmap.MAP_ANON)  # type: ignore[attr-defined]
+        assert bytes(100) == path.read_bytes()
+    finally:
+        for number in opened:
+            os.close(number)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no /dev/zero")
+def test_a_character_device() -> None:
+    """A character device has no size, and cannot be resized."""
+    with open("/dev/zero", "r+b", buffering=0) as file:
+        for module in (mmap, layer):
+            with module.mmap(file.fileno(), 100) as made:  # type: ignore[attr-defined]
+                assert 0 == made.size()
+                with pytest.raises(OSError) as caught:
+                    made.resize(200)
+                assert errno.EINVAL == caught.value.errno
+
+
+def test_advice_for_an_empty_map(path: Path) -> None:
+    """Advice for an empty map does nothing; a start behind its end is an error."""
+    path.touch()
+    with open(path, "r+b") as file, layer.mmap(file.fileno(), 0) as made:
+        assert made.madvise(layer.MADV_SEQUENTIAL) is None
+        assert made.madvise(layer.MADV_WILLNEED, 0, 10) is None
+        with pytest.raises(ValueError, match="start out of bounds"):
+            made.madvise(layer.MADV_WILLNEED, 1)
+
+
+@pytest.mark.skipif(WINDOWS, reason="MAP_FIXED is POSIX")
+def test_a_map_at_address_zero() -> None:
+    """MAP_FIXED asks for the address NULL, which stands for "not mapped": OSError."""
+    only(sys.platform == "linux", "has MAP_FIXED as 16")
+    with pytest.raises(OSError):
+        layer.mmap(-1, PAGE_SIZE, flags=layer.MAP_PRIVATE | layer.MAP_ANON | 16)
+    assert not Path("/proc/self/maps").read_bytes().startswith(b"00000000-")
