@@ -1,4 +1,4 @@
-"""What the programs here share: the folders, running others, and where pytest reports."""
+"""Functions shared by the programs of this folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 PROJECT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mappedfile")
 REPORT = "--junitxml="
-SECONDS = 2400  # for one run of Python, on a slow machine; a hang must not take all of CI's time
-HUNG = 124  # the exit status then
+SECONDS = 2400  # the limit of one run of Python, on a slow machine
+HUNG = 124  # the exit status of a run that took longer
 
 
 def call(command: Sequence[str | Path], **options: Any) -> None:
-    """Run a command, with its output only if it fails."""
+    """Run a command. Show its output only if it fails."""
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options
     )
@@ -33,21 +33,21 @@ def pip(*arguments: object) -> None:
 
 
 def made(folder: Path) -> Path:
-    """Return a folder that exists."""
+    """Create a folder if it is missing; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def copied(folder: Path) -> Path:
-    """Return a copy of the project: a build leaves files there, and others may be looking."""
+    """Copy the project; return the copy. A build in the project would add files that tests see."""
     ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so")
     return shutil.copytree(PROJECT, folder / "project", ignore=ignored)
 
 
 def without_report(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Take the path of pytest's report out of its arguments.
+    """Split pytest's arguments into the path of the report and the others.
 
-    A run of several has a report of each.
+    A program that runs pytest several times writes a report for each run.
     """
     paths = [Path(word.removeprefix(REPORT)) for word in arguments if word.startswith(REPORT)]
     return paths[-1] if paths else None, [word for word in arguments if not word.startswith(REPORT)]
@@ -55,11 +55,10 @@ def without_report(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 @contextmanager
 def reported(path: Path | None, name: str, place: Path) -> Iterator[list[str]]:
-    """Give the option that has pytest report; the report is named after PATH and NAME.
+    """Yield pytest's option for a report named after PATH and NAME.
 
-    It is written to a file of PLACE, a folder that pytest can see, and taken from there. It is
-    there from the beginning, without content: .ci/results.py tells when pytest has not come to its
-    end.
+    pytest writes it in PLACE, a folder that it can see. Afterwards it is copied beside PATH. An
+    empty file is there from the start: .ci/results.py reports a file that stays empty as a failure.
     """
     if path is None:
         yield []

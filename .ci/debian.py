@@ -1,6 +1,6 @@
-"""A newer Debian than this system may be: its programs, run on this system's files.
+"""Runs programs of another Debian release in a chroot.
 
-It is in a folder of the cache.
+The release is installed in a folder of the cache.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# A mount namespace of its own: nobody else sees these mounts, and they go with the last program in
-# it, however it ends.
+# A new mount namespace: no other process sees the mounts, and they end with its last program.
 UNSHARED = ["unshare", "--mount", "sh", "-e", "-c"]
 MAKE = 'debootstrap --variant=minbase "$@"; rm "$3"/var/cache/apt/archives/*.deb'
-# All are made like this; an old debootstrap has none of a new one's name.
+# debootstrap uses this script for every release. An old debootstrap does not know new names.
 SCRIPT = "/usr/share/debootstrap/scripts/sid"
 ENTER = """
 root=$0
@@ -36,16 +35,16 @@ exec chroot "$root" env --chdir="$PWD" "$@"
 
 
 def root(cache: Path, suite: str, packages: Sequence[str]) -> Path:
-    """Return the folder of one with these packages.
+    """Return the folder of a release with these packages.
 
-    If it is not there it is made: a minute, and up to 1.4 GB. It stays what it was, although the
-    release may move on, until other packages are asked for.
+    If it is missing, it is installed: this takes a minute and up to 1.4 GB. Its packages stay as
+    they are until PACKAGES changes.
     """
     pinned = hashlib.sha256("\0".join((suite, *packages, MAKE)).encode()).hexdigest()
     folder = cache / f"debian-{suite}-{pinned[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second waits for the first, and makes none
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits for the first one
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
                 make(Path(scratch, "root"), suite, packages)
@@ -54,9 +53,9 @@ def root(cache: Path, suite: str, packages: Sequence[str]) -> Path:
 
 
 def make(folder: Path, suite: str, packages: Sequence[str]) -> None:
-    """Install it in a folder that does not exist yet."""
+    """Install a release in a folder that does not exist yet."""
     if os.geteuid() != 0:
-        raise SystemExit("root is needed, to make a Debian in a folder and to run its programs")
+        raise SystemExit("root is needed to install Debian in a folder and to run its programs")
     if shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         raise SystemExit("debootstrap is missing: run .ci/apt")
     command = [
@@ -78,9 +77,9 @@ def make(folder: Path, suite: str, packages: Sequence[str]) -> None:
 
 
 def source() -> list[str]:
-    """Return where this system's own apt has Debian from, and the script.
+    """Return the mirror that this system's apt uses, and the script of debootstrap.
 
-    If it does not tell this is nothing, and debootstrap takes its own.
+    If apt does not name a mirror, return nothing: debootstrap has a default.
     """
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
     wanted = ["Created-By: Packages", "Origin: Debian", "Component: main"]
@@ -95,8 +94,8 @@ def source() -> list[str]:
 
 
 def inside(root: Path, *folders: Path) -> list[str]:
-    """Return what makes a command run in it, when put before.
+    """Return the words to put before a command, so that it runs in the release.
 
-    The command sees these folders of ours, and /tmp.
+    The command sees these folders of this system, and /tmp.
     """
     return [*UNSHARED, ENTER, str(root), "/tmp", *map(str, folders), "--"]

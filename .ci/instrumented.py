@@ -1,13 +1,13 @@
-"""The tests on C files that were compiled to be watched.
+"""Runs the tests on instrumented C files.
 
     python .ci/instrumented.py asan|coverage [PYTEST ARGUMENT...]
 
-asan      AddressSanitizer and UndefinedBehaviorSanitizer: what they see ends the process that did
-          it. At last the storms again, with what was allocated in the C files, and never freed.
-coverage  gcov: the lines and branches of the C files that no test reaches; and coverage.py's lines
-          of the Python files.
+asan      AddressSanitizer and UndefinedBehaviorSanitizer: an error ends the process. Afterwards
+          tests/test_storms.py runs again, to find leaks of the C files.
+coverage  gcov and coverage.py: the lines and branches of the C files, and the lines of the Python
+          files, that no test reaches.
 
-Runs in an environment of its own, into which it installs the library.
+Run it in a virtual environment: it installs the library there.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ COMPILE = {
     ),
     "coverage": "-g -O0 --coverage -fprofile-update=atomic",
 }
-# The guard takes SIGBUS, and tests look at how their children die.
+# The guard handles SIGBUS itself. Tests check which signal ends a child.
 ASAN = (
     "handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_abort=0:"
     "abort_on_error=1:allocator_may_return_null=1:use_sigaltstack=0"
 )
-# What the sanitizer changes itself, and the tests that see it: of each, what its name begins with.
+# Changes by the sanitizer, and the first parts of the names of tests that would see them.
 CHANGED = {
     "mlock() does nothing": [
         *(
@@ -58,28 +58,28 @@ CHANGED = {
         "test_memory.py::test_locking_copies",
         "test_memory.py::test_refresh_keeps_the_lock",
     ],
-    "its own system calls are made to fail, or are counted, too": ["test_failures.py"],
-    "it takes the addresses that were given back": [
+    "the tests would count its own system calls, and make them fail": ["test_failures.py"],
+    "it reuses unmapped addresses": [
         f"test_contract.py::test_{kind}[L3-" for kind in ("library", "layer", "oracle")
     ],
-    "its library must be preloaded first": [
+    "its library must be the first in LD_PRELOAD": [
         "test_kinds.py::test_a_new_file_on_a_plain_file_system"
     ],
 }
 LEAKS = "tests/test_storms.py"
 OURS = r"mappedfile/_|backends/"
-# What coverage.py cannot watch, since it keeps a lock and writes files in every process: these
-# tests run without it, and gcov sees them all the same.
+# Tests that run without coverage.py, and why: it holds a lock, and writes files in every process.
+# gcov measures them too.
 UNWATCHED = {
     "interrupts": "a signal handler that raises may leave its lock locked",
-    "fork_": "a child that is forked meanwhile finds its lock locked",
-    "no_room_in_files": "its file does not fit into the limit on the size of files either",
+    "fork_": "a child forked at that moment finds the lock locked",
+    "no_room_in_files": "the limit on the size of files holds for its file too",
 }
-NO_TESTS = 5  # pytest's exit status, for a run of a few tests that has none of those
+NO_TESTS = 5  # pytest's exit status if no test is selected
 
 
 def build(kind: str, folder: Path) -> None:
-    """Compile and install. What gcov needs lies beside the object files, so these are kept."""
+    """Compile and install. The object files are kept, because gcov needs the files beside them."""
     for name in ("backends", "src", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
         if source.is_dir():
@@ -104,11 +104,11 @@ def build(kind: str, folder: Path) -> None:
 
 
 def library(name: str) -> str:
-    """Return the path of a runtime of gcc's."""
-    told = subprocess.run(
+    """Return the path of a runtime library of gcc."""
+    done = subprocess.run(
         ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
     ).stdout
-    return str(Path(told.strip()).resolve())
+    return str(Path(done.strip()).resolve())
 
 
 def run(arguments: list[str], **settings: str) -> int:
@@ -118,9 +118,9 @@ def run(arguments: list[str], **settings: str) -> int:
 
 
 def asan(arguments: list[str], folder: Path) -> int:
-    """Run the tests with the sanitizers; then the storms for leaks.
+    """Run the tests with the sanitizers; then look for leaks in test_storms.py.
 
-    Children under strace cannot be searched for leaks.
+    A process under strace cannot look for its leaks.
     """
     settings = {
         "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
@@ -128,9 +128,9 @@ def asan(arguments: list[str], folder: Path) -> int:
     }
 
     def reports(arguments: list[str], more: str) -> tuple[int, list[str]]:
-        """Run them; return the status, and what the sanitizers reported.
+        """Run pytest; return the exit status, and the reports of the sanitizers.
 
-        pytest would lose it with the process.
+        They go to files: pytest loses the output of a process that is killed.
         """
         with tempfile.TemporaryDirectory() as logs:
             log = f"log_path={logs}/report"
@@ -145,21 +145,21 @@ def asan(arguments: list[str], folder: Path) -> int:
     report, rest = without_report(arguments)
     with reported(report, "tests", folder) as option:
         without = [f"--deselect=tests/{name}" for names in CHANGED.values() for name in names]
-        failed, told = reports([*without, *option, *rest], "detect_leaks=0")
-    print("\n".join(told), f"{len(told)} reports", sep="\n")
+        failed, errors = reports([*without, *option, *rest], "detect_leaks=0")
+    print("\n".join(errors), f"{len(errors)} reports", sep="\n")
     with reported(report, "leaks", folder) as option:
         more, leaks = reports(
             ["-q", *option, LEAKS], "detect_leaks=1:exitcode=0:fast_unwind_on_malloc=0"
         )
-    # By what called the allocator: further down, the C files are in every stack that Python runs.
+    # Only the callers next to the allocator count: every stack has the C files further down.
     stacks = [leak for report in leaks for leak in report.split("\n\n")]
     ours = [leak for leak in stacks if re.search(OURS, "".join(leak.splitlines()[:6]))]
     print("\n\n".join(ours), f"{len(ours)} leaks of what the C files allocated", sep="\n")
-    return failed or more or bool(told or ours)
+    return failed or more or bool(errors or ours)
 
 
 def coverage(arguments: list[str], folder: Path) -> int:
-    """Run the tests, and print what they do not reach."""
+    """Run the tests, and print the lines that they do not reach."""
     report, rest = without_report(arguments)
     settings = folder / "settings"
     settings.write_text(
@@ -190,13 +190,13 @@ def coverage(arguments: list[str], folder: Path) -> int:
         )
     for listing in sorted(folder.glob("*.c.gcov")):
         if (ROOT / "backends" / listing.stem).exists():
-            tell(listing)
+            print_unreached(listing)
     return failed
 
 
 def open_to_all(folder: Path) -> None:
-    """Let everybody write what gcov and coverage.py write: tests become other users."""
-    # Every C file has its data afterwards.
+    """Let every user write the data of gcov and coverage.py: some tests change the user."""
+    # After this import, every C file has a data file.
     subprocess.run([sys.executable, "-c", "import mappedfile"], cwd=folder, check=True)
     folder.chmod(0o755)
     (folder / "data").chmod(0o777)
@@ -204,8 +204,8 @@ def open_to_all(folder: Path) -> None:
         data.chmod(0o666)
 
 
-def tell(listing: Path) -> None:
-    """Print the lines that were never run, and those of which a branch was never taken."""
+def print_unreached(listing: Path) -> None:
+    """Print the lines that were never run, and those with a branch that was never taken."""
     lines, branches, ran, taken = [], [], [0, 0], [0, 0]
     number = text = ""
     for line in listing.read_text().splitlines():
@@ -226,7 +226,7 @@ def tell(listing: Path) -> None:
 
 
 def main() -> int:
-    """Build, and run."""
+    """Build, and run the tests."""
     kind, *arguments = sys.argv[1:]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

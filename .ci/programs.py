@@ -1,10 +1,10 @@
-"""Programs that use mmap, on mappedfile.mmap.
+"""Tests of programs that use mmap, run on mappedfile.mmap.
 
     python .ci/programs.py [ARGUMENT...]
 
-fetches their sources, and runs tests/programs.py on them, with these arguments for pytest. The
-Python that runs it has the library, and what .ci/programs-requirements.txt pins. With the wheel
-that tox names in TOX_PACKAGE it is done again on a newer Python: .ci/pythons.py.
+This downloads their sources, and runs pytest on tests/programs.py with these arguments. The Python
+that runs it needs the library and the packages of .ci/programs-requirements.txt. If TOX_PACKAGE
+names a wheel, .ci/pythons.py does the same on a newer Python.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SOURCES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Do it; return the exit status."""
+    """Download and test; return the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         for name, pin in SOURCES.items():
             fetch(name, pin, Path(folder))
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def fetch(name: str, pin: str, folder: Path) -> None:
-    """Unpack a program's sources in a folder of its name. What needs no building is not built."""
+    """Download a program's sources, and unpack them in a folder of its name. Nothing is built."""
     requirement = folder / "requirement.txt"
     requirement.write_text(pin, "utf-8")
     command = [
@@ -84,7 +84,7 @@ def fetch(name: str, pin: str, folder: Path) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"{done.stdout}\n{name} could not be fetched")
+        raise SystemExit(f"{done.stdout}\n{name} could not be downloaded")
     (sdist,) = folder.glob(f"{name}-*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")

@@ -1,9 +1,9 @@
-"""Pythons that this system may not have: those of newer releases of Debian.
+"""Runs the tests on the Pythons of newer Debian releases.
 
     python .ci/pythons.py VERSION [ARGUMENT...]
 
-installs the library on that Python, with what the tests need, and runs pytest there with these
-arguments. 3.14 and 3.15 get tox's wheel, which TOX_PACKAGE names. The others compile the library.
+This installs the library and the requirements of the tests on that Python, and runs pytest with
+these arguments. 3.14 and 3.15 use the wheel that TOX_PACKAGE names. The others compile the library.
 
 3.13d is a debug build. The extension of tox's wheel counts the references of immortal objects, and
 a debug build reports that when it ends.
@@ -30,7 +30,7 @@ import debian
 from common import CACHE, HUNG, PROJECT, SECONDS, call, copied, pip, reported, without_report
 
 SUITES = {"3.13d": "trixie", "3.14": "forky", "3.15": "forky", "3.15t": "forky"}
-#: What the tests use: .ci/apt.
+#: Packages that the tests use, as in .ci/apt.
 TOOLS = (
     "gcc",
     "libc6-dev",
@@ -53,21 +53,21 @@ PACKAGES = {
     ),
 }
 
-#: Fails if the extension is not one for abi3t.
+#: A program that fails if the extension is not one for abi3t.
 HAS_ABI3T = (
     "import ctypes, mappedfile._memory as built; ctypes.CDLL(built.__file__).PyModExport__memory"
 )
-#: What the library is compiled with, and what its extras need.
+#: Requirements of the build and of the extras.
 BUILDS = ("cffi>=1.17", "setuptools>=77", "rich>=13", "matplotlib>=3.8")
 
 
 def main(version: str, *arguments: str) -> int:
-    """Do what the command line says; return the exit status."""
+    """Install the Python and the library, and run pytest; return the exit status."""
     suite = SUITES[version]
     number = version.rstrip("dt")
     wheel = os.environ.get("TOX_PACKAGE") if number == version else None
     if not wheel and number == version:
-        raise SystemExit("TOX_PACKAGE names no wheel: tox -e forky314 has it")
+        raise SystemExit("TOX_PACKAGE names no wheel: use tox -e forky314")
     within = debian.inside(debian.root(CACHE, suite, PACKAGES[suite]), CACHE, PROJECT)
     with tempfile.TemporaryDirectory(dir=CACHE) as place:
         folder = Path(place)
@@ -82,33 +82,36 @@ def main(version: str, *arguments: str) -> int:
             call([*install, "--no-build-isolation", copied(folder)], env=build)
         if version.endswith("t"):
             call([*python, "-c", HAS_ABI3T], env=environment())
-        told = subprocess.run(
+        done = subprocess.run(
             [*python, "--version"], env=environment(), stdout=subprocess.PIPE, text=True, check=True
         )
-        print(f"=== {told.stdout.strip()} of Debian {suite}", flush=True)
+        print(f"=== {done.stdout.strip()} of Debian {suite}", flush=True)
         report, rest = without_report(arguments)
         with reported(report, version, folder) as option:
-            # -X dev is for pytest alone: children would have faulthandler's signal handlers.
+            # Only pytest gets -X dev. In child programs it would install faulthandler's handlers.
             mode = ["-X", "dev"] if version.endswith("d") else []
             pytest = [*python, *mode, "-m", "pytest", *option, *rest]
             return run(pytest, SECONDS * (1 if wheel else 2))
 
 
 def download(version: str, packages: Sequence[str], folder: Path) -> None:
-    """Fetch wheels for a Python of this version. This system's pip knows where packages are."""
+    """Download wheels for a Python of this version, with this system's pip."""
     for_it = ["--only-binary", ":all:", "--python-version", version, "--dest", folder]
     pip("download", *for_it, *packages, "-r", PROJECT / "tests" / "requirements.txt")
 
 
 def run(command: list[str], seconds: float) -> int:
-    """Run it, but not for ever; what it starts does not outlive it. Return its exit status."""
+    """Run a command, but not for ever; return its exit status.
+
+    Its child processes are killed when it ends.
+    """
     process = subprocess.Popen(
         command, env=environment(), stdin=subprocess.DEVNULL, start_new_session=True
     )
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        print(f"\nit did not end within {seconds} seconds")
+        print(f"\nthe tests did not end within {seconds} seconds")
         return HUNG
     finally:
         with suppress(ProcessLookupError):
@@ -117,7 +120,7 @@ def run(command: list[str], seconds: float) -> int:
 
 
 def environment() -> dict[str, str]:
-    """Return ours, without what is meant for this system's Python and pip."""
+    """Return the environment, without variables for this system's Python and pip."""
     other = ("PIP", "PYTHON", "TOX", "VIRTUAL_ENV")
     ours = {name: value for name, value in os.environ.items() if not name.startswith(other)}
     return ours | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -1,12 +1,12 @@
-"""Tell what the environments of a tox run came to.
+"""Prints the results of a tox run.
 
     python .ci/results.py FILE STATUS
 
-FILE is the JSON document that tox wrote, and STATUS its exit status. A command of tox.ini that has
-``--junitxml=PATH`` runs pytest, whose reports are PATH and those that are named after it. Prints
-what failed, and why tests were skipped; and closes with how many tests passed, failed and were
-skipped in all. A build, a type or a style that is wrong counts as a test that failed, and so does a
-report that is missing.
+FILE is the JSON document of tox, and STATUS its exit status. A command of tox.ini with
+``--junitxml=PATH`` runs pytest. Its reports are PATH, and files whose names begin with the name of
+PATH. The output is the failures, the reasons of skips, and at the end the numbers of tests that
+passed, failed and were skipped. A failed build or check counts as a failed test, and so does a
+missing report.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from xml.etree import ElementTree
 
 from common import REPORT
 
-#: How many of the last lines of an environment are told, when it went well and when it did not.
+#: How many of its last lines are shown for an environment that succeeded, or failed.
 LINES = {True: 3, False: 30}
 
 
 @dataclass
 class Outcome:
-    """What an environment came to."""
+    """The result of an environment."""
 
     passed: int = 0
     failures: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
-    #: Whether every report is there, and one at least.
+    #: Whether every report could be read.
     complete: bool = True
 
     def read(self, report: Path) -> None:
-        """Add what a report of pytest's says."""
+        """Add the tests of a report of pytest."""
         try:
             cases = [*ElementTree.parse(report).iter("testcase")]
         except (OSError, ElementTree.ParseError):
             self.complete = False
-            self.failures.append(f"FAILED {report.stem}: pytest has not written its report")
+            self.failures.append(f"FAILED {report.stem}: pytest did not write its report")
             return
         label = report.stem.partition("-")[2]
         for case in cases:
             self.add(case, f" ({label})" if label else "")
 
     def add(self, case: ElementTree.Element, label: str) -> None:
-        """Add a test. One that is expected to fail, and does, counts nowhere, as pytest has it.
+        """Add a test. An expected failure counts neither as passed nor as failed, as in pytest.
 
-        An environment that runs several Pythons has a report of each. LABEL says which it was.
+        LABEL names the Python, if the environment has several.
         """
         name = ".".join(filter(None, (case.get("classname"), case.get("name"))))
         for wrong in (*case.iter("failure"), *case.iter("error")):
@@ -68,7 +68,7 @@ class Outcome:
 
 
 def main(path: Path, status: int) -> int:
-    """Print it, for a tox that ended with this status. Return how many failed."""
+    """Print the results of a tox run that ended with this status. Return how many tests failed."""
     total = Counter(passed=0, failed=0, skipped=0)
     environments = json.loads(path.read_text("utf-8"))["testenvs"] if path.exists() else {}
     for name, environment in environments.items():
@@ -80,15 +80,15 @@ def main(path: Path, status: int) -> int:
         total.update(passed=outcome.passed, failed=failed, skipped=outcome.skipped.total())
         print(f"\n=== {name}: {'FAILED' if failed else 'ok'}", end="")
         print(f", {environment['result']['duration']:.0f} s")
-        print("\n".join(told(environment, outcome, well)))
+        print("\n".join(summary(environment, outcome, well)))
     if status and not total["failed"]:
-        total["failed"] = 1  # tox itself
+        total["failed"] = 1  # tox itself failed
     print("\n" + ", ".join(f"{number} {kind}" for kind, number in total.items()))
     return total["failed"]
 
 
 def outcome_of(environment: dict[str, Any]) -> Outcome:
-    """Read the reports that an environment should have."""
+    """Read the reports of an environment."""
     outcome = Outcome()
     for path in reports_of(environment):
         for report in sorted(path.parent.glob(f"{path.stem}*.xml")) or [path]:
@@ -97,17 +97,17 @@ def outcome_of(environment: dict[str, Any]) -> Outcome:
 
 
 def reports_of(environment: dict[str, Any]) -> Iterator[Path]:
-    """Give the path that each of its commands names."""
+    """Yield the paths of reports that its commands name."""
     for command in environment.get("test", ()):
         for word in command["command"]:
             if word.startswith(REPORT):
                 yield Path(word.removeprefix(REPORT))
 
 
-def told(environment: dict[str, Any], outcome: Outcome, well: bool) -> list[str]:
-    """Pick what is worth telling of an environment.
+def summary(environment: dict[str, Any], outcome: Outcome, well: bool) -> list[str]:
+    """Return the lines to print for an environment.
 
-    This is what failed and what was skipped. If no report tells, it is what it wrote at last.
+    These are the failures and the skips. Without a report, they are the last lines of its output.
     """
     lines = outcome.failures.copy()
     lines += [f"SKIPPED [{number}] {why}" for why, number in outcome.skipped.items()]
@@ -124,9 +124,9 @@ def told(environment: dict[str, Any], outcome: Outcome, well: bool) -> list[str]
 
 
 def reason(element: ElementTree.Element) -> str:
-    """Return why, in one line: the message, or what was raised when a file was looked through."""
+    """Return why a test failed or was skipped, in one line."""
     message, text = element.get("message", ""), (element.text or "").strip()
-    if message == "collection skipped":  # then it is the place, and why
+    if message == "collection skipped":  # the text is the place and the reason
         message = str(ast.literal_eval(text)[-1]).removeprefix("Skipped: ")
     elif message == "collection failure":
         message = text.splitlines()[-1]

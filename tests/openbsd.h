@@ -1,4 +1,4 @@
-/* Linux' headers, as far as the POSIX backend would see OpenBSD's. OpenBSD has no fallocate,
+/* The headers of Linux, changed to look like those of OpenBSD, which has no fallocate,
  * posix_fadvise, mincore, or uc_sigmask. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
@@ -27,7 +27,8 @@
 #undef BUS_MCEERR_AO
 #undef _POSIX_ADVISORY_INFO
 typedef struct {
-    sigset_t sc_mask; /* an int there, as sigset_t is */
+    sigset_t sc_mask; /* an int on OpenBSD, as sigset_t is */
 } openbsd_context;
 #define ucontext_t openbsd_context
-#pragma GCC poison posix_fallocate fallocate posix_fadvise mincore uc_sigmask process_vm_readv mremap
+#pragma GCC poison posix_fallocate fallocate posix_fadvise mincore uc_sigmask
+#pragma GCC poison process_vm_readv mremap

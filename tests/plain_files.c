@@ -1,5 +1,5 @@
-/* To be preloaded: file systems that have no files without names. Where NO_LINKS is set they have no
- * hard links either; where NO_RENAMES is, no renames that replace nothing. */
+/* A library for LD_PRELOAD that imitates file systems without O_TMPFILE. With NO_LINKS in the
+ * environment, hard links fail too. With NO_RENAMES, renameat2 fails. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int pass_on(const char *name, const char *path, int flags, mode_t mode)
+static int open_next(const char *name, const char *path, int flags, mode_t mode)
 {
     int (*next)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, name);
 
@@ -20,23 +20,24 @@ static int pass_on(const char *name, const char *path, int flags, mode_t mode)
     return next(path, flags, mode);
 }
 
-#define OPEN(name)                                 \
-    int name(const char *path, int flags, ...)     \
-    {                                              \
-        va_list rest;                              \
-        mode_t mode;                               \
-                                                   \
-        va_start(rest, flags);                     \
-        mode = va_arg(rest, mode_t);               \
-        va_end(rest);                              \
-        return pass_on(#name, path, flags, mode);  \
+#define OPEN(name)                                  \
+    int name(const char *path, int flags, ...)      \
+    {                                               \
+        va_list rest;                               \
+        mode_t mode;                                \
+                                                    \
+        va_start(rest, flags);                      \
+        mode = va_arg(rest, mode_t);                \
+        va_end(rest);                               \
+        return open_next(#name, path, flags, mode); \
     }
 OPEN(open)
 OPEN(open64)
 
 int link(const char *from, const char *to)
 {
-    int (*next)(const char *, const char *) = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "link");
+    int (*next)(const char *, const char *) = (int (*)(const char *, const char *))dlsym(RTLD_NEXT,
+                                                                                         "link");
 
     if (getenv("NO_LINKS") != NULL) {
         errno = EPERM;

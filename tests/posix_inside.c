@@ -1,5 +1,5 @@
-/* posix_guard.c, seen from inside: what takes too short a time to be met from outside. A program of
- * tests/test_guard.py. */
+/* Tests of posix_guard.c from inside, for states that last too short to be met from outside.
+ * tests/test_guard.py runs this program. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
 #include <stdio.h>
@@ -9,18 +9,19 @@
 #include <sys/wait.h>
 #include <time.h>
 
-static void *watching_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);
+static void *watching_mmap(void *address, size_t length, int protection, int flags, int fd,
+                           off_t offset);
 
 #define mmap watching_mmap
 #include "posix_guard.c"
 #undef mmap
 
-#define CHECK(condition)                                                     \
-    do {                                                                     \
-        if (!(condition)) {                                                  \
-            fprintf(stderr, "line %d: expected: %s\n", __LINE__, #condition);  \
-            exit(1);                                                         \
-        }                                                                    \
+#define CHECK(condition)                                                      \
+    do {                                                                      \
+        if (!(condition)) {                                                   \
+            fprintf(stderr, "line %d: expected: %s\n", __LINE__, #condition); \
+            exit(1);                                                          \
+        }                                                                     \
     } while (0)
 
 static mf_file file;
@@ -35,7 +36,7 @@ static void *unmap(void *map)
     return NULL;
 }
 
-/* Which of the maps are on the list, as bits; the list must be sound. */
+/* Checks the list, and returns a bit for each map that is on it. */
 static int listed(void)
 {
     mf_mapping *map, *before = NULL;
@@ -58,7 +59,7 @@ static void pause_for(long milliseconds)
     nanosleep(&time, NULL);
 }
 
-/* Whoever unmaps waits for handlers that may be at his map, and for those alone that were there before. */
+/* mf_unmap waits for the handlers that were running before it, and for no later ones. */
 static void unmapping_waits(void)
 {
     pthread_t thread;
@@ -69,7 +70,8 @@ static void unmapping_waits(void)
         sched_yield();
     pause_for(100);
     CHECK(!unmapped);
-    CHECK(mf_map(&file, &section, MF_WRITE, 0, page_size, &maps[5]) == 0); /* mapping does not wait */
+    /* Mapping does not wait. */
+    CHECK(mf_map(&file, &section, MF_WRITE, 0, page_size, &maps[5]) == 0);
     handlers = 0;
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(unmapped);
@@ -90,7 +92,7 @@ static void *come_and_go(void *unused)
     return NULL;
 }
 
-/* Threads that put maps on the list and take them off take turns. */
+/* Threads can put maps on the list and take them off at the same time. */
 static void writers_take_turns(void)
 {
     pthread_t threads[4];
@@ -103,8 +105,8 @@ static void writers_take_turns(void)
     CHECK(listed() == before);
 }
 
-/* In a child handlers and the lock are as if new, whatever other threads were at. */
-static void children_start_anew(void)
+/* After a fork, the child has no running handlers and the lock is free. */
+static void fork_resets_the_guard(void)
 {
     int status, pid;
 
@@ -124,7 +126,8 @@ static void children_start_anew(void)
     CHECK(status == 0);
 }
 
-/* The mark is there before the page is: who sees zeros can see the mark. */
+/* The guard marks a page as lost before it puts zeros there: a thread that reads the zeros can see
+ * the mark. */
 static mf_mapping *watched;
 static uintptr_t mark_at_mmap;
 static int pages_put;
@@ -137,19 +140,20 @@ static void *write_meanwhile(void *unused)
 
     (void)unused;
     sigemptyset(&none);
-    CHECK(pthread_sigmask(SIG_SETMASK, &none, NULL) == 0); /* it was made in a handler */
+    CHECK(pthread_sigmask(SIG_SETMASK, &none, NULL) == 0); /* the thread was created in a handler */
     written_meanwhile = NULL;
     *byte = 7;
     CHECK(*byte == 7);
     return NULL;
 }
 
-static void *watching_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+static void *watching_mmap(void *address, size_t length, int protection, int flags, int fd,
+                           off_t offset)
 {
     if (flags & MAP_FIXED) {
         mark_at_mmap = watched->lost_to;
         pages_put++;
-        CHECK(handlers == 0); /* and no handler is on the list while the system is asked */
+        CHECK(handlers == 0); /* no handler uses the list during mmap */
         if (written_meanwhile != NULL) {
             pthread_t thread;
 
@@ -165,15 +169,17 @@ static volatile int passed_on;
 static void predecessor(int number, siginfo_t *info, void *context)
 {
     (void)context;
-    CHECK(number == SIGBUS && passed_on == 0); /* or a fault would come again and again */
+    CHECK(number == SIGBUS && passed_on == 0); /* a second call would be an endless fault */
     passed_on = info->si_code;
 }
 
 #ifdef BUS_MCEERR_AO
-/* The reasons that Linux gives, and not all of which can be had: an address in a map of ours is no reason by itself. */
-static void reasons_count(void)
+/* The guard handles a signal only if its si_code says that a page is missing. An address inside a
+ * map is not enough. */
+static void only_missing_pages_count(void)
 {
-    static const int missing[] = {BUS_ADRERR, BUS_OBJERR, BUS_MCEERR_AR}, others[] = {BUS_ADRALN, BUS_MCEERR_AO, SI_QUEUE};
+    static const int missing[] = {BUS_ADRERR, BUS_OBJERR, BUS_MCEERR_AR},
+                     others[] = {BUS_ADRALN, BUS_MCEERR_AO, SI_QUEUE};
     siginfo_t info = {0};
     int i;
 
@@ -193,8 +199,8 @@ static void reasons_count(void)
 }
 #endif
 
-/* Where a signal that was sent, and a write to what is read-only, look like a fault (macOS), a page that can be read is not mended:
- * not when it is good, and not when it was mended before. Elsewhere si_code tells. */
+/* On macOS, a sent signal and a write to a read-only page look like a fault. There the guard does
+ * not replace a page that can be read. On other systems si_code shows the difference. */
 static void good_pages_stay(void)
 {
     mf_mapping good = {0};
@@ -204,17 +210,17 @@ static void good_pages_stay(void)
     CHECK(ftruncate(fd_of(&file), (off_t)page_size) == 0);
     CHECK(mf_map(&file, &section, MF_READ, 0, 2 * page_size, &good) == 0);
     page = good.base;
-    (void)*(volatile char *)page; /* it is there */
+    (void)*(volatile char *)page; /* the page is in memory */
     if (SI_CODE_IS_RELIABLE) {
         CHECK(replace_page((uintptr_t)page));
         CHECK(good.lost_to == page_size);
     } else {
         CHECK(!replace_page((uintptr_t)page));
         CHECK(good.lost_to == 0);
-        CHECK(*(volatile char *)(good.base + page_size) == 0); /* gone, and mended */
+        CHECK(*(volatile char *)(good.base + page_size) == 0); /* it was missing, and is replaced */
         CHECK(good.lost_from == page_size && good.lost_to == 2 * page_size);
         for (i = 0; replace_page((uintptr_t)good.base + page_size + 5); i++)
-            CHECK(i < MAX_RETRIES); /* it may have been another thread, but not for ever */
+            CHECK(i < MAX_RETRIES); /* retries, in case another thread has replaced it */
         CHECK(i > 1);
     }
     CHECK(mf_unmap(&good) == 0);
@@ -237,19 +243,20 @@ int main(int argc, char **argv)
     CHECK(sigaction(SIGBUS, &before, NULL) == 0);
     CHECK(mf_guard() == 0);
     for (i = 0; i < 5; i++)
-        CHECK(mf_map(&file, &section, i == 4 ? MF_READ : MF_WRITE, 0, 4 * page_size, &maps[i]) == 0);
+        CHECK(mf_map(&file, &section, i == 4 ? MF_READ : MF_WRITE, 0, 4 * page_size, &maps[i]) ==
+              0);
     CHECK(listed() == 0x1f);
     unmapping_waits();
     CHECK(listed() == 0x3b);
-    children_start_anew();
+    fork_resets_the_guard();
     writers_take_turns();
 #ifdef BUS_MCEERR_AO
     if (SI_CODE_IS_RELIABLE)
-        reasons_count();
+        only_missing_pages_count();
 #endif
 
     CHECK(ftruncate(fd_of(&file), 0) == 0);
-    for (i = 4; i >= 3; i--) { /* read-only, and not */
+    for (i = 4; i >= 3; i--) { /* a read-only map, then a writable one */
         watched = &maps[i];
         byte = maps[i].base + page_size + 5;
         CHECK(*byte == 0);
@@ -260,19 +267,21 @@ int main(int argc, char **argv)
     CHECK(pages_put == 2 && file.faults == 2);
     CHECK(maps[0].lost_to == 0 && maps[0].lost_from == UINTPTR_MAX);
 
-    /* The last map that had a fault goes, and is not looked at again. */
+    /* The guard forgets the last map with a fault when that is unmapped. */
     CHECK(mf_unmap(&maps[3]) == 0);
     CHECK(last_hit == 0);
-    CHECK(mf_map(&file, &section, MF_READ, 0, page_size, &maps[3]) == 0); /* and has no mark when it comes back */
+    /* A new map has no marks. */
+    CHECK(mf_map(&file, &section, MF_READ, 0, page_size, &maps[3]) == 0);
     CHECK(maps[3].lost_to == 0 && maps[3].lost_from == UINTPTR_MAX);
 
-    /* A map has the whole of its last page: who reads words may be told of a byte behind the last one. */
+    /* A map has the whole of its last page: a fault may be at a byte behind the end of the file. */
     watched = &maps[6];
     CHECK(mf_map(&file, &section, MF_READ, 0, page_size + 10, watched) == 0);
     CHECK(*(volatile char *)(watched->base + page_size + 100) == 0);
     CHECK(watched->lost_to == 2 * page_size);
 
-    /* What another thread writes to a gone page is lost, if this one is about to put zeros in the place of the same. */
+    /* Another thread replaces the same missing page and writes to it. Then this thread puts zeros
+     * there, and the written byte is lost. */
     watched = &maps[0];
     byte = watched->base + 5;
     written_meanwhile = byte;

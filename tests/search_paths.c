@@ -1,5 +1,5 @@
-/* search.c with every kind of vectors that this processor has, and Two-Way, against a search that
- * is as plain as can be. A program of tests/test_search.py: it says what it tried. */
+/* Compares the searches of search.c with a simple one: Two-Way, and every kind of vectors that this
+ * processor has. tests/test_search.py runs this program. It prints what it tried. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static uint64_t steps;  /* what a search has done, in bytes or words */
+static uint64_t steps;  /* the work of a search, in bytes or words */
 static int handed_over; /* how often Two-Way took over */
 static size_t soon = 256, late = 4096;
 
@@ -21,12 +21,12 @@ static size_t soon = 256, late = 4096;
 #define LATE late
 #include "search.c"
 
-#define CHECK(condition)                                                    \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
+#define CHECK(condition)                                                      \
+    do {                                                                      \
+        if (!(condition)) {                                                   \
             fprintf(stderr, "line %d: expected: %s\n", __LINE__, #condition); \
-            exit(1);                                                        \
-        }                                                                   \
+            exit(1);                                                          \
+        }                                                                     \
     } while (0)
 
 enum { FIND, RFIND, COUNT };
@@ -66,7 +66,7 @@ typedef struct {
     size_t end;
 } answer;
 
-static answer plainly(int what, const byte *h, size_t length, const byte *x, size_t m)
+static answer simple_search(int what, const byte *h, size_t length, const byte *x, size_t m)
 {
     answer a = {what == COUNT ? 0 : -1, 0};
     size_t i;
@@ -115,7 +115,7 @@ static size_t below(size_t limit)
     return (size_t)(state >> 20) % limit;
 }
 
-/* Bytes with no page before them and none behind. */
+/* Returns bytes with an inaccessible page before and after them. */
 enum { ROOM = 1 << 16 };
 
 static byte *make_room(void)
@@ -143,7 +143,7 @@ static void compare(const byte *h, size_t length, const byte *x, size_t m)
     int what, i;
 
     for (what = FIND; what <= COUNT; what++) {
-        answer expected = plainly(what, h, length, x, m);
+        answer expected = simple_search(what, h, length, x, m);
 
         for (i = 0; i < path_count; i++) {
             answer a = by_path(&paths[i], what, h, length, x, m);
@@ -158,8 +158,8 @@ static void compare(const byte *h, size_t length, const byte *x, size_t m)
     }
 }
 
-/* A needle that is in the haystack, but for a byte at times, or one of the same kind. It is at the
- * end of its page. */
+/* Makes a needle: a part of the haystack, the same with one byte changed, or random bytes. It ends
+ * where its page ends. */
 static const byte *make_needle(byte *needles, size_t m, const byte *h, size_t length, int letters,
                                size_t period)
 {
@@ -175,8 +175,8 @@ static const byte *make_needle(byte *needles, size_t m, const byte *h, size_t le
     return x;
 }
 
-/* Few letters or many, with a period or without, of all lengths, at all alignments and at the ends
- * of pages. */
+/* Random bytes: few or many letters, with or without a period, of any length and alignment, and at
+ * the ends of pages. */
 static void at_random(int rounds)
 {
     byte *haystacks = make_room(), *needles = make_room();
@@ -196,7 +196,7 @@ static void at_random(int rounds)
     }
 }
 
-/* Every length and alignment, with one match at every place there is. */
+/* Every length and alignment, with one match at each position. */
 static void in_order(void)
 {
     byte *haystacks = make_room(), *needles = make_room();
@@ -218,7 +218,7 @@ static void in_order(void)
     }
 }
 
-/* Nothing but matches. */
+/* Haystacks and needles of one letter. */
 static void all_over(void)
 {
     byte *haystacks = make_room(), *needles = make_room();
@@ -231,8 +231,8 @@ static void all_over(void)
             compare(haystacks + ROOM - length, length, needles + ROOM - m, m);
 }
 
-/* Another thread changes the bytes meanwhile: what is found is anything, and nothing outside is
- * read. */
+/* Another thread changes the bytes during the search. The result is any position in the haystack,
+ * and no byte outside is read. */
 static atomic_int stop;
 
 static void *change(void *bytes)
@@ -270,8 +270,8 @@ static void while_it_changes(void)
     CHECK(pthread_join(thread, NULL) == 0);
 }
 
-/* Haystacks and needles that are hard, each of their kind, and how many steps the worst takes for
- * each byte. */
+/* Haystacks and needles that make searches slow. worst() returns how many steps the slowest takes
+ * for each byte. */
 static byte hard(int kind_of, size_t i, size_t length)
 {
     switch (kind_of) {
@@ -283,9 +283,9 @@ static byte hard(int kind_of, size_t i, size_t length)
     case 5: return i % 16 == 15 ? 'b' : 'a';
     case 6: return i % 17 == 16 ? 'b' : 'a';
     case 7: return i % 1001 == 1000 ? 'b' : 'a';
-    case 8: return (byte)('a' + (__builtin_popcountll(i) & 1)); /* Thue and Morse */
+    case 8: return (byte)('a' + (__builtin_popcountll(i) & 1)); /* the Thue-Morse sequence */
     case 9: return (byte)('a' + below(2));
-    case 10: return (byte)("abaababaabaab"[i % 13]); /* a word of Fibonacci's */
+    case 10: return (byte)("abaababaabaab"[i % 13]); /* a Fibonacci word */
     default: return (byte)(i * i % 251);
     }
 }

@@ -1,5 +1,5 @@
-/* Another library that has to do with SIGBUS, for tests/test_guard.py: its handlers, faults in a map of its own, and what its
- * handlers saw of the thread that they interrupted. */
+/* Another library that handles SIGBUS, for tests/test_guard.py. It has handlers, faults in a map of
+ * its own, and a record of the state that its handlers found. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -15,8 +15,8 @@
 enum { PLAIN, WITH_INFO, CHAINING, JUMPING, DEFAULT, IGNORED };
 enum { CALLS, NUMBER, CODE, ADDRESS, MASK, ERROR, STACK, FIELDS };
 
-/* What the handler saw last: how often it was called, the signal, its si_code, the place in the map, what was blocked, errno, and
- * whether it was on the alternate stack. */
+/* The record of the last handler: the number of calls, the signal, si_code, the offset in the map,
+ * the blocked signals, errno, and whether it ran on the alternate stack. */
 long seen[FIELDS];
 
 static char *map, *touched;
@@ -24,7 +24,7 @@ static size_t length;
 static struct sigaction before;
 static sigjmp_buf back;
 
-/* Which of these signals the thread has blocked. */
+/* Returns a bit for each of these signals that the thread has blocked. */
 long blocked(void)
 {
     static const int signals[] = {SIGBUS, SIGUSR1, SIGUSR2, SIGTERM};
@@ -47,7 +47,8 @@ static void see(int number, int code, char *address)
     seen[CALLS]++;
     seen[NUMBER] = number;
     seen[CODE] = code;
-    seen[ADDRESS] = address != NULL && address >= map && address < map + length ? address - map : -1;
+    seen[ADDRESS] = address != NULL && address >= map && address < map + length ? address - map
+                                                                                : -1;
     seen[MASK] = blocked();
     seen[ERROR] = errno;
 }
@@ -57,7 +58,8 @@ static void repair(char *address)
     long page = sysconf(_SC_PAGESIZE);
 
     if (map != NULL && address >= map && address < map + length)
-        mmap(map + (address - map) / page * page, (size_t)page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        mmap(map + (address - map) / page * page, (size_t)page, PROT_READ,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 static void plain(int number)
@@ -74,7 +76,7 @@ static void with_info(int number, siginfo_t *info, void *context)
         repair(info->si_addr);
 }
 
-/* Repairs what is its own, and leaves everything else to the handler before it. */
+/* Repairs its own pages, and passes all other signals to the previous handler. */
 static void chaining(int number, siginfo_t *info, void *context)
 {
     char *address = info->si_addr;
@@ -86,7 +88,7 @@ static void chaining(int number, siginfo_t *info, void *context)
     else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
         before.sa_handler(number);
     else if (sigaction(number, &before, NULL) == 0 && info->si_code <= 0)
-        raise(number); /* a fault comes again by itself */
+        raise(number); /* a fault happens again without raise() */
 }
 
 static void jumping(int number, siginfo_t *info, void *context)
@@ -96,7 +98,7 @@ static void jumping(int number, siginfo_t *info, void *context)
     siglongjmp(back, 1);
 }
 
-/* Takes SIGBUS; SIGUSR1 is to be blocked meanwhile. */
+/* Installs a handler of SIGBUS that blocks SIGUSR1. */
 int take(int kind, int flags)
 {
     struct sigaction action;
@@ -138,10 +140,10 @@ char *map_file(int fd, size_t size)
     return map = memory;
 }
 
-/* Reads a byte; returns what errno is afterwards. */
+/* Reads a byte; returns errno afterwards. */
 int touch(volatile char *address)
 {
-    volatile int *error = &errno; /* or the compiler knows what it is */
+    volatile int *error = &errno; /* volatile: the compiler may not assume its value */
 
     touched = (char *)address;
     *error = ERANGE;
@@ -149,7 +151,7 @@ int touch(volatile char *address)
     return *error;
 }
 
-/* The same where the handler jumps back: 1 if it did. */
+/* Reads a byte; returns 1 if the handler jumped back here. */
 int try_touch(volatile char *address)
 {
     touched = (char *)address;
@@ -159,7 +161,7 @@ int try_touch(volatile char *address)
     return 0;
 }
 
-/* Reads from a pipe, once: the number of bytes, or -errno. */
+/* Calls read() once; returns the number of bytes, or -errno. */
 long read_once(int fd, char *out, size_t size)
 {
     ssize_t done = read(fd, out, size);
@@ -213,7 +215,7 @@ int info(void)
     return SA_SIGINFO;
 }
 
-/* Whether the handler that is in place has these signals blocked while it runs: bits as blocked() has them. */
+/* Returns a bit for each signal that the current handler blocks, as blocked() does. */
 long blocks(void)
 {
     static const int signals[] = {SIGBUS, SIGUSR1, SIGUSR2, SIGTERM};
@@ -228,8 +230,9 @@ long blocks(void)
 }
 
 #ifdef __linux__
-/* What an instruction brings whose address is misaligned, the first three times that it is tried; 0 if that cannot be had. The signal
- * is sent: with the alignment check on, as a real one needs it, the C library's code in a handler would fault too, on some processors. */
+/* Sends the signal of a misaligned access, three times, as the processor would; returns 0 if that
+ * fails. A real one needs the alignment check. On some processors, the C library would then fault
+ * inside a handler too. */
 int misalign(char *address)
 {
     struct sigaction now;
@@ -242,7 +245,7 @@ int misalign(char *address)
     info.si_addr = address;
     for (times = 0; times < 3; times++) {
         sigaction(SIGBUS, NULL, &now);
-        if (now.sa_handler == SIG_IGN) { /* the system lets nobody ignore what an instruction raised */
+        if (now.sa_handler == SIG_IGN) { /* a signal of an instruction cannot be ignored */
             now.sa_handler = SIG_DFL;
             sigaction(SIGBUS, &now, NULL);
         }

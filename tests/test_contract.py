@@ -1,7 +1,7 @@
-"""The contract, on the library in each of its modes, and on the standard library's mmap as
-oracle."""
+"""The contract, checked on the library in each of its modes, and on mmap as the oracle."""
 
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from mappedfile.contract._oracle import (
 
 
 def cases(subjects: tuple[Subject, ...]) -> list[pytest.param]:
-    """Every clause on every subject whose mode it speaks of."""
+    """Return each clause with each subject whose mode it covers."""
     every = []
     for clause in CLAUSES.values():
         for subject in subjects:
@@ -48,19 +48,19 @@ def test_library(id: str, subject: Subject, folder: Path) -> None:
     run(id, subject, folder)
 
 
-# What fails leaves objects behind, which warn and complain when they go.
+# Checks that fail leave open objects behind, which warn when they are deallocated.
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 @pytest.mark.parametrize(("id", "subject"), cases(STDLIB))
 def test_oracle(id: str, subject: Subject, folder: Path) -> None:
-    """What mmap keeps of it, and what not, is known."""
+    """The oracle table has exactly the clauses that mmap breaks."""
     run(id, subject, folder)
 
 
-# The clauses about the layer are the library's to keep, and run there.
+# Clauses of letter P are about the layer. test_library checks them.
 @pytest.mark.skipif(
-    sys.platform == "win32", reason="where mmap has no flags, the table is another one"
+    sys.platform == "win32", reason="mmap has no flags on Windows, so other clauses fail"
 )
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
@@ -69,32 +69,24 @@ def test_oracle(id: str, subject: Subject, folder: Path) -> None:
     ("id", "subject"), [case for case in cases(LAYER) if not case.id.startswith("P")]
 )
 def test_layer(id: str, subject: Subject, folder: Path) -> None:
-    """What mappedfile.mmap keeps of it, and where it does as mmap does, is known."""
+    """The layer table has exactly the clauses that mappedfile.mmap breaks, as mmap does."""
     run(id, subject, folder)
 
 
 def test_ids() -> None:
-    """Every clause of issue 1 has its check, in the contract's order, and says what it promises."""
-    for letter, last in {
-        "L": 11,
-        "C": 5,
-        "F": 8,
-        "S": 8,
-        "T": 2,
-        "M": 9,
-        "N": 3,
-        "I": 4,
-        "B": 6,
-        "A": 3,
-        "P": 6,
-    }.items():
-        expected = [f"{letter}{number}" for number in range(1, last + 1)]
-        assert expected == [id for id in CLAUSES if id[0] == letter]
+    """The numbers of each letter have no gap, clauses are in order, and each text ends with a
+    period."""
+    expected = [
+        f"{letter}{number}"
+        for letter, ids in groupby(CLAUSES, key=lambda id: id[0])
+        for number, _ in enumerate(ids, 1)
+    ]
+    assert expected == list(CLAUSES)
     assert [] == [clause.id for clause in CLAUSES.values() if not clause.says.endswith(".")]
 
 
 def test_oracle_table() -> None:
-    """The table of what mmap breaks names clauses that there are, in their order."""
+    """The tables name only existing clauses, in the order of the contract."""
     assert list(ORACLE_BREAKS) == [id for id in CLAUSES if id in ORACLE_BREAKS]
     assert set(HOLDS_IN) <= set(ORACLE_BREAKS)
     assert list(LAYER_BREAKS) == [id for id in CLAUSES if id in LAYER_BREAKS]

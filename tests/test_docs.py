@@ -1,4 +1,4 @@
-"""The documentation: its examples run, and its tables are those that the code makes."""
+"""The documentation: its examples run, its tables are fresh, and its names exist."""
 
 import re
 from pathlib import Path
@@ -15,13 +15,25 @@ PAGES = [
 ]
 TEXTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "backends/*.md", "backends/*.[ch]")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "backends/*.md",
+        "backends/*.[ch]",
+        "tests/*.[ch]",
+        ".ci/*",
+        ".github/workflows/*.yml",
+        ".pre-commit-config.yaml",
+        "pyproject.toml",
+        "tox.ini",
+    )
     for path in ROOT.glob(pattern)
+    if path.is_file()
 )
 
 
 def blocks(page, language):
-    """The fenced blocks of a page that are in a language, each with its line number."""
+    """Yield the code blocks of a page in a language, each with its line number."""
     text = page.read_text("utf-8")
     for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         yield text.count("\n", 0, found.start(1)), found[1]
@@ -37,19 +49,19 @@ def test_examples(page, tmp_path, monkeypatch):
 
 
 def test_the_readme_has_an_example():
-    """The README shows the library at work, in about ten lines."""
+    """The first example of the README has about ten lines."""
     (_, code), *_ = blocks(ROOT / "README.md", "python")
 
     assert 8 <= len([line for line in code.splitlines() if line]) <= 12
 
 
 def test_tables_are_fresh():
-    """The generated tables in the README are what docs/tables.py makes of the tests' own lists."""
+    """The generated tables in docs/contract.md are what docs/tables.py generates."""
     run_python(ROOT / "docs" / "tables.py", "--check")
 
 
 def test_links_lead_somewhere():
-    """Every relative link of a page is a file."""
+    """Every relative link of a page is the path of a file."""
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -66,7 +78,7 @@ def test_the_reference_names_everything():
 
 
 def test_tests_that_are_named_exist():
-    """Where a page says which test shows something, there is such a test."""
+    """Every test that a page names exists."""
     sources = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     tests = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
     named = {
@@ -81,7 +93,7 @@ def test_tests_that_are_named_exist():
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_lines_end_at_100_columns(path):
-    """No line of C or Markdown is longer than 100 columns, but for the rows of tables."""
+    """No line is longer than 100 columns, except the rows of tables."""
     lines = enumerate(path.read_text("utf-8").splitlines(), 1)
 
     assert [] == [n for n, line in lines if len(line) > 100 and not line.startswith("| ")]
