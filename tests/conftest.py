@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-import numpy  # noqa: F401 (the tests that need it must not be skipped for want of it)
+import numpy  # noqa: F401 (without NumPy, its tests would be skipped)
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mappedfile
 
-#: The long runs: MAPPEDFILE_STRESS=1.
+#: Whether to run the long tests: MAPPEDFILE_STRESS=1.
 STRESS = bool(os.environ.get("MAPPEDFILE_STRESS"))
 
 #: How many seconds a test may take.
@@ -30,20 +30,20 @@ settings.load_profile("long" if STRESS else "short")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make every warning an error: an object that a test leaves open is one too.
+    """Make every warning an error, also those of objects that a test leaves open.
 
-    Make Ctrl-C be Ctrl-C.
+    Reset the handler of SIGINT.
     """
     config.addinivalue_line("filterwarnings", "error")
-    # What a shell runs in the background ignores Ctrl-C, and so would the programs that tests start
-    # and interrupt.
+    # A shell starts background jobs with SIGINT ignored. The programs that tests start and
+    # interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip once a test, a class or a module that cannot run here, as its mark says.
+    """Report one skip for a test, class or module with a skipif mark.
 
-    Its parameters and tests are not skipped each.
+    Without this, each parameter and each test of it is reported.
     """
     skipped = set()
     kept = []
@@ -60,13 +60,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what is there by now out of the way of the garbage collector, which is asked often."""
+    """Freeze the objects that exist after collection, so that gc.collect() before each test is
+    fast."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_report_header() -> list[str]:
-    """Say what is being tested."""
+    """Return the version, the folder and the capabilities of the tested library."""
     return [
         f"mappedfile {mappedfile.__version__} from {Path(mappedfile.__file__).parent}",
         f"{mappedfile.capabilities()}",
@@ -74,11 +75,8 @@ def pytest_report_header() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _alone() -> None:
-    """Let go of the objects that earlier tests left behind.
-
-    They do not go, and are not counted, during this test.
-    """
+def _collected() -> None:
+    """Collect garbage of earlier tests before this test."""
     gc.collect()
 
 
@@ -88,10 +86,10 @@ def _too_long(_: int, frame: FrameType | None) -> None:
 
 @pytest.fixture(autouse=True)
 def _in_time() -> Iterator[None]:
-    """Have a test that hangs fail.
+    """Fail a test that takes longer than LIMIT seconds.
 
-    Processes that it started have limits of their own. On Windows .ci/wine.py has one for all
-    tests.
+    Processes that it starts have limits of their own. Windows has no alarm(): .ci/wine.py limits
+    the whole run.
     """
     if not hasattr(signal, "alarm"):
         yield
@@ -105,32 +103,32 @@ def _in_time() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder for the test alone."""
+    """Return an empty folder for this test."""
     return tmp_path
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The path of a file that does not exist yet."""
+    """Return the path of a file that does not exist yet."""
     return tmp_path / "file"
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    # A child that crashes ends, rather than show a dialog.
+    # A child that crashes ends at once. By default Windows shows a dialog.
     msvcrt.SetErrorMode(msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX)
 
 
 @given(st.none())
-def look_once(_: None) -> None:
-    """Nothing.
+def warm_up_hypothesis(_: None) -> None:
+    """Do nothing.
 
-    But Hypothesis registers NumPy's generator, and Python 3.14 counts fewer references than it
-    expects.
+    The first use registers NumPy's generator. On Python 3.14 that causes a warning about reference
+    counts, which is ignored here.
     """
 
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    look_once()
+    warm_up_hypothesis()

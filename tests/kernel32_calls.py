@@ -1,7 +1,8 @@
-"""What the Windows backend asks of kernel32: seen, and made to fail. Not a test.
+"""Records the calls that the Windows backend makes to kernel32, and makes some of them fail. Not a
+test.
 
-The module's import address table is a list of pointers, one for each function it calls. In their
-place stand functions of ours, which note the call, and make it or refuse it.
+The import address table of a module has a pointer for each function that it calls. This module
+replaces these pointers by its own functions.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("kernel32 is Windows'")
+    raise ImportError("kernel32 exists only on Windows")
 
 import ctypes
 import struct
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 
 import mappedfile._native
 
-# How many arguments each has, and what it returns when it fails.
+# The number of arguments, and the return value of a failure.
 FUNCTIONS = {
     "CloseHandle": (1, 0),
     "CreateFileMappingW": (6, 0),
@@ -29,7 +30,7 @@ FUNCTIONS = {
     "FlushFileBuffers": (1, 0),
     "FlushViewOfFile": (2, 0),
     "GetFileSizeEx": (2, 0),
-    "GetProcAddress": (2, 0),  # the way to those that are not imported
+    "GetProcAddress": (2, 0),  # finds the functions that are not imported
     "GetProcessWorkingSetSize": (3, 0),
     "K32QueryWorkingSetEx": (3, 0),
     "MapViewOfFile": (5, 0),
@@ -43,25 +44,26 @@ FUNCTIONS = {
     "VirtualLock": (2, 0),
     "VirtualUnlock": (2, 0),
 }
-GIVING_BACK = ("CloseHandle", "UnmapViewOfFile", "VirtualFree")
+RELEASING = ("CloseHandle", "UnmapViewOfFile", "VirtualFree")
 PAGE_READWRITE = 4
 MEM_RELEASE = 0x8000
 
 
 class Calls:
-    """The calls of the backend, while they are watched."""
+    """The recorded calls of the backend."""
 
     def __init__(self) -> None:
         #: The name and the arguments of every call.
         self.made: list[tuple[str, tuple[int, ...]]] = []
-        #: Which call fails, the name and which of that name, and with what; None: all of that name.
+        #: The calls that fail, and their error codes. The key is the name and the number of the
+        #: call of that name; None stands for every call.
         self.failing: dict[tuple[str, int | None], int] = {}
         self.failed: list[str] = []
-        #: What happens just before the next call of a name.
+        #: What to do just before the next call of a name.
         self.before: dict[str, Callable[[], object]] = {}
         self.last = 0
         self.kept: list[ctypes._CFuncPtr] = []
-        #: What the backend gave back and was refused: still to be done.
+        #: Calls that release something and were made to fail. settle() makes them.
         self.owed: list[tuple[ctypes._CFuncPtr, tuple[int, ...]]] = []
 
     def names(self) -> list[str]:
@@ -81,7 +83,7 @@ class Calls:
             if code is not None:
                 self.failed.append(name)
                 self.last = code
-                if name in GIVING_BACK and arguments[2:] in ((), (MEM_RELEASE,)):
+                if name in RELEASING and arguments[2:] in ((), (MEM_RELEASE,)):
                     self.owed.append((original, arguments))
                 return (failure or 0) % 2**64
             result: int = original(*arguments)
@@ -98,7 +100,7 @@ class Calls:
         return self.kept[-1]
 
     def settle(self) -> None:
-        """Give back what the backend could not."""
+        """Make the release calls that were made to fail."""
         for function, arguments in self.owed:
             assert function(*arguments), ctypes.WinError(ctypes.get_last_error())
         self.owed.clear()
@@ -108,20 +110,22 @@ class Calls:
 
 
 def address_of(function: ctypes._CFuncPtr) -> int:
-    """Return where a function begins."""
+    """Return the address of a function."""
     return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def imports(base: int) -> dict[str, int]:
-    """Where a loaded module keeps the pointers to what it imports: the PE format, "The .idata
-    Section"."""
+    """Return the addresses of a loaded module's pointers to imported functions.
+
+    See the PE format, "The .idata Section".
+    """
 
     def read(form: str, address: int) -> tuple[int, ...]:
         return struct.unpack(form, ctypes.string_at(address, struct.calcsize(form)))
 
     (header,) = read("<I", base + 0x3C)
     (magic,) = read("<H", base + header + 24)
-    assert magic == 0x20B, "a module of 64 bits"
+    assert magic == 0x20B, "not a 64-bit module"
     (directory,) = read("<I", base + header + 24 + 120)
     found = {}
     entry = base + directory
@@ -144,7 +148,7 @@ def imports(base: int) -> dict[str, int]:
 
 @contextmanager
 def watched() -> Iterator[Calls]:
-    """Watch the calls meanwhile."""
+    """Record the calls for the time of the block."""
     calls = Calls()
     slots = imports(ctypes.WinDLL(mappedfile._native.__file__)._handle)
     kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)

@@ -1,6 +1,6 @@
-"""CPython's own tests of memory that processes share, which multiprocessing maps with mmap.
+"""CPython's tests of shared memory in multiprocessing, which uses mmap.
 
-Children are forked, so that they have what stands for mmap. It is run by programs.py.
+Children are forked, so that they keep the replacement for mmap. programs.py runs this file.
 """
 
 from test import _test_multiprocessing

@@ -1,8 +1,8 @@
-"""Programs that use mmap, unchanged, on mappedfile.mmap: their own tests do there what they do on
-mmap.
+"""Tests of other programs that use mmap, run on mappedfile.mmap. They must have the same results as
+on mmap.
 
-python -m pytest tests/programs.py, with the folder of their sources in MAPPEDFILE_PROGRAMS: tox -e
-programs.
+Run it with tox -e programs, or with python -m pytest tests/programs.py. MAPPEDFILE_PROGRAMS is the
+folder of their sources.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from support import need
 HERE = Path(__file__).parent
 SOURCES = os.environ.get("MAPPEDFILE_PROGRAMS", "")
 
-#: Where each program's tests are run, and which they are.
+#: For each program: the folder to run in, and pytest's arguments.
 PROGRAMS = {
     "maxminddb": (
         Path(SOURCES, "maxminddb"),
@@ -45,18 +45,17 @@ PROGRAMS = {
     "smmap": (Path(SOURCES, "smmap"), ["smmap/test"]),
 }
 
-#: What must pass on mmap: fewer, and something is missing.
+#: How many tests must pass on mmap. With fewer, something is missing.
 AT_LEAST = {"maxminddb": 290, "multiprocessing": 20, "numpy": 60, "smmap": 9}
 
-#: The tests that cannot pass, and why.
+#: The tests that cannot pass on mappedfile.mmap, and why.
 CANNOT = {
     "numpy": {
         "TestMemmap::test_empty_array": (
-            "S1: an empty file is mapped, and is empty;"
-            " the test wants numpy.memmap to be refused one"
+            "S1: an empty file is mapped, and is empty; the test expects that numpy.memmap fails"
         ),
         "TestFromBuffer::test_mmap_close": (
-            "L4: close() works while an array is alive; the test wants a BufferError"
+            "L4: close() works while an array is alive; the test expects a BufferError"
         ),
     }
 }
@@ -64,8 +63,8 @@ CANNOT = {
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program(program, tmp_path):
-    """Each of its tests does on mappedfile.mmap what it does on mmap, but for those that are known
-    not to."""
+    """Each test of a program has the same result on mappedfile.mmap as on mmap, except those in
+    CANNOT."""
     if program == "multiprocessing":
         need(has_tests_of_cpython(), "CPython's own tests: Debian has them in libpython3-testsuite")
     expected, before = outcomes(program, "mmap", tmp_path)
@@ -85,15 +84,14 @@ def test_program(program, tmp_path):
 
 
 def has_tests_of_cpython():
-    """Whether this Python has them."""
+    """Whether this Python has CPython's own tests."""
     with suppress(ModuleNotFoundError):
         return importlib.util.find_spec("test._test_multiprocessing") is not None
     return False
 
 
 def outcomes(program, module, folder):
-    """What becomes of its tests on a module; and what time they take, in seconds of the
-    processor."""
+    """Return the outcome of each test on a module, and how many seconds they took."""
     place, tests = PROGRAMS[program]
     report = folder / f"{module}.json"
     pytest_ = ("-m", "pytest", "-q", "-p", "children.stand_in", "-p", "no:cacheprovider")

@@ -24,26 +24,26 @@ from children import code, run_python
 from mappedfile._native import ffi, lib
 
 LINUX = sys.platform == "linux"
-#: MAPPEDFILE_STRICT=1, where everything is to be had: what is missing is a failure.
+#: With MAPPEDFILE_STRICT=1, a test fails if something that it needs is missing. CI sets it.
 STRICT = LINUX and bool(os.environ.get("MAPPEDFILE_STRICT"))
 
 
 def need(condition: object, reason: str) -> None:
-    """Skip the test unless the condition holds; or fail it, where everything is to be had."""
+    """Skip the test if the condition is false. With MAPPEDFILE_STRICT, fail it."""
     if not condition:
         (pytest.fail if STRICT else pytest.skip)(f"needs {reason}")
 
 
 def needs(condition: object, reason: str) -> pytest.MarkDecorator:
-    """The same as a mark.
+    """Do the same as need(), as a mark.
 
-    A test that a mark skips is skipped once, whatever its parameters: conftest.py.
+    conftest.py reports one skip for the mark, not one for each parameter.
     """
     return pytest.mark.skipif(not condition and not STRICT, reason=f"needs {reason}")
 
 
 def only(condition: object, reason: str) -> None:
-    """Skip the test where what it is about does not exist."""
+    """Skip the test on a system where it makes no sense."""
     if not condition:
         pytest.skip(reason)
 
@@ -53,9 +53,9 @@ def only(condition: object, reason: str) -> None:
 
 @cache
 def mounts() -> bool:
-    """Whether a file system can be mounted.
+    """Tell whether this process may mount a file system.
 
-    Root in a container may still not be allowed to.
+    In a container, root may not be allowed to.
     """
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"):
         return False
@@ -70,9 +70,9 @@ def mounts() -> bool:
 
 @contextmanager
 def small_file_system(folder: Path, kind: str, size: int) -> Iterator[Path]:
-    """Mount a file system of *size* bytes for a while.
+    """Mount a file system of *size* bytes for the time of the block.
 
-    It is a tmpfs, or one on a loop device, or an overlay of folders.
+    KIND is tmpfs, overlay, or a type that mkfs makes on a loop device.
     """
     need(mounts(), "to mount file systems")
     place = folder / f"mnt-{kind}"
@@ -104,7 +104,7 @@ def make_image(image: Path, kind: str, size: int) -> None:
     need(make, f"mkfs.{kind}")
     with open(image, "wb") as file:
         file.truncate(size)
-    # No journal, and no lazy work in the background: what is free stays what is free.
+    # Without a journal and background initialization, the amount of free space does not change.
     options = (
         ["-q", "-F", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0"]
         if kind == "ext4"
@@ -115,7 +115,7 @@ def make_image(image: Path, kind: str, size: int) -> None:
 
 
 def unmount(place: Path) -> None:
-    """Unmount, even if somebody is still there."""
+    """Unmount, even if a process still uses the file system."""
     for _ in range(20):
         if subprocess.run(["umount", place], capture_output=True, check=False).returncode == 0:
             return
@@ -128,7 +128,10 @@ def unmount(place: Path) -> None:
 
 @cache
 def strace() -> str:
-    """Return the path of a strace that works: one may be there and not be allowed to trace."""
+    """Return the path of a strace that works, or "".
+
+    An installed strace may lack the permission to trace.
+    """
     found = shutil.which("strace")
     works = (
         found
@@ -143,7 +146,7 @@ def strace() -> str:
 def traced(program: str, *arguments: object, calls: str, folder: Path) -> list[str]:
     """Run a Python program under strace.
 
-    Return the lines that strace noted of these system calls, in order.
+    Return strace's lines for these system calls, in order.
     """
     need(strace(), "strace, and permission to trace")
     log = folder / "strace.log"
@@ -155,7 +158,7 @@ def traced(program: str, *arguments: object, calls: str, folder: Path) -> list[s
 
 @contextmanager
 def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
-    """Have strace attached to a process meanwhile."""
+    """Attach strace to a process for the time of the block."""
     log.unlink(missing_ok=True)
     command = [strace(), "-f", "-y", "-o", log, *arguments, "-p", str(pid)]
     with subprocess.Popen(
@@ -171,7 +174,7 @@ def strace_attached(pid: int, *arguments: object, log: Path) -> Iterator[None]:
 
 
 def import_on(backend: object, *modules: str) -> Any:
-    """Import the package once more, on a backend of its own; and these modules of it."""
+    """Import a second copy of the package, on another backend, and these modules of it."""
     ours = {
         name: module
         for name, module in sys.modules.items()
@@ -194,7 +197,7 @@ def import_on(backend: object, *modules: str) -> Any:
 
 
 def import_with(**calls: object) -> Any:
-    """Import the package once more, with these calls of the backend in place of its own."""
+    """Import a second copy of the package, with these calls in place of the backend's."""
 
     class Backend:
         def __getattr__(self, name: str) -> object:

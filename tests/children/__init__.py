@@ -1,15 +1,15 @@
-"""The programs that tests run in processes of their own, and the one way to run a process.
+"""Programs that tests run in child processes, and the functions that run them.
 
     run_python(*child("guard_forks"), "fork", folder)      a program of this folder
     run_python(*code(TEXT), path, flags=("-W", "error"))   a program that is text
     run_python(script, "--check")                          a file
-    run_command(["sh", "-c", "..."], check=False)          what is no Python
-    with start_python(*code(TEXT)) as other:               one that converses
+    run_command(["sh", "-c", "..."], check=False)          a command that is not Python
+    with start_python(*code(TEXT)) as other:               one that exchanges lines
         other.say("go")
         assert other.hear() == "ready"
 
-A child finds the modules of tests/. Its standard input is empty. It has a limit of time: nothing
-can hang. tasks.py has how a program of this folder is told which of its tasks to do.
+A child can import the modules of tests/. Its standard input is empty. It is killed at its time
+limit. tasks.py explains how the command line names a task of a program.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-#: How many seconds a child may take, unless a test says otherwise.
+#: How many seconds a child may take by default.
 LIMIT = 120
-#: How much of what a child has said is told when it fails.
-TOLD = 4000
+#: How many characters of a child's output a failure shows.
+TAIL_LENGTH = 4000
 
 
 def child(name: str) -> tuple[str, str]:
-    """Name a program of this folder to run_python."""
+    """Return the arguments that run a program of this folder."""
     return "-m", f"children.{name}"
 
 
 def code(text: str) -> tuple[str, str]:
-    """Give a program to run_python, as text. It may be indented."""
+    """Return the arguments that run a program given as text. The text may be indented."""
     return "-c", textwrap.dedent(text)
 
 
@@ -47,7 +47,7 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python program, as run_command() does.
 
-    FLAGS are Python's own, and UNDER is a command that runs it, as strace does.
+    FLAGS are options of Python. UNDER is a command that runs Python, such as strace.
     """
     return run_command([*under, sys.executable, *flags, *what], **options)
 
@@ -63,10 +63,10 @@ def run_command(
     stdout: int = subprocess.PIPE,
     encoding: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, and return how it ended and what it said.
+    """Run a command until it ends; return its exit status and output.
 
-    It must end well, unless CHECK is false; QUIET ones must leave standard error empty, too. ENV is
-    added to the environment: None removes a variable.
+    With CHECK, fail if the exit status is not 0. With QUIET, fail if there is output on standard
+    error. ENV is added to the environment; None removes a variable.
     """
     words = [str(word) for word in command]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": subprocess.PIPE}
@@ -91,7 +91,7 @@ def ended(
     check: bool,
     quiet: bool,
 ) -> subprocess.CompletedProcess[str]:
-    """Return how a process ended, and what it said; fail if it is not as it must be."""
+    """Return the exit status and output of a process. Fail if CHECK or QUIET does not hold."""
     status, said = process.returncode, tail(out) + tail(err)
     assert status == 0 or not check, f"{shown(words)} ended with {status}\n{said}"
     assert not quiet or err == "", f"{shown(words)} said on standard error\n{said}"
@@ -99,7 +99,7 @@ def ended(
 
 
 class Talk:
-    """A child that hears lines and says lines."""
+    """A child that exchanges lines with the test."""
 
     def __init__(self, process: subprocess.Popen[str], words: Sequence[str], limit: float) -> None:
         self.process, self.words, self.limit = process, words, limit
@@ -107,15 +107,15 @@ class Talk:
         self.late = False
 
     def say(self, line: str) -> None:
-        """Send it a line."""
+        """Send a line."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
     def hear(self) -> str:
-        """Return the next line that it says.
+        """Return the next line of its output.
 
-        Fail if it ends first, or says none within the limit.
+        Fail if it ends first, or if the limit is over.
         """
         assert self.process.stdout is not None
         with self.limited():
@@ -124,16 +124,16 @@ class Talk:
         return line.rstrip("\r\n")
 
     def last_words(self) -> str:
-        """End it, and return what it wrote to standard error."""
+        """Kill it, and return its standard error."""
         assert self.process.stderr is not None
         kill(self.process)
         with self.limited():
             return tail(self.process.stderr.read())
 
     def end(self, *, check: bool = True, quiet: bool = False) -> subprocess.CompletedProcess[str]:
-        """Close its standard input, and wait for its end.
+        """Close its standard input, and wait until it ends.
 
-        Return how it ended, and what it has said since it was last heard.
+        Return its exit status, and the output that was not read yet.
         """
         process = self.process
         assert process.stdin is not None
@@ -150,7 +150,7 @@ class Talk:
 
     @contextmanager
     def limited(self) -> Iterator[None]:
-        """Kill it after the limit. Then whoever reads what it says comes to the end."""
+        """Kill it after the limit. Then reading its output ends."""
 
         def end() -> None:
             self.late = True
@@ -166,7 +166,7 @@ class Talk:
             watch.join()
 
     def why(self) -> str:
-        """Return what is to be said of one that was killed."""
+        """Return the words that a failure adds for a process that was killed."""
         return f" within {self.limit} seconds" if self.late else ""
 
 
@@ -185,9 +185,9 @@ def start_command(
     env: Mapping[str, str | None] | None = None,
     encoding: str | None = None,
 ) -> Iterator[Talk]:
-    """Start a command that converses. It is gone afterwards, whatever happens.
+    """Start a command that exchanges lines with the test. Kill it after the block.
 
-    LIMIT is for each answer, in seconds, and for the end.
+    LIMIT is in seconds. It holds for each line, and for the end.
     """
     words = [str(word) for word in command]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -197,7 +197,7 @@ def start_command(
         finally:
             kill(process)
             for pipe in (process.stdin, process.stdout, process.stderr):
-                with suppress(OSError):  # what was left to be written has no reader
+                with suppress(OSError):  # unwritten data has no reader
                     pipe.close()
 
 
@@ -205,9 +205,9 @@ def start_command(
 def started(
     words: Sequence[str], *, env: Mapping[str, str | None] | None, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a process. It has ended afterwards.
+    """Start a process. After the block it has ended.
 
-    So have those that it started, if it had to be killed.
+    If the block raises, the process and its children are killed.
     """
     if os.name == "posix":
         options["process_group"] = 0
@@ -220,13 +220,13 @@ def started(
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process, and those that it started: strace's would go on without it."""
+    """Kill a process and its children. A child of strace would go on without it."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
 
 
 def environment(more: Mapping[str, str | None] | None = None) -> dict[str, str]:
-    """Return the environment of a child: ours, with tests/ among the places of modules."""
+    """Return the environment of a child: this process's, with tests/ in PYTHONPATH."""
     ours = {**os.environ, **(more or {})}
     places = [str(TESTS), *filter(None, [ours.get("PYTHONPATH")])]
     ours["PYTHONPATH"] = os.pathsep.join(places)
@@ -234,10 +234,10 @@ def environment(more: Mapping[str, str | None] | None = None) -> dict[str, str]:
 
 
 def shown(words: Sequence[str]) -> str:
-    """Return a command as a failure names it: programs that are text are long."""
+    """Return a command as a failure shows it. Programs given as text are left out."""
     return " ".join(word if "\n" not in word else "..." for word in words)
 
 
 def tail(text: str | None) -> str:
-    """Return the end of what a child has said."""
-    return (text or "")[-TOLD:]
+    """Return the last TAIL_LENGTH characters of a child's output."""
+    return (text or "")[-TAIL_LENGTH:]

@@ -1,12 +1,12 @@
-"""Threads that work at the same time. None can hang, and no error of one is lost.
+"""Threads that run at the same time. None can hang, and no error is lost.
 
-with Crew() as crew:                    joins them; raises what one of them raised
+with Crew() as crew:                    joins them, and raises their first error
     start = crew.barrier(2)
     crew.start(work, start)
     ...
-    crew.stop()                         for those that look at crew.stopped
+    crew.stop()                         for threads that check crew.stopped
 
-first, second = at_once(one, other)     what each of them raised
+first, second = at_once(one, other)     the error of each, or None
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-#: How long threads may take to meet, or to end once they are to.
+#: How many seconds threads may wait at a barrier, or take to end.
 SECONDS = 120
 
 
 class Crew:
-    """Threads that end together. When one fails, or whoever started them does, all of them stop."""
+    """Threads that end together. If one of them or the main thread fails, all stop."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self.seconds = seconds
@@ -35,12 +35,12 @@ class Crew:
         self.barriers: list[threading.Barrier] = []
 
     def barrier(self, parties: int) -> threading.Barrier:
-        """Make a barrier. Those who wait at it go on when all stop, and when the time is over."""
+        """Make a barrier. Waiting ends with an error after the limit, or when the crew stops."""
         self.barriers.append(threading.Barrier(parties, timeout=self.seconds))
         return self.barriers[-1]
 
     def start(self, call: Callable[..., object], *arguments: Any) -> threading.Thread:
-        """Have a thread call a function."""
+        """Call a function in a new thread."""
         thread = threading.Thread(target=self._run, args=(call, arguments), daemon=True)
         self.threads.append(thread)
         thread.start()
@@ -60,13 +60,13 @@ class Crew:
         self.stop()
 
     def stop(self) -> None:
-        """Have all of them stop: a barrier lets nobody wait any more."""
+        """Tell all threads to stop, and break the barriers."""
         self.stopped.set()
         for barrier in self.barriers:
             barrier.abort()
 
     def join(self) -> None:
-        """Wait for their end, but not for ever."""
+        """Wait until all threads have ended, but not for ever."""
         until = time.monotonic() + self.seconds
         for thread in self.threads:
             thread.join(max(until - time.monotonic(), 0))
@@ -95,7 +95,7 @@ class Crew:
 
 
 def at_once(*calls: Callable[[], object], seconds: float = SECONDS) -> list[BaseException | None]:
-    """Call each in a thread of its own, all at the same moment; return what each raised."""
+    """Call each function in its own thread, all at the same moment. Return what each raised."""
     raised: list[BaseException | None] = [None] * len(calls)
     with Crew(seconds) as crew:
         begin = crew.barrier(len(calls))
@@ -114,7 +114,7 @@ def at_once(*calls: Callable[[], object], seconds: float = SECONDS) -> list[Base
 
 @contextmanager
 def taking_turns() -> Iterator[None]:
-    """Have threads take turns as often as can be."""
+    """Make threads switch as often as possible for the time of the block."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

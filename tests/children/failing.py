@@ -1,10 +1,10 @@
-"""System calls fail in this process. tests/test_failures.py makes them fail.
+"""A process whose system calls tests/test_failures.py makes fail.
 
     python -m children.failing FOLDER
 
-The process says its number. It hears the name of a scenario, prepares it, and says "ready". It
-hears "go", runs the scenario, and says how it ended. It hears "look", looks whether everything is
-as it should be, cleans up, and says what it found. All that it says is JSON.
+The process prints its id. Then it reads the name of a scenario, prepares it, and prints "ready". It
+reads "go", runs the scenario, and prints the error or null. It reads "look", checks the state,
+cleans up, and prints what is wrong. All output is JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mappedfile.contract._probe import file_maps, handles
 
 __all__ = ["SCENARIOS", "SIZE"]
 
-assert failing_uses  # has scenarios, too
+assert failing_uses  # registers scenarios
 
 
 def say(word: object) -> None:
@@ -31,11 +31,11 @@ def say(word: object) -> None:
 
 
 def main(folder: Path) -> None:
-    """Do as told."""
+    """Run the scenarios that standard input names."""
     complaints: list[str] = []
     sys.unraisablehook = lambda one: complaints.append(f"{one.exc_value!r}")
     warnings.simplefilter("error")
-    # Everything is imported, compiled and allocated before calls fail.
+    # The first run of each scenario imports and allocates, before calls fail.
     for name, scenario in SCENARIOS.items():
         warm = scenario(folder / "warm")
         warm.prepare()
@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
             scenario.run()
         except BaseException as caught:
             error = outcome(caught)
-            kept = caught  # its traceback keeps nothing of the system's
+            kept = caught  # its traceback keeps no map or descriptor
         say(error)
         sys.stdin.readline()
         found = []

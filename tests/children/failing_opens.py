@@ -1,4 +1,4 @@
-"""Scenarios of failing.py: a file is opened, or made."""
+"""Scenarios of failing.py that open or create a file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SCENARIOS: dict[str, type[Scenario]] = {}
 
 
 def scenario(kind: type[Scenario]) -> type[Scenario]:
-    """Have failing.py know a scenario."""
+    """Register a scenario by its name."""
     SCENARIOS[kind.__name__] = kind
     return kind
 
 
 @scenario
 class Scenario:
-    """Opens a file, reads a byte, closes it."""
+    """Opens a file, reads a byte, and closes the file."""
 
     mode = "r+"
 
@@ -41,7 +41,7 @@ class Scenario:
         self.file.close()
 
     def look(self, failed: bool) -> None:
-        """After a failure or none: is what is there whole?"""
+        """Check the file and the object. FAILED says whether run() failed."""
         assert self.file is None or self.file.closed or self.file[:] == CONTENT
         assert self.path.read_bytes() == CONTENT
 
@@ -54,21 +54,21 @@ class Scenario:
 
 @scenario
 class Read(Scenario):
-    """The same, to read only."""
+    """Opens a file in mode "r", reads a byte, and closes the file."""
 
     mode = "r"
 
 
 @scenario
 class Private(Scenario):
-    """The same, privately."""
+    """Opens a file in mode "c", reads a byte, and closes the file."""
 
     mode = "c"
 
 
 @scenario
 class Adopt(Scenario):
-    """The same, from a descriptor."""
+    """Opens a file object, reads a byte, and closes the mapped file."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -88,7 +88,7 @@ class Adopt(Scenario):
 
 @scenario
 class Create(Scenario):
-    """Creates a file, which is not there when that fails."""
+    """Creates a file. After a failure the file must not exist."""
 
     mode = "x+"
     sparse = False
@@ -102,21 +102,21 @@ class Create(Scenario):
     def look(self, failed: bool) -> None:
         if failed:
             assert self.file is None
-            assert not self.path.exists(), "what could not be created was left behind"
+            assert not self.path.exists(), "a file was left after a failure"
         else:
             assert self.file[:] == bytes(SIZE) == self.path.read_bytes()
 
 
 @scenario
 class CreateSparse(Create):
-    """The same, with holes."""
+    """Creates a sparse file. After a failure the file must not exist."""
 
     sparse = True
 
 
 @scenario
 class Empty(Create):
-    """Creates a file where one was."""
+    """Replaces the content of an existing file with mode "w+"."""
 
     mode = "w+"
 

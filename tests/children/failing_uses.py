@@ -1,4 +1,4 @@
-"""Scenarios of failing.py: a file is open, and is used."""
+"""Scenarios of failing.py that use an open file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from mappedfile.contract._probe import address_of
 
 
 class Using(Scenario):
-    """Has a file open and used, with a view and a buffer."""
+    """The base of the scenarios: a mapped file in use, with a view and a buffer."""
 
     alive: tuple[str, ...] = ("view", "buffer")
     sparse = False
     reserve = 0
-    size = SIZE  # afterwards
+    size = SIZE  # the size after run()
 
     def prepare(self) -> None:
         super().prepare()
@@ -61,7 +61,7 @@ class Using(Scenario):
 
 @scenario
 class View(Using):
-    """Makes a view, reads a byte, closes it."""
+    """Makes a view, reads a byte, and closes the view."""
 
     def run(self) -> None:
         with self.file.view(5000, 5000) as view:
@@ -70,7 +70,7 @@ class View(Using):
 
 @scenario
 class WholeMap(Using):
-    """Maps the whole of a file that was opened before."""
+    """Maps the whole file on the first access."""
 
     alive = ()
 
@@ -108,7 +108,7 @@ class FlushFile(Using):
 
 @scenario
 class FlushLazily(Using):
-    """Has a flush that is not durable."""
+    """Flushes a view with durable=False."""
 
     def run(self) -> None:
         self.kept[0].flush(7, 8, durable=False)
@@ -116,7 +116,7 @@ class FlushLazily(Using):
 
 @scenario
 class FlushFileLazily(Using):
-    """Has one of the whole file."""
+    """Flushes the file with durable=False."""
 
     def run(self) -> None:
         self.file.flush(durable=False)
@@ -124,7 +124,7 @@ class FlushFileLazily(Using):
 
 @scenario
 class Grow(Using):
-    """Makes the file larger while a view and a buffer are alive."""
+    """Grows the file while a view and a buffer are alive."""
 
     size = SIZE + 20 * PAGE_SIZE
 
@@ -134,28 +134,28 @@ class Grow(Using):
 
 @scenario
 class GrowAlone(Grow):
-    """The same with nothing alive."""
+    """Grows the file without views or buffers alive."""
 
     alive = ()
 
 
 @scenario
 class GrowWithView(Grow):
-    """The same with a view alone."""
+    """Grows the file while a view is alive."""
 
     alive = ("view",)
 
 
 @scenario
 class GrowWithBuffer(Grow):
-    """The same with a buffer alone."""
+    """Grows the file while a buffer is alive."""
 
     alive = ("buffer",)
 
 
 @scenario
 class GrowUnmapped(GrowAlone):
-    """The same before the file is mapped."""
+    """Grows the file before it is mapped."""
 
     def prepare(self) -> None:
         Scenario.prepare(self)
@@ -164,35 +164,35 @@ class GrowUnmapped(GrowAlone):
 
 @scenario
 class GrowReserved(Grow):
-    """The same in address space that was set aside."""
+    """Grows the file inside reserved address space."""
 
     reserve = 100 * PAGE_SIZE
 
 
 @scenario
 class GrowPastReserve(Grow):
-    """The same past its end."""
+    """Grows the file past its reserved address space."""
 
     reserve = SIZE + 10 * PAGE_SIZE
 
 
 @scenario
 class GrowInPage(Grow):
-    """Makes it larger inside its last page."""
+    """Grows the file inside its last page."""
 
     size = SIZE + 5
 
 
 @scenario
 class GrowSparse(Grow):
-    """Makes it larger by a hole."""
+    """Grows the file by a hole."""
 
     sparse = True
 
 
 @scenario
 class Shrink(Using):
-    """Makes it smaller."""
+    """Shrinks the file."""
 
     alive = ()
     size = PAGE_SIZE + 1
@@ -203,14 +203,14 @@ class Shrink(Using):
 
 @scenario
 class ShrinkReserved(Shrink):
-    """The same where address space was set aside."""
+    """Shrinks a file with reserved address space."""
 
     reserve = 100 * PAGE_SIZE
 
 
 @scenario
 class Refresh(Using):
-    """Takes note that others have made it larger."""
+    """Calls refresh() after others have grown the file, with a view and a buffer alive."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -236,42 +236,42 @@ class Refresh(Using):
 
 @scenario
 class RefreshAlone(Refresh):
-    """The same with nothing alive."""
+    """Calls refresh() after growth, without views or buffers alive."""
 
     alive = ()
 
 
 @scenario
 class RefreshReserved(Refresh):
-    """The same in address space that was set aside."""
+    """Calls refresh() after growth inside reserved address space."""
 
     reserve = 100 * PAGE_SIZE
 
 
 @scenario
 class RefreshPrivate(Refresh):
-    """The same, privately."""
+    """Calls refresh() after growth, on a private map with a view and a buffer alive."""
 
     mode = "c"
 
 
 @scenario
 class RefreshPrivateAlone(RefreshPrivate):
-    """The same with nothing alive."""
+    """Calls refresh() after growth, on a private map without views or buffers alive."""
 
     alive = ()
 
 
 @scenario
 class RefreshPrivateReserved(RefreshPrivate):
-    """The same in address space that was set aside."""
+    """Calls refresh() after growth, on a private map inside reserved address space."""
 
     reserve = 100 * PAGE_SIZE
 
 
 @scenario
 class Close(Using):
-    """Closes the file and its view."""
+    """Closes the view and the file."""
 
     def run(self) -> None:
         self.kept.pop()

@@ -1,10 +1,10 @@
-"""A file system whose device fails on demand: FUSE, spoken by hand. For tests/test_guard.py.
+"""A FUSE file system with pages that cannot be read. For tests/test_guard.py.
 
     python -m children.fuse PLACE PAGES CONTROL
 
-mounts it, as root, on Linux. It says "ready", or why it cannot, and serves until it is unmounted.
-There is one file, "file", of so many pages, each full of its number. CONTROL is a file of lines:
-reading a page whose number is there fails with EIO.
+This needs root on Linux. It mounts the file system at PLACE, prints "ready" or an error, and serves
+requests until it is unmounted. The file system has one file named "file" of PAGES pages. CONTROL is
+a file with numbers of pages: reading one of these fails with EIO.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ROOT, FILE = 1, 2
-# fuse(4): what the kernel asks for
+# Requests of the kernel: fuse(4)
 (
     LOOKUP,
     FORGET,
@@ -43,7 +43,7 @@ def page(number: int) -> bytes:
 
 
 class Server:
-    """Answers the kernel."""
+    """Answers the requests of the kernel."""
 
     def __init__(self, place: str, pages: int, control: Path) -> None:
         self.content = b"".join(map(page, range(pages)))
@@ -70,9 +70,9 @@ class Server:
             os.write(self.device, struct.pack("<IiQ", 16 + len(data), -error, unique) + data)
 
     def answer(self, code: int, node: int, rest: bytes) -> bytes | int:
-        """Return the answer, or the error."""
+        """Return the answer of a request, or an error number."""
         if code == INIT:
-            # Version 7.31; nothing is read ahead, so that a page fails alone.
+            # Version 7.31, without readahead, so that each page fails separately.
             return struct.pack("<IIIIHHIIHHI28x", 7, 31, 0, 0, 0, 0, 1 << 16, 1, 0, 0, 0)
         if code == LOOKUP:
             if rest != b"file\0":

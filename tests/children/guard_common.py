@@ -1,4 +1,5 @@
-"""The programs guard_*.py share this: the content of a file, and a fault that is expected."""
+"""Shared by the programs guard_*.py: the content of files, and a context manager for expected
+faults."""
 
 from __future__ import annotations
 
@@ -11,18 +12,18 @@ import numpy as np
 
 from mappedfile import PAGE_SIZE, MappingFault
 
-# NumPy has threads, and a process with threads that forks gets a DeprecationWarning. Where warnings
-# are errors, fork() of Python 3.15 raises it, having forked.
+# NumPy has threads, so fork() gives a DeprecationWarning. If warnings are errors, fork() of Python
+# 3.15 raises it after it has forked.
 warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
 
 PAGES = 64
-#: No byte is zero, no page is like another, no bytes are like their neighbours.
+#: Random bytes without zeros, so that a lost or misplaced page is noticed.
 CONTENT = np.random.default_rng(4).integers(1, 256, PAGES * PAGE_SIZE, "u1").tobytes()
 
 
 @contextmanager
 def faults(what: str = "") -> Iterator[None]:
-    """Expect a MappingFault."""
+    """Fail unless the block raises MappingFault."""
     try:
         yield
     except MappingFault:

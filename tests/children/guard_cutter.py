@@ -1,4 +1,4 @@
-"""Another process, which cuts files short when it is told to. For guard_rounds.py."""
+"""A process that truncates files. For guard_rounds.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def spin(microseconds: int) -> None:
 
 
 class Cutter:
-    """Another process, which cuts files short when it is told to, after a while."""
+    """A child process that truncates a file on request, after a pause."""
 
     def __init__(self) -> None:
         commands, self._tell = os.pipe()
@@ -51,7 +51,7 @@ class Cutter:
         self.cut = False
 
     def done(self) -> bool:
-        """Whether it has done what it was told."""
+        """Whether the last request is finished."""
         if not self.cut:
             self.cut = bool(select.select([self._hear], [], [], 0)[0])
             if self.cut:

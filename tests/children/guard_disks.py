@@ -1,4 +1,4 @@
-"""Disks that are full, and devices that fail. For tests/test_guard.py."""
+"""Full disks, and devices that fail. For tests/test_guard.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ task = Tasks()
 
 @task
 def fills_the_disk(folder: str) -> None:
-    """A write into a hole for which there is no room: it is told, and what is whole stays so."""
+    """Write into a hole on a full disk: MappingFault, and the other pages are not affected."""
     os.chdir(folder)
     with MappedFile("file", "w+", size=64 << 20, sparse=True) as file:
         file[:3] = b"yes"
@@ -41,7 +41,7 @@ def fills_the_disk(folder: str) -> None:
         assert file[place - PAGE_SIZE] == 7
         with faults():
             file[place]
-        # Through a buffer it goes nowhere.
+        # Bytes written through a buffer do not reach the file.
         data = file.data
         data[place] = 9
         assert (data[place], data[place + 1]) == (9, 0)
@@ -62,16 +62,16 @@ def fills_the_disk(folder: str) -> None:
 
 @task
 def few_blocks_are_free(folder: str) -> None:
-    """A page of a hole is gone, and some blocks of a quarter page are free: say what is told.
+    """Print the error of a missing page in a hole, with 0 to 4 free blocks of a quarter page.
 
-    The fault is made by truncating: on a disk that is full it would take the blocks itself.
+    The missing page is made by truncation: a real write would use up the free blocks.
     """
     os.chdir(folder)
     block = os.statvfs(".").f_frsize
     assert 4 * block == PAGE_SIZE
     with open("hole", "wb") as hole:
         hole.truncate(2 * PAGE_SIZE)
-    told = {}
+    reasons = {}
     with open("filler", "ab", 0) as filler, MappedFile("hole") as file:
         os.truncate("hole", PAGE_SIZE)
         with faults():
@@ -85,20 +85,20 @@ def few_blocks_are_free(folder: str) -> None:
             try:
                 file[PAGE_SIZE]
             except MappingFault as fault:
-                told[free] = errno.errorcode[fault.errno or 0]
-    print(json.dumps(told))
+                reasons[free] = errno.errorcode[fault.errno or 0]
+    print(json.dumps(reasons))
 
 
 @task
 def fills_the_disk_inside(folder: str) -> None:
-    """A page of a file has something in it, and room for no more.
+    """Write into a hole in a page with some data, on a full disk.
 
-    Its content can still be read.
+    The data of the page must stay readable.
     """
     os.chdir(folder)
     block = os.statvfs(".").f_frsize
     if block >= PAGE_SIZE:
-        raise SystemExit("no smaller blocks than pages")
+        raise SystemExit("the test needs blocks smaller than pages")
     with open("file", "wb") as file:
         for page in range(3):
             file.seek(page * PAGE_SIZE)
@@ -113,7 +113,7 @@ def fills_the_disk_inside(folder: str) -> None:
         with MappedFile("file", mode) as file:
             data = file.data
             assert data == expected
-            if mode == "c":  # takes nothing of the disk
+            if mode == "c":  # needs no blocks
                 data[PAGE_SIZE + block] = 9
                 assert not file.faulted
                 continue
@@ -131,7 +131,7 @@ def fills_the_disk_inside(folder: str) -> None:
 
 @task
 def device_fails(path: str, control: str, mode: str) -> None:
-    """The device does not give some pages: fuse.py."""
+    """Read a file with pages that the device cannot read: fuse.py."""
     failing = Path(control)
     pages = os.stat(path).st_size // PAGE_SIZE
 
@@ -145,13 +145,13 @@ def device_fails(path: str, control: str, mode: str) -> None:
                 file[number * PAGE_SIZE + 1]
         for number in {*range(pages)} - {3, 4, 5, 6}:
             assert file[number * PAGE_SIZE : (number + 1) * PAGE_SIZE] == fuse.page(number)
-        with file.view(100) as view:  # in the midst of a page
+        with file.view(100) as view:  # begins within a page
             with faults("in a view"):
                 view[3 * PAGE_SIZE]
             assert view[3 * PAGE_SIZE - 101] == fuse.page(2)[-1]
             assert view[4 * PAGE_SIZE - 100] == fuse.page(4)[0]
-        # The mark is the range from the first such page to the last: more is refused than is gone,
-        # and a view has it.
+        # The mark is the range from the first failed page to the last. Good pages between them are
+        # refused too, and a view can read them.
         for number in (4, 5):
             with faults(f"on page {number}"):
                 file[number * PAGE_SIZE]
@@ -171,7 +171,7 @@ def device_fails(path: str, control: str, mode: str) -> None:
 
 @task
 def disk_goes(path: str, image: str) -> None:
-    """The disk loses its second half: what was on it cannot be read, and the rest can."""
+    """The disk loses its second half. Pages there raise MappingFault, and others are right."""
     size = os.stat(path).st_size
     with open(path, "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""The guard in processes that a process starts. For tests/test_guard.py."""
+"""The guard in child processes. For tests/test_guard.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ task = Tasks()
 
 @task
 def fork(folder: str) -> None:
-    """Parent and child each meet what is gone, and are each told."""
+    """Parent and child both meet missing pages, and each gets MappingFault."""
     os.chdir(folder)
     for first in ("parent", "child"):
         file = MappedFile(filled(Path(first)), "r+")
@@ -70,7 +70,7 @@ def run_child(file: MappedFile, view: Any, met: bool) -> int:
 
 @task
 def fork_storm(folder: str, times: str, guard: str) -> None:
-    """Children are born while threads map, unmap and meet what is gone. Each can do the same."""
+    """Fork children while threads map, unmap and meet faults. Each child can do the same."""
     os.chdir(folder)
     if guard == "without":
         mappedfile.fault_guard(False)
@@ -98,7 +98,7 @@ def fork_storm(folder: str, times: str, guard: str) -> None:
         for born in range(int(times)):
             pid = os.fork()
             if pid == 0:
-                signal.alarm(20)  # the default action ends it
+                signal.alarm(20)  # ends a child that hangs
                 with file.view(PAGE_SIZE, 10) as view:
                     right = view[:] == CONTENT[PAGE_SIZE : PAGE_SIZE + 10]
                 if guard == "with":
@@ -117,7 +117,7 @@ def fork_storm(folder: str, times: str, guard: str) -> None:
 
 @task
 def inherits(folder: str) -> None:
-    """A program that is started has the default action again, unless the signal was ignored."""
+    """Print the action of SIGBUS in a child program: exec restores the default action."""
     os.chdir(folder)
     with MappedFile(filled(Path("file"))) as file:
         file[0]

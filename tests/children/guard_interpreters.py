@@ -15,7 +15,7 @@ task = Tasks()
 
 
 def sub_interpreter(own_gil: bool, program: str) -> Any:
-    """Run a program in a sub-interpreter; return what failed."""
+    """Run a program in a sub-interpreter; return its error, or None."""
     try:
         import _interpreters as interpreters  # type: ignore[import-not-found]
     except ImportError:
@@ -34,9 +34,9 @@ def sub_interpreter(own_gil: bool, program: str) -> Any:
 
 @task
 def interpreters(folder: str) -> None:
-    """Sub-interpreters share the GIL.
+    """Use the guard in sub-interpreters that share the GIL.
 
-    Each has the library to itself. The process has one guard.
+    Each imports the library separately. The process has one guard.
     """
     os.chdir(folder)
     program = """
@@ -49,14 +49,14 @@ with mappedfile.MappedFile("theirs") as file:
     first, after = file[0], mappedfile.fault_guard()
     os.truncate("theirs", 1)
     try:
-        told = file[mappedfile.PAGE_SIZE]
+        result = file[mappedfile.PAGE_SIZE]
     except mappedfile.MappingFault:
-        told = "MappingFault"
+        result = "MappingFault"
     try:
         mappedfile.fault_guard(False)
     except RuntimeError:
         stays = True
-os.write(1, f"{before} {first} {after} {told} {stays}\\n".encode())
+os.write(1, f"{before} {first} {after} {result} {stays}\\n".encode())
 """
     with MappedFile(filled(Path("ours"))) as file:
         for number in range(3):
@@ -71,7 +71,8 @@ os.write(1, f"{before} {first} {after} {told} {stays}\\n".encode())
 
 @task
 def interpreter_with_gil(folder: str) -> None:
-    """One with a GIL of its own cannot import cffi's modules."""
+    """Import the library in a sub-interpreter with its own GIL, which cffi's modules do not
+    support."""
     print(sub_interpreter(True, "import mappedfile"))
 
 

@@ -1,4 +1,4 @@
-"""The guard cannot do all, and leaves some things alone. For tests/test_guard.py."""
+"""Limits of the guard. For tests/test_guard.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ task = Tasks()
 
 @task
 def reads_only(folder: str) -> None:
-    """The zeros of a read-only map cannot be written either."""
+    """Write to the zeros in a read-only map, which fails."""
     os.chdir(folder)
     file = MappedFile(filled(Path("file"), CONTENT[: 3 * PAGE_SIZE]))
     data = file.data
@@ -37,7 +37,7 @@ def reads_only(folder: str) -> None:
 
 @task
 def blocked(folder: str) -> None:
-    """A thread that has SIGBUS blocked cannot be saved."""
+    """Meet a fault in a thread that has blocked SIGBUS, which ends the process."""
     os.chdir(folder)
     file = MappedFile(filled(Path("file")))
     assert file[0] == CONTENT[0]
@@ -49,9 +49,9 @@ def blocked(folder: str) -> None:
 
 @task
 def system_calls(folder: str) -> None:
-    """System calls on a buffer whose pages are gone say EFAULT, and mark nothing.
+    """Pass a buffer with missing pages to system calls: EFAULT, and no mark.
 
-    Once zeros are there, the calls take them.
+    After the page is replaced, the calls read zeros.
     """
     os.chdir(folder)
     file = MappedFile(filled(Path("file")), "r+")
@@ -73,9 +73,9 @@ def system_calls(folder: str) -> None:
 
 @task
 def lost_silently(folder: str) -> None:
-    """A private map loses without a word the bytes that were written into it.
+    """Lose bytes of a private map without a fault.
 
-    This is so when the file is long again before the next access.
+    This happens if the file was cut and is whole again before the next access.
     """
     os.chdir(folder)
     file = MappedFile(filled(Path("file")), "c")
@@ -90,7 +90,7 @@ def lost_silently(folder: str) -> None:
 
 @task
 def too_many_maps(folder: str) -> None:
-    """Where the system allows no more maps, the page of zeros cannot be had."""
+    """Meet a fault at the system's limit of maps, where the page of zeros cannot be mapped."""
     os.chdir(folder)
     file = MappedFile(filled(Path("file")))
     data = file.data
@@ -99,7 +99,7 @@ def too_many_maps(folder: str) -> None:
     assert data[-1] == 0
     fill = []
     with suppress(OSError):
-        while True:  # of two kinds by turns: the system makes one map of neighbours of a kind
+        while True:  # two kinds in turn: the system would merge equal ones
             prot = (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE)[len(fill) % 2]
             fill.append(mmap.mmap(-1, PAGE_SIZE, prot=prot))
     os.write(1, b"full\n")

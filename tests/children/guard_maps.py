@@ -1,4 +1,4 @@
-"""The guard's list of maps: many, grown ones, and interrupts while the list changes.
+"""The guard's list of maps: many maps, grown maps, and interrupts while the list changes.
 
 For tests/test_guard.py.
 """
@@ -23,15 +23,15 @@ task = Tasks()
 
 @task
 def many_maps(folder: str, number: str) -> None:
-    """However many maps there are, each is found."""
+    """Meet faults in some of many maps. The guard finds each one."""
     os.chdir(folder)
     count = int(number)
     Path("file").touch()
     os.truncate("file", count * PAGE_SIZE)
     os.truncate(filled(Path("other")), PAGE_SIZE)
     file = MappedFile("file", "r+")
-    # From the last to the first: the system puts each below the one before, and makes one map of
-    # neighbours.
+    # The views are made from last to first: each is put below the one before, so the system merges
+    # them into one map.
     views = [file.view(page * PAGE_SIZE, PAGE_SIZE) for page in reversed(range(count))]
     os.truncate("file", 0)
     chosen = {0, count - 1, *random.Random(1).sample(range(count), 200)}
@@ -52,7 +52,7 @@ def many_maps(folder: str, number: str) -> None:
 
 @task
 def grown(folder: str, reserve: str) -> None:
-    """A map becomes longer, and the file is cut."""
+    """Grow a map, cut the file, and meet faults."""
     os.chdir(folder)
     path = filled(Path("file"), CONTENT[: 3 * PAGE_SIZE])
     with MappedFile(path, "r+", reserve=int(reserve)) as file:
@@ -68,12 +68,12 @@ def grown(folder: str, reserve: str) -> None:
 
 @task
 def interrupts(folder: str, times: str) -> None:
-    """A signal's handler raises an exception in the midst of mapping and unmapping.
+    """A signal handler raises an exception during mapping and unmapping.
 
-    Nothing is left behind, and the guard's list of maps is sound.
+    No map leaks, and the guard's list stays correct.
     """
     os.chdir(folder)
-    sys.unraisablehook = lambda _: None  # what comes in a destructor has nowhere else to go
+    sys.unraisablehook = lambda _: None  # gets exceptions in destructors
     warnings.simplefilter("ignore")
     armed = False
     chance = random.Random(1)
@@ -122,8 +122,8 @@ def interrupts(folder: str, times: str) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
     gc.collect()
     after = _probe.file_maps()
-    assert before == after, f"left behind: {before} {after}"
-    # It comes to lie where freed memory was.
+    assert before == after, f"leaked: {before} {after}"
+    # These objects overwrite freed memory, which the guard's list must not point to.
     rubbish = [bytes([255]) * size for size in range(40, 400) for _ in range(200)]
     os.truncate("file", PAGE_SIZE)
     for page in range(1, 50):

@@ -1,6 +1,6 @@
-"""Others take SIGBUS too, before the guard or after it. For tests/test_guard.py.
+"""Other handlers of SIGBUS, installed before the guard or after it. For tests/test_guard.py.
 
-HELPER is tests/sigbus.c, compiled: another library.
+HELPER is tests/sigbus.c, compiled. It stands for another library.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ task = Tasks()
 
 @task
 def taken(folder: str) -> None:
-    """Others take SIGBUS after the guard. They come first, until a whole file is mapped.
+    """Install handlers after the guard. They come first until a whole file is mapped.
 
-    Views do not count.
+    Mapping a view does not change the handler.
     """
     os.chdir(folder)
     file = MappedFile(filled(Path("file")))
@@ -50,7 +50,8 @@ def taken(folder: str) -> None:
 
 @task
 def taken_by_many(folder: str, helper: str) -> None:
-    """The guard goes on top of four different handlers; of a fifth it does not, and tells."""
+    """The guard installs itself over four different handlers. Over a fifth it does not, and
+    fault_guard() returns false."""
     os.chdir(folder)
     library = sigbus.load(helper)
     filled(Path("file"))
@@ -60,7 +61,7 @@ def taken_by_many(folder: str, helper: str) -> None:
         lambda: signal.signal(signal.SIGBUS, lambda *_: None),
         faulthandler.enable,
         lambda: library.take(0, 0),
-        lambda: signal.signal(signal.SIGBUS, signal.SIG_IGN),  # known already
+        lambda: signal.signal(signal.SIGBUS, signal.SIG_IGN),  # not a new handler
     ]
     states = []
     for take in takers:
@@ -78,7 +79,7 @@ def taken_by_many(folder: str, helper: str) -> None:
 
 @task
 def jumps(folder: str, helper: str) -> None:
-    """Another library's handler, there before the guard, jumps back to where it tried."""
+    """A handler installed before the guard jumps back to the code that met the fault."""
     os.chdir(folder)
     library = sigbus.load(helper)
     library.take(3, 0)
@@ -92,14 +93,14 @@ def jumps(folder: str, helper: str) -> None:
             assert library.try_touch(foreign) == 0
             with faults():
                 file[place]
-        with file.view(0, 10) as view:  # which waits for handlers when it is unmapped
+        with file.view(0, 10) as view:  # unmapping waits for running handlers
             assert view[:] == CONTENT[:10]
         print(library.blocked() == 0)
 
 
 @task
 def chained(folder: str, helper: str) -> None:
-    """Another library's handler, there after the guard, passes on what is not its own."""
+    """A handler installed after the guard passes on the signals of other maps."""
     os.chdir(folder)
     library = sigbus.load(helper)
     with open(filled(Path("theirs")), "r+b") as theirs, MappedFile(filled(Path("file"))) as file:
@@ -121,7 +122,8 @@ def chained(folder: str, helper: str) -> None:
 
 @task
 def on_the_stack(folder: str, helper: str) -> None:
-    """The handler that was there before asked for no alternate stack; the thread has one."""
+    """Print whether the handlers run on the thread's alternate stack. The first handler was
+    installed without SA_ONSTACK."""
     os.chdir(folder)
     library = sigbus.load(helper)
     library.take(1, 0)
@@ -139,7 +141,7 @@ def on_the_stack(folder: str, helper: str) -> None:
 
 @task
 def unseen(folder: str) -> None:
-    """The signal module does not know of the guard."""
+    """Print the handler that signal.getsignal() shows."""
     os.chdir(folder)
     with MappedFile(filled(Path("file"))) as file:
         file[0]
@@ -148,7 +150,7 @@ def unseen(folder: str) -> None:
 
 @task
 def later(folder: str, who: str) -> None:
-    """Somebody who does not pass it on takes SIGBUS after the last file was mapped."""
+    """Install a handler that does not pass on the signal, after the last file was mapped."""
     os.chdir(folder)
     file = MappedFile(filled(Path("file")))
     assert file[0] == CONTENT[0]
@@ -156,7 +158,7 @@ def later(folder: str, who: str) -> None:
         faulthandler.enable()
     else:
         signal.signal(signal.SIGBUS, lambda *_: None)
-        signal.alarm(2)  # it would be called for ever
+        signal.alarm(2)  # the handler would be called for ever
     os.truncate("file", 0)
     print(mappedfile.fault_guard(), flush=True)
     file[0]
@@ -164,9 +166,9 @@ def later(folder: str, who: str) -> None:
 
 @task
 def toggles(folder: str) -> None:
-    """faulthandler is enabled and disabled, and files are mapped, in every order of five steps.
+    """Enable faulthandler, disable it, and map files, in every order of five steps.
 
-    Each order is tried in a fork.
+    Each order runs in a fork.
     """
     os.chdir(folder)
     Path("theirs").write_bytes(CONTENT)
@@ -211,7 +213,7 @@ def toggles(folder: str) -> None:
 
 @task
 def blocks(folder: str, helper: str) -> None:
-    """The handler of the guard blocks signals while it runs."""
+    """Print the signals that the guard's handler blocks."""
     os.chdir(folder)
     with MappedFile(filled(Path("file"))) as file:
         file[0]
@@ -220,7 +222,7 @@ def blocks(folder: str, helper: str) -> None:
 
 @task
 def keeps_errno(folder: str, helper: str, mode: Any) -> None:
-    """The interrupted code has errno as it was."""
+    """Print whether errno is unchanged after a fault."""
     os.chdir(folder)
     library = sigbus.load(helper)
     file = MappedFile(filled(Path("file")), mode)

@@ -1,4 +1,4 @@
-"""A file is cut short, round after round, while all is done with it that can be done.
+"""Another process truncates a file while this one uses it in every way.
 
 For tests/test_guard.py.
 """
@@ -26,22 +26,21 @@ from mappedfile.contract import _probe
 task = Tasks()
 
 Step = Callable[..., None]
-#: The steps of a round: each takes a window, where it begins in the file, and a range of it.
+#: The steps of a round. The arguments are a window, its offset in the file, and a range in it.
 STEPS: list[Step] = []
 
 
 def step(function: Step) -> Step:
-    """Have a round take this step, too."""
+    """Register a step."""
     STEPS.append(function)
     return function
 
 
 class Round:
-    """A file that another process cuts short at some moment, while it is used in every way.
+    """A file that another process truncates at some moment, while this one uses it.
 
-    It is cut at a page, so that no page is partly zeros. Perhaps it is made longer again. Until
-    then, a read gives the bytes that were there. A buffer may give zeros, and then the mark is set.
-    Zeros never come without a word.
+    It is truncated to whole pages, and in some rounds extended again. Before that, a read returns
+    the right bytes or raises MappingFault. A buffer may show zeros, and then the mark is set.
     """
 
     def __init__(self, number: int, chance: random.Random, cutter: Cutter) -> None:
@@ -80,7 +79,7 @@ class Round:
         self.file = MappedFile(
             self.name, self.mode, reserve=self.chance.choice((0, 0, PAGES * PAGE_SIZE))
         )
-        # Faults take time where nothing was touched before, and elsewhere none but the first.
+        # In half of the rounds, the pages are touched first: later faults then take less time.
         if self.chance.random() < 0.5:
             self.reading(lambda: self.file[:], 0)
         start = self.chance.randrange(len(self.content))
@@ -96,15 +95,15 @@ class Round:
         self.file.close()
 
     def check(self, got: bytes, offset: int) -> None:
-        """Fail unless bytes that were read are right."""
+        """Fail if bytes that were read are wrong."""
         expected = self.content[offset : offset + len(got)].ljust(len(got), b"\0")
         if got != expected:
             assert self.zeros, f"wrong bytes at {offset}"
             a, b = np.frombuffer(got, "u1"), np.frombuffer(expected, "u1")
-            assert not a[a != b].any(), f"wrong bytes at {offset}, that are not zeros"
+            assert not a[a != b].any(), f"wrong bytes other than zeros at {offset}"
 
     def reading(self, read: Callable[[], bytes], offset: int) -> None:
-        """Read right bytes, or get a MappingFault that is right."""
+        """Run a read that returns right bytes, or raises a right MappingFault."""
         try:
             got = read()
         except MappingFault as fault:
@@ -236,9 +235,9 @@ class Round:
     def do_lock(self, window: Any, first: int, start: int, stop: int) -> None:
         try:
             window.lock()
-        except MappingFault as fault:  # what is gone cannot be locked
+        except MappingFault as fault:  # missing pages cannot be locked
             assert (errno.EIO, self.name) == (fault.errno, fault.filename)
-        except OSError as error:  # it was gone, and is back
+        except OSError as error:  # the page was missing, and exists again
             assert (errno.ENOMEM, self.name, True) == (error.errno, error.filename, self.restored)
         else:
             self.do_index(window, first, start, stop)
@@ -250,11 +249,11 @@ class Round:
             return
 
         def resize() -> bytes:
-            self.zeros = True  # it may be longer by zeros
+            self.zeros = True  # growth adds zeros
             size = len(self.file) + self.chance.randrange(3 * PAGE_SIZE)
             try:
                 self.file.resize(size)
-            except ValueError:  # it was cut when it was opened, and has its old size again
+            except ValueError:  # opened while it was short; it has its old size again
                 assert len(self.file) <= size < os.stat(self.name).st_size
             return b""
 
@@ -266,14 +265,15 @@ class Round:
             data = self.file.data if self.chance.random() < 0.5 else None
             self.close()
             if os.stat(self.name).st_size != len(self.content):
-                self.zeros = True  # it is mapped as it is now, and may be made longer again
+                self.zeros = True  # it is mapped with its new size, and may grow again
             if self.mode == "c":
-                self.zeros = True  # what was written is no more
+                self.zeros = True  # the private changes are lost
             self.open()
             del data
 
     def look(self) -> None:
-        """All is done: what is gone is gone, and what is whole is whole."""
+        """Check the window after the truncation: missing bytes raise MappingFault, the others are
+        right."""
         for window, first in (
             ((self.file, 0), (self.view, self.view.offset))
             if self.view is not None
@@ -288,7 +288,7 @@ class Round:
                     window[:]
             assert window.faulted == (whole < len(window))
             assert window[:whole] == self.content[first : first + whole]
-            # What was written to pages that are gone stays in this map.
+            # Bytes written to missing pages stay in this map.
             data = bytearray(window.data)
             assert data[:whole] == self.content[first : first + whole]
             if self.mode == "r":
@@ -300,10 +300,10 @@ class Round:
 
 @task
 def rounds(folder: str, seed: str, number: str) -> None:
-    """Round after round, each with its own seed."""
+    """Run rounds. Each has its own seed."""
     os.chdir(folder)
     cutter = Cutter()
-    import resource  # noqa: F401 (as the library does when it needs it: a module is a map too)
+    import resource  # noqa: F401 (the library imports it later, which would add a map)
 
     with MappedFile(filled(Path("first"))) as file:
         file.residency()
@@ -323,7 +323,7 @@ def rounds(folder: str, seed: str, number: str) -> None:
         met += bool(one.faults)
         now = _probe.handles(), *_probe.file_maps()
         before = before or now
-        assert before == now, f"left behind in round {each}: {before} {now}"
+        assert before == now, f"leaked in round {each}: {before} {now}"
     cutter.close()
     print(met)
 

@@ -1,11 +1,10 @@
-"""Others take SIGBUS. For tests/test_guard.py, which compares the outcomes with and without the
-guard.
+"""Other handlers of SIGBUS. tests/test_guard.py compares the outcomes with and without the guard.
 
     python -m children.guard_signals with|without HELPER FOLDER
 
-Each scenario runs in a fork of its own. Their ends, and their words, are printed as JSON. HELPER is
-tests/sigbus.c, compiled. A scenario has three parts: somebody takes SIGBUS, at some time, and the
-signal comes in some way.
+Each scenario runs in a fork. The program prints their exit statuses and outputs as JSON. HELPER is
+tests/sigbus.c, compiled. A scenario has three parts: the handler, the time of its installation, and
+the cause of the signal.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from children.sigbus import Helper, Ours
 from mappedfile import PAGE_SIZE, MappedFile
 from mappedfile.contract._probe import address_of
 
-SECONDS = 20  # after which a scenario hangs, and no further one is run
+SECONDS = 20  # the limit of a scenario
 PLAIN, WITH_INFO, CHAINING, _, DEFAULT, IGNORED = range(6)
 
 
-# Who takes SIGBUS
+# Handlers
 
 
-def nobody(helper: Helper) -> None:
-    """The default action."""
+def default(helper: Helper) -> None:
+    """Leave the default action."""
 
 
 def ignore(helper: Helper) -> None:
@@ -63,11 +62,11 @@ def library(kind: int, *flags: str) -> Callable[[Helper], None]:
     return take
 
 
-# When
+# Times of installation
 
 
 def before(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded: bool) -> None:
-    """Before the first map."""
+    """Install the handler before the first map."""
     take(helper)
     ours = Ours(folder / "ours")
     if guarded:
@@ -75,13 +74,13 @@ def before(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded
 
 
 def after(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded: bool) -> None:
-    """After the last map."""
+    """Install the handler after the last map."""
     Ours(folder / "ours")
     take(helper)
 
 
 def between(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded: bool) -> None:
-    """After a map, and before another one."""
+    """Install the handler between two maps."""
     first = Ours(folder / "first")
     take(helper)
     second = Ours(folder / "second")
@@ -92,7 +91,7 @@ def between(take: Callable[[Helper], None], helper: Helper, folder: Path, guarde
 
 
 def twice(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded: bool) -> None:
-    """Before, between and after maps."""
+    """Install the handler before and between maps."""
     take(helper)
     between(take, helper, folder, guarded)
     ours = Ours(folder / "ours")
@@ -100,16 +99,16 @@ def twice(take: Callable[[Helper], None], helper: Helper, folder: Path, guarded:
         ours.lose()
 
 
-# How the signal comes
+# Causes of the signal
 
 
 def fault(helper: Helper, folder: Path) -> None:
-    """A page of another library's map is gone."""
+    """Touch a missing page of another library's map."""
     print("errno", helper.touch(helper.map(folder / "foreign")))
 
 
 def faults(helper: Helper, folder: Path) -> None:
-    """Twice: the second in another page's place."""
+    """Touch two missing pages, one after the other."""
     fault(helper, folder)
     (folder / "foreign").unlink()
     print("seen", helper.seen(), "blocked", helper.blocked(), flush=True)
@@ -117,7 +116,7 @@ def faults(helper: Helper, folder: Path) -> None:
 
 
 def fault_in_thread(helper: Helper, folder: Path) -> None:
-    """In a thread, which has SIGUSR2 blocked."""
+    """Touch a missing page in a thread that has SIGUSR2 blocked."""
 
     def work() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
@@ -130,7 +129,7 @@ def fault_in_thread(helper: Helper, folder: Path) -> None:
 
 
 def fault_of_mmap(helper: Helper, folder: Path) -> None:
-    """In a map of the standard library's."""
+    """Touch a missing page in a map of the standard library's mmap."""
     (folder / "mmap").write_bytes(b"m" * 2 * PAGE_SIZE)
     with (folder / "mmap").open("r+b") as file, mmap.mmap(file.fileno(), 0) as map:
         os.truncate(folder / "mmap", PAGE_SIZE)
@@ -138,28 +137,28 @@ def fault_of_mmap(helper: Helper, folder: Path) -> None:
 
 
 def misaligned(helper: Helper, folder: Path) -> None:
-    """An address is misaligned."""
+    """Access a misaligned address."""
     buffer = ctypes.create_string_buffer(64)
-    print("read it" if helper.misalign(ctypes.addressof(buffer) + 1) else "cannot be had")
+    print("read it" if helper.misalign(ctypes.addressof(buffer) + 1) else "not available")
 
 
 def misaligned_in_ours(helper: Helper, folder: Path) -> None:
-    """The same in a map of the library's.
+    """Access a misaligned address in a map of the library.
 
-    The guard must not put something in the place of its page.
+    The guard must not replace the page.
     """
     data = MappedFile(folder / "last").data
-    print("read it" if helper.misalign(address_of(data) + 1) else "cannot be had")
+    print("read it" if helper.misalign(address_of(data) + 1) else "not available")
 
 
 def raised(helper: Helper, folder: Path) -> None:
-    """By the process itself."""
+    """Raise the signal in the process itself."""
     signal.raise_signal(signal.SIGBUS)
     print("lived")
 
 
 def killed(helper: Helper, folder: Path) -> None:
-    """By another process, during a system call."""
+    """Get the signal from another process during a system call."""
     data, write = os.pipe()
     wait, done = os.pipe()
     parent = os.getpid()
@@ -184,9 +183,9 @@ def killed(helper: Helper, folder: Path) -> None:
 
 
 TAKERS: dict[str, Callable[[Helper], None]] = {
-    "nobody": nobody,
+    "default": default,
     "SIG_IGN": ignore,
-    "SIG_DFL, info": library(DEFAULT, "info"),  # a flag of handlers, which these are not
+    "SIG_DFL, info": library(DEFAULT, "info"),  # a flag without effect, since there is no handler
     "SIG_IGN, info": library(IGNORED, "info"),
     "Python": python,
     "faulthandler": trace,
@@ -220,15 +219,15 @@ EVENTS = {
 
 
 def hangs(taker: str, event: str) -> bool:
-    """Whether the signal comes for ever, with the guard and without.
+    """Whether the signal comes without end, with the guard and without.
 
-    It does when a handler returns and has mended nothing.
+    It does if a handler returns without repairing the page.
     """
     if (
         event in ("misaligned", "misaligned_in_ours", "raised", "killed")
         or "once" in taker
         or taker.startswith("SIG_")
-        or taker in ("nobody", "faulthandler")
+        or taker in ("default", "faulthandler")
     ):
         return False
     return taker.endswith("Python") or (event == "fault_of_mmap" and taker != "chaining")
@@ -239,7 +238,8 @@ SCENARIOS = [
     for taker in TAKERS
     for time in TIMES
     for event in EVENTS
-    if not hangs(taker, event) and (taker, time) != ("chaining", "twice")  # it would call itself
+    # "chaining" twice would call itself.
+    if not hangs(taker, event) and (taker, time) != ("chaining", "twice")
 ]
 
 
@@ -256,7 +256,7 @@ def run(name: str, helper: Helper, folder: Path, guarded: bool) -> None:
 
 
 def outcome(name: str, helper: Helper, folder: Path, guarded: bool) -> tuple[int, str]:
-    """Run a scenario in a fork; return its exit status, and what it said."""
+    """Run a scenario in a fork; return its exit status and its output."""
     folder.mkdir()
     pid = os.fork()
     if pid == 0:
@@ -282,13 +282,13 @@ def main() -> None:
     parser.add_argument("guard", choices=["with", "without"])
     parser.add_argument("helper")
     parser.add_argument("folder", type=Path)
-    told = parser.parse_args()
-    helper = Helper(told.helper)
+    options = parser.parse_args()
+    helper = Helper(options.helper)
     outcomes: dict[str, Any] = {}
     for number, name in enumerate(SCENARIOS):
-        status, said = outcome(name, helper, told.folder / str(number), told.guard == "with")
+        status, said = outcome(name, helper, options.folder / str(number), options.guard == "with")
         if status == -signal.SIGALRM:
-            raise SystemExit(f"{name}: hangs {told.guard} the guard")
+            raise SystemExit(f"{name}: hangs {options.guard} the guard")
         outcomes[name] = {"status": status, "said": said}
     print(json.dumps(outcomes))
 

@@ -1,4 +1,4 @@
-"""The guard is told, and tells: fault_guard(). For tests/test_guard.py."""
+"""Switching the guard on and off: fault_guard(). For tests/test_guard.py."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ task = Tasks()
 
 
 @task
-def told(folder: str) -> None:
-    """fault_guard(), before and after the first map."""
+def states(folder: str) -> None:
+    """Print fault_guard() before and after the first map."""
     os.chdir(folder)
     guard = mappedfile.fault_guard
     states = [guard()]
     file = MappedFile(filled(Path("file")))
-    states.append(guard())  # opened, not mapped
+    states.append(guard())  # opened, but not mapped
     file[0]
     states += [guard(), guard(True)]
     for wanted in (0, 1, "no", b"", np.False_):
@@ -40,7 +40,7 @@ def told(folder: str) -> None:
             assert "before the first map" in str(error)
         else:
             raise AssertionError("no RuntimeError")
-        # Also when somebody has taken the signal: it is still under there.
+        # Switching off is refused also after another handler was set.
         signal.signal(signal.SIGBUS, signal.SIG_DFL)
     states.append(guard())
     file.close()
@@ -48,8 +48,8 @@ def told(folder: str) -> None:
 
 
 @task
-def told_never(folder: str) -> None:
-    """fault_guard(False): the process dies as it would have."""
+def switched_off(folder: str) -> None:
+    """With fault_guard(False), the process ends by SIGBUS, as without the library."""
     os.chdir(folder)
     print(mappedfile.fault_guard(False), mappedfile.fault_guard(False), end=" ")
     file = MappedFile(filled(Path("file")))
@@ -60,11 +60,9 @@ def told_never(folder: str) -> None:
 
 
 @task
-def told_late(folder: str) -> None:
-    """fault_guard(True) comes after fault_guard(False).
-
-    Maps that were made meanwhile are covered too, and the guard goes on top again as ever.
-    """
+def switched_on_late(folder: str) -> None:
+    """fault_guard(True) after fault_guard(False) also covers maps that were made before it, and the
+    next map installs the guard again."""
     os.chdir(folder)
     mappedfile.fault_guard(False)
     file = MappedFile(filled(Path("file")))
@@ -84,7 +82,7 @@ def told_late(folder: str) -> None:
 
 @task
 def first_view(folder: str) -> None:
-    """A view is a first map too."""
+    """A view can be the first map."""
     os.chdir(folder)
     file = MappedFile(filled(Path("file")))
     view = file.view(PAGE_SIZE)

@@ -1,4 +1,4 @@
-"""Threads that meet what is gone all at once. For tests/test_guard.py."""
+"""Threads that meet missing pages at the same time. For tests/test_guard.py."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ task = Tasks()
 
 @task
 def storm(folder: str, times: str) -> None:
-    """Threads meet what is gone all at once, in maps of their own and in one that they share.
+    """Threads meet missing pages at the same time, in separate maps and in a shared one.
 
-    Meanwhile others open and close maps all the time.
+    Other threads open and close maps all the time.
     """
     os.chdir(folder)
     workers = 4
@@ -33,14 +33,14 @@ def storm(folder: str, times: str) -> None:
         own = files[number]
         while True:
             start.wait()
-            # None of these holds the GIL.
-            with faults("in a file of its own"):
+            # These calls release the GIL.
+            with faults("in a thread's own file"):
                 own.count(number)
-            assert zlib.crc32(shared.data) == zlib.crc32(left), "wrong bytes of a shared file"
+            assert zlib.crc32(shared.data) == zlib.crc32(left), "wrong bytes in the shared file"
             assert shared.faulted
-            with faults("in a file that all share"):
+            with faults("in the shared file"):
                 shared.find(ABSENT, number * 100)
-            assert zlib.crc32(own.data) == zlib.crc32(left), "wrong bytes of a file of its own"
+            assert zlib.crc32(own.data) == zlib.crc32(left), "wrong bytes in a thread's own file"
             with faults("at an index"):
                 shared[PAGE_SIZE * (number + 1)]
             end.wait()
@@ -53,7 +53,7 @@ def storm(folder: str, times: str) -> None:
                 views = [file.view(page * PAGE_SIZE, 100) for page in range(20)]
                 for page, view in enumerate(views):
                     expected = CONTENT[page * PAGE_SIZE :][:100]
-                    assert view[:] == expected, "wrong bytes of a map that nobody cut"
+                    assert view[:] == expected, "wrong bytes in a whole file"
                     view.close()
                 assert file[-10:] == CONTENT[-10:]
                 assert not file.faulted

@@ -1,7 +1,7 @@
-"""The calls that are interrupted: for interrupting.py and tests/test_interrupts.py.
+"""Calls to interrupt, for interrupting.py and tests/test_interrupts.py.
 
-A call is given a file that is open in mode "r+", mapped, and five pages long; and a path that is
-free.
+The arguments of a call are a mapped file of five pages and a bit, open in mode "r+", and a path
+where no file exists.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from mappedfile import PAGE_SIZE, MappedFile, View, _limits
 from mappedfile.contract._probe import file_maps, handles
 
-assert _limits  # and what it loads: a call that did would leave maps
+assert _limits  # imported early: importing it in a call would add maps
 
 SIZE = 5 * PAGE_SIZE + 7
 BYTE = b"b"
@@ -24,11 +24,10 @@ Call = Callable[[MappedFile, Path], Any]
 
 
 class Interrupt(KeyboardInterrupt):
-    """Ctrl-C, as nobody else raises it."""
+    """A KeyboardInterrupt that only the tests raise."""
 
 
-# What is interrupted. A call is given a file that is open in mode "r+", mapped, and five pages
-# long; and a path that is free.
+# Calls to interrupt
 
 
 def opens(mode: str, **options: Any) -> Call:
@@ -68,7 +67,7 @@ def writes(file: MappedFile, path: Path) -> None:
 
 
 def fails(file: MappedFile, path: Path) -> None:
-    """Errors are built in Python."""
+    """Make calls that fail: Python code builds their errors."""
     for wrong in (
         lambda: file[10**9],
         lambda: file.view(10**9),
@@ -126,9 +125,9 @@ CALLS: dict[str, Call] = {
 
 @contextmanager
 def given(folder: Path) -> Iterator[tuple[MappedFile, Path]]:
-    """Make a file and a path for a call.
+    """Yield a mapped file and a path for a call.
 
-    Afterwards look whether all is right, works on, and is given back.
+    Afterwards check that everything works and nothing leaks.
     """
     path, free = folder / "file", folder / "free"
     free.unlink(missing_ok=True)
@@ -144,33 +143,33 @@ def given(folder: Path) -> Iterator[tuple[MappedFile, Path]]:
 
 
 def works(file: MappedFile, path: Path) -> None:
-    """Look whether a file is closed, or all works and nothing is counted that is gone.
+    """Check that a file is closed, or works and has right counts.
 
-    It is closed then.
+    It is closed afterwards.
     """
     if not file.closed:
         size = len(file)
         file.refresh()
-        assert size in (len(file), len(file) - 5000), "what others wrote may not have been seen yet"
+        assert size in (len(file), len(file) - 5000), "only appended bytes may be new"
         assert len(file) == path.stat().st_size
         assert file[:] == path.read_bytes()
         assert not file[:].translate(None, BYTE + b"\0")
         file.resize(SIZE + 20_000)
         file[-1] = BYTE[0]
         file.flush()
-        file.resize(10)  # nobody uses its map
+        file.resize(10)  # works: its map is not in use
         assert len(file) == 10 == path.stat().st_size
         file[:] = BYTE * 10
         assert file[:] == path.read_bytes()
-        file.close(strict=True)  # no view and no buffer is counted
+        file.close(strict=True)  # works: no view or buffer is counted
     assert file.closed
     assert not file.mapped
 
 
 def once(call: Call, file: MappedFile, path: Path) -> bool:
-    """Make a call, and let go of its result; or be interrupted. Return whether it was.
+    """Make a call, and release its result. Return whether the call was interrupted.
 
-    An object that was open then is dropped.
+    After an interrupt, objects may stay open.
     """
     try:
         result = call(file, path)

@@ -1,8 +1,8 @@
-"""Interrupts, at a place or a time of choice. For tests/test_interrupts.py.
+"""Interrupts calls at a chosen place or time. For tests/test_interrupts.py.
 
-An interrupt comes at a place of the library's Python code, which a tracer counts. Or it comes when
-a timer says so. Or strace has a system call fail with EINTR, and send a signal. This is what strace
-runs: every call, under every handler.
+A tracer interrupts a call at a line or instruction of the library. A timer interrupts it after some
+time. strace makes a system call fail with EINTR, and sends a signal. The program that strace runs
+makes every call, with every handler:
 
     python -m children.interrupting FOLDER use|raise
 """
@@ -30,9 +30,9 @@ PACKAGE = os.path.dirname(mappedfile.__file__)
 
 
 def interrupted_at(number: int, event: str, call: Call, file: MappedFile, path: Path) -> bool:
-    """Make a call, with an interrupt at the so manieth line, or instruction, in the library.
+    """Interrupt a call at line or instruction *number* of the library.
 
-    Return whether it came to that.
+    Return whether the call got that far.
     """
     left = number
 
@@ -64,7 +64,7 @@ def interrupted_at(number: int, event: str, call: Call, file: MappedFile, path: 
 
 
 class Timer:
-    """Interrupts a call after a time: raises, or has a function called."""
+    """Interrupts a call after some time, by an exception or by calling a function."""
 
     def __init__(self, act: Callable[[], None] | None = None) -> None:
         self.act, self.armed, self.again, self.came = act, False, 0.0, 0
@@ -74,13 +74,14 @@ class Timer:
         if not self.armed:
             return
         self.came += 1
-        self.armed = False  # what comes after an interrupt is not interrupted, nor is the handler
+        self.armed = False  # no second interrupt, also not of the handler
         if self.act is None:
             raise Interrupt
         self.act()
         if self.again:
             self.armed = True
-            signal.setitimer(signal.ITIMER_REAL, self.again)  # from now on: the call has its share
+            # The time counts from here, so that the call makes progress.
+            signal.setitimer(signal.ITIMER_REAL, self.again)
 
     def __call__(
         self, seconds: float, call: Call, file: MappedFile, path: Path, again: float = 0
@@ -103,7 +104,7 @@ class Timer:
         signal.signal(signal.SIGALRM, self.before)
 
 
-# Handlers that use the file while the same thread is in a call
+# Handlers that use the file during a call in the same thread
 
 HANDLERS: dict[str, Callable[[MappedFile], Any]] = {
     "read": lambda file: file[:100],
@@ -124,10 +125,10 @@ HANDLERS: dict[str, Callable[[MappedFile], Any]] = {
 
 
 class Nested:
-    """A handler of signals that does something with a file; what it met is kept."""
+    """A signal handler that uses a file, and keeps its errors."""
 
     def __init__(self, name: str, most: int) -> None:
-        # So many times at most: a handler that makes the call it interrupts would go on for ever.
+        # The limit is needed for a handler that makes the call that it interrupts.
         self.name, self.most = name, most
         self.file: MappedFile | None = None
         self.busy = False
@@ -152,9 +153,9 @@ class Nested:
             self.busy = False
 
     def settle(self, what: str) -> None:
-        """Raise an error that the handler met and should not have.
+        """Raise the first error that the handler should not have met.
 
-        It may well find the file closed, or without bytes.
+        A closed file and an empty one are allowed.
         """
         for error in self.errors:
             is_closed = (self.name == "close" or what.startswith("close")) and "is closed" in str(
@@ -166,29 +167,29 @@ class Nested:
 
 
 def main() -> None:
-    """Make every call under every handler of SIGUSR1. Say how often the handler came.
+    """Make every call with every handler of SIGUSR1. Print how often the handlers ran.
 
-    The handler uses the file and, if it is to, raises then.
+    Each handler uses the file. With "raise", it then raises an exception.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("how", choices=["use", "raise"])
-    told = parser.parse_args()
+    options = parser.parse_args()
     came = dict.fromkeys(("called", "done", "refused", "raised"), 0)
     for name in HANDLERS:
         for what, call in CALLS.items():
             nested = Nested(name, 3)
 
             def handle(*_: object, nested: Nested = nested) -> None:
-                if nested.file is not None and not nested.busy:  # nor is the handler interrupted
+                if nested.file is not None and not nested.busy:  # the handler is not interrupted
                     came["called"] += 1
                     nested()
-                    if told.how == "raise":
+                    if options.how == "raise":
                         nested.file = None
                         raise Interrupt
 
             signal.signal(signal.SIGUSR1, handle)
-            with given(told.folder) as (file, path):
+            with given(options.folder) as (file, path):
                 nested.file = file
                 try:
                     came["raised"] += once(call, file, path)

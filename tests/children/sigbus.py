@@ -1,4 +1,4 @@
-"""tests/sigbus.c, compiled, as Python calls it; and files of which others cut off the end."""
+"""tests/sigbus.c, compiled, as Python calls it; and mapped files to truncate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mappedfile import PAGE_SIZE, MappedFile, MappingFault
 
 
 def load(path: str) -> ctypes.CDLL:
-    """Load the library; its functions know their types."""
+    """Load the library, and set the types of its functions."""
     library = ctypes.CDLL(path)
     library.map_file.restype = ctypes.c_void_p
     library.map_file.argtypes = [ctypes.c_int, ctypes.c_size_t]
@@ -23,7 +23,7 @@ def load(path: str) -> ctypes.CDLL:
 
 
 def seen(library: ctypes.CDLL) -> dict[str, int]:
-    """What its handler saw last."""
+    """Return the record of its last handler."""
     names = ("calls", "number", "code", "place", "blocked", "errno", "stack")
     return dict(zip(names, (ctypes.c_long * len(names)).in_dll(library, "seen"), strict=True))
 
@@ -42,12 +42,11 @@ class Helper:
         }
 
     def seen(self) -> dict[str, int]:
-        """What its handler saw."""
+        """Return the record of its last handler."""
         return seen(self.library)
 
     def map(self, path: Path) -> int:
-        """Map a file of two pages, and cut it short to one; return the address of the page that is
-        gone."""
+        """Map a file of two pages, and cut it to one. Return the address of the missing page."""
         path.write_bytes(b"f" * 2 * PAGE_SIZE)
         with path.open("r+b") as file:
             address: int = self.library.map_file(file.fileno(), 2 * PAGE_SIZE)
@@ -56,7 +55,7 @@ class Helper:
 
 
 class Ours:
-    """A mapped file, of which others cut off the end."""
+    """A mapped file of the library, which lose() cuts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,5 @@
-"""A plugin of pytest's: a module stands for mmap, and the outcome of each test is written down.
+"""A plugin of pytest that replaces mmap by another module, and writes the outcome of each test to a
+file.
 
 MAPPEDFILE_STAND_IN=mappedfile.mmap MAPPEDFILE_OUTCOMES=file python -m pytest -p children.stand_in
 """
@@ -14,7 +15,7 @@ sys.modules["mmap"] = importlib.import_module(os.environ["MAPPEDFILE_STAND_IN"])
 
 
 def pytest_runtest_logreport(report):
-    """Take note; what is worse than what is known already counts."""
+    """Record an outcome. A failure is never replaced."""
     name = f"{report.nodeid} {getattr(report, 'context', '') or ''}".rstrip()
     counts = report.outcome != "passed" or report.when == "call"
     if counts and OUTCOMES.get(name) != "failed":
@@ -22,6 +23,6 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish():
-    """Write it down."""
+    """Write the outcomes."""
     with open(os.environ["MAPPEDFILE_OUTCOMES"], "w", encoding="utf-8") as file:
         json.dump(OUTCOMES, file)

@@ -1,8 +1,8 @@
-"""Runs a file of CPython's tests on a module that stands for mmap.
+"""Runs a file of CPython's tests on a replacement for mmap.
 
     python -m children.stdlib_tests mappedfile.mmap .../test/test_mmap.py
 
-prints the outcome of each test, as JSON.
+This prints the outcome of each test as JSON.
 """
 
 import gc
@@ -14,14 +14,14 @@ import unittest
 
 
 class Outcomes(unittest.TestResult):
-    """The outcome of each test."""
+    """Records the outcome of each test."""
 
     def __init__(self):
         super().__init__()
         self.outcomes = {}
 
     def tell(self, test, outcome, more=""):
-        """Take note; what is worse than what is known already counts."""
+        """Record an outcome. Only "passed" can be replaced."""
         name = test.id().removeprefix(f"{type(test).__module__}.")
         if self.outcomes.get(name, ("",))[0] in ("", "passed"):
             self.outcomes[name] = (outcome, more)
@@ -40,8 +40,8 @@ class Outcomes(unittest.TestResult):
         self.addFailure(test, error)
 
     def stopTest(self, test):
-        """Let go of what a failed test left: on Windows its file would be in the way of the next
-        one."""
+        """Collect garbage of a failed test: on Windows its open file would disturb the next
+        test."""
         super().stopTest(test)
         gc.collect()
 
@@ -51,7 +51,7 @@ class Outcomes(unittest.TestResult):
 
 
 def main(stand_in, tests):
-    """Do it, in the folder that is the current one."""
+    """Run the tests in the current folder."""
     sys.modules["mmap"] = importlib.import_module(stand_in)
     spec = importlib.util.spec_from_file_location("tests_of_mmap", tests)
     sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)

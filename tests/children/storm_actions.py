@@ -1,8 +1,8 @@
-"""The things that threads do with one mapped file at the same time: for storming.py.
+"""Actions of threads on one mapped file at the same time, for storming.py.
 
-An action may have its right result, or be refused as REFUSALS has it. A byte of the file is OURS,
-or zero where the file has grown. The thread that closes the file maps OTHERS at once, a file that
-may come to lie where it was. Nobody may ever read that, or write there.
+An action has its right result, or an error of REFUSALS. A byte of the file is OURS, or zero after
+growth. The thread that closes the file at once maps another file, which may get the same address.
+Its bytes are OTHERS: no action may read or change them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 
 from mappedfile import PAGE_SIZE, MappedFile, MappingFault, _limits, capabilities
 
-assert _limits  # and what it loads: a call that did would leave maps
+assert _limits  # imported early: importing it in an action would add maps
 
 OURS, OTHERS = b"A", b"\xee"
-#: Bytes: a search of so many lets other threads run; to unmap so many, too; and two small ones.
+#: Sizes of files: long searches, which release the GIL; long unmapping; and two small sizes.
 SIZES = (100_000, 17 << 20, 5, 3 * PAGE_SIZE)
 MODES = ("r", "r+", "w+", "x+", "c")
 
 
 class Round:
-    """The threads of a round share this."""
+    """The file and the other state that the threads of a round share."""
 
     def __init__(self, folder: Path, mode: str, dice: random.Random) -> None:
         self.path, self.other = folder / "file", folder / "other"
@@ -47,12 +47,13 @@ class Round:
             self.file[0]
         if dice.random() < 0.1 and self.size < 10 * PAGE_SIZE:
             self.file.lock()
-        # Until the end of the round: views and buffers of the file, and views of the other one.
+        # Views and buffers of the file, and views of the other file, which live until the end of
+        # the round.
         self.kept: list[Any] = []
         self.others: list[Any] = []
 
     def end(self) -> None:
-        """Look at the file once more, and let go of everything."""
+        """Check the file, and release everything."""
         for one in self.kept + self.others:
             one.release() if isinstance(one, memoryview) else one.close()
         if not self.file.closed:
@@ -61,7 +62,7 @@ class Round:
             assert len(self.file) == self.path.stat().st_size
             right(self.file[:70_000], self.file[-70_000:])
             if self.mode not in ("r", "c"):
-                self.file.resize(1)  # nothing is counted that is gone
+                self.file.resize(1)  # works: no view or buffer is counted
                 self.file.resize(2)
             self.file.close(strict=True)
         assert not self.file.mapped
@@ -73,10 +74,10 @@ class Round:
 
 
 def right(*read: bytes) -> None:
-    """Fail if bytes are of some other map."""
+    """Fail if bytes belong to another map."""
     for each in read:
         strange = each.translate(None, b"\0" + OURS)
-        assert not strange, f"{len(strange)} bytes of {len(each)} are strange: {strange[:20]!r}"
+        assert not strange, f"{len(strange)} of {len(each)} bytes are wrong: {strange[:20]!r}"
 
 
 # Actions
@@ -86,7 +87,7 @@ def close(now: Round, dice: random.Random) -> None:
     strict = dice.random() < 0.2
     size = len(now.file)
     now.file.close(strict=strict)
-    # In its place, perhaps. It is held by a map of the round's, which nobody writes to.
+    # The other file may get the same address. A view of it is kept, which no thread writes to.
     if size:
         with MappedFile(now.other) as other:
             now.others.append(other.view(0, min(max(size, 1), len(other))))
@@ -101,15 +102,15 @@ def shrink(now: Round, dice: random.Random) -> None:
 
 
 def refresh(now: Round, dice: random.Random) -> None:
-    """After others made it longer."""
+    """Call refresh() after the file was made longer."""
     with open(now.path, "ab") as file:
         file.write(OURS * dice.choice([1, 100, PAGE_SIZE]))
     now.file.refresh()
 
 
 def cut(now: Round, dice: random.Random) -> None:
-    """The same after they cut it short."""
-    with suppress(PermissionError):  # Windows, while it is mapped
+    """Call refresh() after the file was truncated."""
+    with suppress(PermissionError):  # on Windows: it is mapped
         os.truncate(
             now.path, max(os.path.getsize(now.path) - dice.choice([1, PAGE_SIZE, 100_000]), 0)
         )
@@ -126,7 +127,7 @@ def view(now: Round, dice: random.Random) -> None:
 
 
 def keep_view(now: Round, dice: random.Random) -> None:
-    """A view that is alive when the round ends."""
+    """Make a view that stays alive until the end of the round."""
     if len(now.kept) < 3:
         now.kept.append(now.file.view(0, min(len(now.file), 100)))
     right(now.kept[-1][:])
@@ -174,7 +175,7 @@ def lock(now: Round, dice: random.Random) -> None:
 
 
 def tell(now: Round, dice: random.Random) -> None:
-    """Use the functions of cffi, and those that tell about the object."""
+    """Call cffi functions, and read properties of the object."""
     now.file.advise("willneed")
     now.file.residency(0, min(len(now.file), 100))
     assert repr(now.file)
@@ -189,7 +190,7 @@ def iterate(now: Round, dice: random.Random) -> None:
 
 
 def again(now: Round, dice: random.Random) -> None:
-    """It cannot be opened again."""
+    """Opening the object again raises ValueError."""
     try:
         MappedFile.__init__(now.file, now.other)
     except ValueError as error:
@@ -223,12 +224,12 @@ ACTIONS: dict[str, Action] = {
 }
 CHANGES = {"grow", "shrink"}
 
-#: The ways to be refused: the error, and a part of what it says.
+#: Allowed errors, and a part of their messages.
 REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
     (ValueError, "is closed"),
     (BufferError, "alive"),
     (BufferError, "another thread is using"),
-    # Somebody else has made it shorter since it was looked at.
+    # Another thread has shrunk the file.
     (IndexError, "out of range"),
     (ValueError, "past the end"),
     (ValueError, "cannot be set to"),
@@ -237,7 +238,7 @@ REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def allowed(error: BaseException, names: Iterable[str]) -> bool:
-    """Whether a thread may be refused like this."""
+    """Whether a thread may get this error."""
     if isinstance(error, MappingFault):
         return "cut" in names
     return any(isinstance(error, kind) and part in str(error) for kind, part in REFUSALS)

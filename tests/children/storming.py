@@ -1,11 +1,12 @@
-"""Threads that do different things with one mapped file at the same time, round after round.
+"""Threads that do different actions on one mapped file at the same time, in many rounds.
 
     storm(folder, ("close", "find"), rounds=100)             one thread for each action
-    python -m children.storming FOLDER SECONDS [ACTION...]   for so long: these, or every pair
-    python -m children.storming FOLDER SECONDS find-1        one thread resizes, another closes
+    python -m children.storming FOLDER SECONDS [ACTION...]   these actions, or every pair
+    python -m children.storming FOLDER SECONDS resize-and-close
+        one thread resizes, another closes
 
-storm_actions.py has the actions. Each round opens a file anew and lets go of it at its end. Nothing
-may be left behind: handles, maps, address space.
+storm_actions.py has the actions. Each round opens a file and closes it at the end. No handle, map
+or address space may leak.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ PAIRS = tuple(itertools.combinations_with_replacement(ACTIONS, 2))
 
 
 def possible(name: str, mode: str) -> bool:
-    """Whether a mode has an action."""
+    """Whether an action is possible in a mode."""
     return not (name in CHANGES and mode in ("r", "c")) and not (name == "put" and mode == "r")
 
 
 class Player:
-    """Does one thing over and over, for a round."""
+    """Does one action repeatedly, for a round."""
 
     def __init__(
         self, now: Round, names: Sequence[str], number: int, steps: int, seed: int
@@ -47,7 +48,7 @@ class Player:
         self.done = self.refused = 0
 
     def play(self, begin: Any) -> None:
-        """Do it, in a thread of its own."""
+        """Run the action in a thread."""
         begin.wait()
         for _ in range(self.dice.randrange(50) if self.steps == 1 else 0):
             time.sleep(0)
@@ -78,14 +79,14 @@ def play(folder: Path, mode: str, names: Sequence[str], steps: int, seed: int) -
 
 
 def prepare(folder: Path) -> None:
-    """Make the other file."""
+    """Create the other file."""
     with open(folder / "other", "wb") as file:
         for _ in range(18):
             file.write(OTHERS * (1 << 20))
 
 
 def memory() -> int:
-    """Bytes of address space that the process has taken; 0 where nobody tells."""
+    """Return the bytes of address space of the process, or 0 if unknown."""
     if sys.platform == "win32":
         from mappedfile.contract import _kernel32
 
@@ -100,10 +101,11 @@ def memory() -> int:
 def storm(
     folder: Path, names: Sequence[str], rounds: int, mode: str = "r+", steps: int = 5, seed: int = 0
 ) -> tuple[int, int]:
-    """Play so many rounds; return how often the actions had their result, and how often not."""
+    """Play rounds. Return how often the actions had their result, and how often they were
+    refused."""
     if not (folder / "other").exists():
         prepare(folder)
-        play(folder, mode, ("tell", "again"), steps, seed)  # loads what it needs
+        play(folder, mode, ("tell", "again"), steps, seed)  # the first round imports modules
     done = refused = 0
     with taking_turns():
         gc.collect()
@@ -120,9 +122,9 @@ def storm(
 
 
 def storm_for(folder: Path, seconds: float, names: Sequence[str] = ()) -> int:
-    """The same for so long, in all modes, with these actions or every pair of them.
+    """Play rounds in all modes for some time, with these actions or every pair of them.
 
-    Return how many rounds there were.
+    Return the number of rounds.
     """
     until = time.monotonic() + seconds
     rounds = seed = 0
@@ -140,14 +142,14 @@ def storm_for(folder: Path, seconds: float, names: Sequence[str] = ()) -> int:
 
 
 def left(before: Any) -> Any:
-    """Return the handles and maps that there are, once they are as before; or after ten seconds.
+    """Return the handles and maps when they equal BEFORE, or after ten seconds.
 
-    Windows takes a thread's handles back some time after it was joined.
+    Windows closes the handles of a thread some time after it was joined.
     """
     for _ in range(1000):
         now = handles(), file_maps()
         if sys.platform == "win32" and now[1] == before[1] and abs(now[0] - before[0]) < 10:
-            # It makes events for locks that threads wait for, and keeps them: fewer than rounds.
+            # Windows keeps events for locks that threads wait for: fewer than rounds.
             return before
         if now == before:
             break
@@ -156,11 +158,8 @@ def left(before: Any) -> Any:
     return now
 
 
-def find_1(folder: Path, seconds: float = 1e9, rounds: int = 10**9) -> dict[str, int]:
-    """Find 1 as it was reported: one thread resizes, and another closes.
-
-    Return what happened how often.
-    """
+def resize_and_close(folder: Path, seconds: float = 1e9, rounds: int = 10**9) -> dict[str, int]:
+    """Resize a file in one thread, and close it in another. Return how often each event came."""
     until = time.monotonic() + seconds
     seen = {"rounds": 0, "closed before": 0, "steps": 0}
 
@@ -192,30 +191,29 @@ def find_1(folder: Path, seconds: float = 1e9, rounds: int = 10**9) -> dict[str,
 
 
 def main() -> None:
-    """See above."""
+    """Run what the command line says."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("seconds", type=float)
     parser.add_argument("actions", nargs="*", metavar="ACTION")
-    told = parser.parse_args()
-    if unknown := [*{*told.actions} - {*ACTIONS, "find-1"}]:
-        parser.error(
-            f"no such action: {', '.join(unknown)}; there are {', '.join(ACTIONS)}, find-1"
-        )
+    options = parser.parse_args()
+    if unknown := [*{*options.actions} - {*ACTIONS, "resize-and-close"}]:
+        known = ", ".join((*ACTIONS, "resize-and-close"))
+        parser.error(f"no such action: {', '.join(unknown)}; there are {known}")
     faulthandler.enable()
-    with tempfile.TemporaryDirectory(dir=told.folder) as name:
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         scratch = Path(name)
-        if told.actions != ["find-1"]:
-            print(f"{storm_for(scratch, told.seconds, told.actions)} rounds")
+        if options.actions != ["resize-and-close"]:
+            print(f"{storm_for(scratch, options.seconds, options.actions)} rounds")
             return
-        find_1(scratch, rounds=20)
+        resize_and_close(scratch, rounds=20)
         before = handles(), file_maps(), memory()
-        seen = find_1(scratch, told.seconds)
+        seen = resize_and_close(scratch, options.seconds)
         gc.collect()
         after = handles(), file_maps(), memory()
         assert before[:2] == after[:2], f"{before} became {after}"
         assert after[2] < before[2] + (64 << 20), f"{before} became {after}"
-        print(f"find 1: {seen}")
+        print(f"{seen}")
 
 
 if __name__ == "__main__":

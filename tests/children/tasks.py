@@ -1,4 +1,4 @@
-"""The tasks of a program, which it is told by name.
+"""Tasks of a program, which its command line names.
 
     task = Tasks()
 
@@ -21,7 +21,7 @@ Task = TypeVar("Task", bound=Callable[..., object])
 
 
 class Tasks:
-    """A decorator, which keeps what it decorates by its name."""
+    """A decorator that registers functions by name."""
 
     def __init__(self) -> None:
         self.known: dict[str, Callable[..., object]] = {}
@@ -32,7 +32,7 @@ class Tasks:
         return function
 
     def main(self) -> None:
-        """Do what the command line says."""
+        """Run the task that the command line names."""
         name, *arguments = sys.argv[1:] or [""]
         if name not in self.known:
             raise SystemExit(f"no such task: {name!r}; there are {', '.join(self.known)}")

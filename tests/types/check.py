@@ -1,5 +1,5 @@
-"""What type checkers say of the two programs beside this file: nothing of right.py; of wrong.py one
-thing a marked line.
+"""Checks that type checkers find no error in right.py, and one error in each marked line of
+wrong.py.
 
 python tests/types/check.py
 """
@@ -37,7 +37,7 @@ def mypy(path: Path) -> set[int]:
 
 
 def pyright(path: Path) -> set[int]:
-    """Return the lines in which pyright, and so Pylance, sees an error."""
+    """Return the lines in which pyright sees an error. Pylance uses pyright."""
     done = subprocess.run(
         ["pyright", "--outputjson", path], capture_output=True, text=True, check=False
     )
@@ -46,7 +46,7 @@ def pyright(path: Path) -> set[int]:
 
 
 def main() -> int:
-    """Compare, and tell what differs."""
+    """Compare the errors, and print the differences."""
     wrong = 0
     for path in (HERE / "right.py", HERE / "wrong.py"):
         lines = path.read_text("utf-8").splitlines()

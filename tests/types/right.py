@@ -1,4 +1,4 @@
-"""A user's program without a mistake: no type checker says a word about it."""
+"""A program without mistakes: type checkers find no error."""
 
 from __future__ import annotations
 

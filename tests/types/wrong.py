@@ -1,5 +1,5 @@
-"""A user's mistakes: every line that ends in "error" is one to each type checker, and no other
-is."""
+"""A program with mistakes: type checkers find an error in each line that ends in "error", and in no
+other."""
 
 from __future__ import annotations
 
