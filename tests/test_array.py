@@ -1,4 +1,4 @@
-"""Arrays on mapped memory, and files of one: numpy.memmap and numpy.load are the models."""
+"""Arrays on mapped memory and .npy files. The models are numpy.memmap and numpy.load."""
 
 import gc
 import io
@@ -27,7 +27,7 @@ RECORD = np.dtype([("name", "S3"), ("place", "<f4", (2,)), ("inner", [("a", "u1"
 
 @pytest.fixture
 def file(path: Path) -> Iterator[MappedFile]:
-    """A mapped file."""
+    """Return a mapped file."""
     path.write_bytes(CONTENT)
     with MappedFile(path, "r+") as file:
         yield file
@@ -53,7 +53,7 @@ def file(path: Path) -> Iterator[MappedFile]:
     ],
 )
 def test_what_frombuffer_gives(file: MappedFile, dtype: Any) -> None:
-    """The array is what numpy.frombuffer makes of the same bytes, at any offset."""
+    """An array equals what numpy.frombuffer makes of the same bytes, at any offset."""
     size = np.dtype(dtype).itemsize
     for offset in (0, 1, 7, PAGE_SIZE, PAGE_SIZE - 1):
         whole = (SIZE - offset) // size
@@ -72,7 +72,7 @@ def test_what_frombuffer_gives(file: MappedFile, dtype: Any) -> None:
 
 @given(data=st.data())
 def test_shapes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Any shape and order that fits is what a model of the same bytes has."""
+    """An array of any shape and order that fits equals the model."""
     path = tmp_path_factory.getbasetemp() / "shapes"
     if not path.exists():
         path.write_bytes(CONTENT[:240])
@@ -111,7 +111,7 @@ def test_shapes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
 
 
 def test_written_through(file: MappedFile, path: Path) -> None:
-    """What is written to the array is in the window and in the file."""
+    """Writing to an array changes the window and the file."""
     array = file.array("<u4", (2, 3), offset=5, order="F")
     array[:] = [[1, 2, 3], [4, 5, 6]]
     assert np.array([1, 4, 2, 5, 3, 6], "<u4").tobytes() == file[5:29] == path.read_bytes()[5:29]
@@ -121,8 +121,8 @@ def test_written_through(file: MappedFile, path: Path) -> None:
 
 @pytest.mark.parametrize("how", [{}, {"shape": (2, 3)}, {"offset": 3, "shape": 4, "dtype": "<f4"}])
 def test_read_only(path: Path, how: dict[str, Any]) -> None:
-    """It cannot be written where the window cannot, nor made to: through its flags, its base, or a
-    view of it."""
+    """An array of a read-only window cannot be written, nor made writable through its flags, its
+    base, or a view of it."""
     path.write_bytes(CONTENT)
     with MappedFile(path) as file, file.view(3, 100) as view:
         for window in (file, view):
@@ -148,7 +148,7 @@ def test_read_only(path: Path, how: dict[str, Any]) -> None:
 
 
 def test_private(path: Path) -> None:
-    """In mode "c" it can be written, and nobody else sees it."""
+    """In mode "c" an array can be written, and the file does not change."""
     path.write_bytes(CONTENT)
     with MappedFile(path, "c") as file:
         file.array()[:4] = 7
@@ -156,7 +156,8 @@ def test_private(path: Path) -> None:
 
 
 def test_survives(path: Path) -> None:
-    """It keeps the memory, whatever is closed or resized; the last slice of it gives it back."""
+    """An array keeps the memory when the file is closed or resized. The last slice of it frees the
+    memory."""
     path.write_bytes(CONTENT)
     file = MappedFile(path, "r+")
     view = file.view(1, 100)
@@ -181,7 +182,7 @@ def test_survives(path: Path) -> None:
 
 
 def test_empty(path: Path) -> None:
-    """An empty file, or the end of one, gives an empty array."""
+    """An empty file, or a part of length 0, gives an empty array."""
     path.touch()
     with MappedFile(path, "r+") as file:
         for array in (
@@ -230,7 +231,7 @@ def test_empty(path: Path) -> None:
     ],
 )
 def test_errors(file: MappedFile, kind: Any, says: str, arguments: dict[str, Any]) -> None:
-    """What cannot be is said, and leaves no buffer behind."""
+    """Wrong arguments raise errors with a reason, and leave no buffer behind."""
     with pytest.raises(kind, match=says):
         file.array(**arguments)
     gc.collect()
@@ -258,8 +259,8 @@ file.close()
 
 
 def test_without_numpy(path: Path) -> None:
-    """Without NumPy all else works, and what needs it says how to get it. Nobody imports it
-    before."""
+    """Without NumPy, only arrays raise an error, which says how to install NumPy. Importing the
+    library and opening a file does not import NumPy."""
     path.write_bytes(b"12345")
     for program in (
         WITHOUT,
@@ -269,7 +270,7 @@ def test_without_numpy(path: Path) -> None:
         run_python(*code(program), path, quiet=True)
 
 
-# Files of one array
+# .npy files
 
 DTYPES = [
     "<f4",
@@ -289,8 +290,8 @@ DTYPES = [
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shape", [(3, 4), 5, (), (0, 3)], ids=str)
 def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
-    """What is made is what numpy.load reads, and what numpy.save made is opened: all versions of
-    the format."""
+    """numpy.load reads the files that open_npy makes, and open_npy opens the files that numpy.save
+    makes, in all versions of the format."""
     made = open_npy(path, "w+", dtype=dtype, shape=shape, order=order)
     assert (np.dtype(dtype), (shape,) if shape == 5 else shape) == (made.dtype, made.shape)
     assert made.flags.f_contiguous if order == "F" else made.flags.c_contiguous
@@ -315,7 +316,7 @@ def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
     if order == "C":
         assert path.read_bytes() == other.read_bytes()
     if path.stat().st_size > 100_000:
-        return  # NumPy, and so we, read no such header: below
+        return  # NumPy refuses such a header, see below
     for mode in ("r", "r+", "c"):
         array = open_npy(other, mode)
         assert (loaded.dtype, loaded.shape, mode != "r") == (
@@ -328,8 +329,7 @@ def test_npy(path: Path, dtype: Any, order: Any, shape: Any) -> None:
 
 
 def test_a_header_too_long(path: Path) -> None:
-    """NumPy reads no header of more than 10000 bytes unasked, since it is Python code; nor does
-    this."""
+    """A header of more than 10000 bytes is refused by default, as in NumPy: it is Python code."""
     made = open_npy(path, "w+", dtype=DTYPES[-1], shape=3)
     del made
     with pytest.raises(ValueError):
@@ -337,8 +337,7 @@ def test_a_header_too_long(path: Path) -> None:
 
 
 def test_its_file(path: Path) -> None:
-    """The array has its file, and so has what shares its memory; what is computed from it is a
-    plain array."""
+    """An array and views of it have the file as an attribute. A computed array is a plain one."""
     array = open_npy(path, "x+", dtype="f8", shape=(3, 4))
     assert isinstance(array.file, MappedFile)
     assert ("x+", str(path)) == (array.file.mode, str(array.file.name))
@@ -375,7 +374,7 @@ def test_its_file(path: Path) -> None:
 
 
 def test_goes_without_a_word(path: Path) -> None:
-    """When the last array goes, so does its file: nobody has forgotten to close anything."""
+    """When the last array is deallocated, its file is closed without a warning."""
     array = open_npy(path, "w+", dtype="f8", shape=(3, 4))
     part = array[1:]
     descriptor = array.file.fileno()
@@ -395,7 +394,7 @@ def test_goes_without_a_word(path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux'")
 def test_flush_is_durable(tmp_path: Path) -> None:
-    """flush() waits for the device."""
+    """flush() waits until the device has the data."""
     program = """
     import sys, mappedfile
     a = mappedfile.open_npy(sys.argv[1], "w+", shape=9); a[:] = 1; a.flush()
@@ -408,8 +407,8 @@ def test_flush_is_durable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "w+", "x+", "c"])
 def test_arguments_of_modes(path: Path, mode: Any) -> None:
-    """What is for making a file is for that, and what is needed is asked for; and no file is made
-    in vain."""
+    """Arguments for creating a file are errors in other modes, and are required in "w+". After an
+    error no file exists."""
     if mode in ("w+", "x+"):
         for wrong, kind in (
             ({}, ValueError),
@@ -434,7 +433,7 @@ def test_arguments_of_modes(path: Path, mode: Any) -> None:
 
 
 def npy(header: bytes, data: bytes = bytes(100), version: bytes = b"\1\0") -> bytes:
-    """Make a file with this header."""
+    """Return the bytes of a .npy file with this header."""
     length = len(header).to_bytes(2 if version == b"\1\0" else 4, "little")
     return b"\x93NUMPY" + version + length + header + data
 
@@ -488,7 +487,7 @@ GOOD = b"{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}\n"
     ],
 )
 def test_no_npy(path: Path, kind: Any, content: Any, version: bytes) -> None:
-    """What is no .npy file is an error that names the file, and nothing is left open."""
+    """A file that is not a .npy file raises an error with its name, and is closed."""
     path.write_bytes(content(version))
     with pytest.raises(kind) as caught:
         open_npy(path)
@@ -501,7 +500,7 @@ def test_no_npy(path: Path, kind: Any, content: Any, version: bytes) -> None:
 
 
 def test_from_a_file_object(path: Path) -> None:
-    """What MappedFile opens can be opened."""
+    """open_npy accepts everything that MappedFile accepts."""
     np.save(path.with_suffix(".npy"), np.arange(5))
     with open(path.with_suffix(".npy"), "rb") as opened:
         assert 10 == open_npy(opened).sum()

@@ -1,5 +1,5 @@
-"""Calls of the backend that fail, and what happens during a call: on every system alike, since the
-calls are the test's own. tests/test_failures.py makes the system's fail."""
+"""Failures of backend calls, and events during a call. The calls are Python functions, so this
+works on every system. tests/test_failures.py makes calls of the system fail."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ from mappedfile import GRANULARITY, PAGE_SIZE
 from mappedfile._native import ffi, lib
 from mappedfile.contract._probe import file_maps, handles
 
-#: Modules that would be imported while maps are counted.
+#: These modules are imported early: a later import would change the number of maps.
 EARLY = [
     importlib.import_module(f"mappedfile.{name}") for name in ("_advice", "_limits", "_stream")
 ]
 WINDOWS = sys.platform == "win32"
-CONTENT = bytes(range(256)) * 1200  # longer than what is searched at once
-#: What the calls fail with: EIO, or ERROR_ACCESS_DENIED.
+CONTENT = bytes(range(256)) * 1200  # longer than one step of a search
+#: The error code of failing calls: EIO, or ERROR_ACCESS_DENIED.
 CODE = 5
-#: Instead of a code: the call has done it, and the system's is not called.
+#: A value of FAILING: return success without calling the system.
 DONE = -1
-#: These give something back even when they fail, so that nothing is left behind.
-GIVING_BACK = ("unmap", "close", "close_section")
+#: These calls release their object even when they are made to fail, so that tests leak nothing.
+RELEASING = ("unmap", "close", "close_section")
 
 
 class Backend:
-    """The backend of this system, on which the package is imported once more, with some calls in
-    Python. These must be none that the C types make while an exception is set.
+    """The backend of this system, with some calls replaced by Python functions. The package is
+    imported again on it.
 
-    FAILING has calls that fail, and with what. BEFORE has what is done just before a call.
+    Calls that the C types make while an exception is set cannot be replaced.
+
+    FAILING has the calls that fail, and their codes. BEFORE has functions to run just before a
+    call.
     """
 
     def __init__(self, *calls: str, **system: int) -> None:
@@ -65,7 +68,7 @@ class Backend:
             self.replace(table, name)
 
     def replace(self, table: Any, name: str) -> None:
-        """Put a call of ours in the place of one of the system's."""
+        """Replace a call of the system by a Python function."""
         original = getattr(table, name)
 
         def call(*arguments: object) -> int:
@@ -74,7 +77,7 @@ class Backend:
             if isinstance(code, list):  # one for each call
                 code = code.pop(0) if code else 0
             result = 0
-            if code == 0 or name in GIVING_BACK:
+            if code == 0 or name in RELEASING:
                 result = original(*arguments)
             return 0 if code == DONE else code or result
 
@@ -84,7 +87,7 @@ class Backend:
 
 
 def replacing(*calls: str, **system: int) -> pytest.MarkDecorator:
-    """Have a test's backend make these calls in Python, or say this of the system."""
+    """Replace these calls for a test, or change these properties of the system."""
     return pytest.mark.parametrize(
         "backend", [(calls, system)], indirect=True, ids=["-".join((*calls, *system))]
     )
@@ -92,7 +95,7 @@ def replacing(*calls: str, **system: int) -> pytest.MarkDecorator:
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """Such a backend, of which nothing stays behind."""
+    """Return a backend with replaced calls. Check that nothing stays open or mapped."""
     calls, system = request.param
     made = Backend(*calls, **system)
     before = handles(), file_maps()
@@ -103,40 +106,42 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 
 @pytest.fixture
 def content(path: Path) -> Path:
-    """A file."""
+    """Return a file with CONTENT."""
     path.write_bytes(CONTENT)
     return path
 
 
 @pytest.fixture
-def untold(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The errors that nobody can be told: whose they are, and what they are."""
-    told: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda one: told.append((one.object, one.exc_value)))
-    return told
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the list of errors that sys.unraisablehook got, each with its object."""
+    errors: list[Any] = []
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda one: errors.append((one.object, one.exc_value))
+    )
+    return errors
 
 
 def code_of(error: OSError) -> object:
-    """The system's number of an error."""
+    """Return the system's number of an error."""
     return getattr(error, "winerror", None) or error.errno
 
 
 def refused(use: Callable[[], object], name: object) -> None:
-    """It is an OSError with the number and the file's name."""
+    """Check that a call raises OSError with CODE and the file's name."""
     with pytest.raises(OSError) as caught:
         use()
     assert (CODE, name) == (code_of(caught.value), caught.value.filename)
 
 
 def once(action: Callable[[], object]) -> Callable[[], object]:
-    """Do something the first time, and nothing then."""
+    """Return a function that calls ACTION the first time only."""
     todo = [action]
     return lambda: todo.pop()() if todo else None
 
 
 @pytest.fixture
 def file(backend: Backend, content: Path) -> Iterator[Any]:
-    """A mapped file on it."""
+    """Return a mapped file on the replaced backend."""
     made = backend.package.MappedFile(content, "r+")
     yield made
     backend.failing.clear()
@@ -145,7 +150,7 @@ def file(backend: Backend, content: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def memory(backend: Backend, content: Path) -> Iterator[Any]:
-    """A map of mappedfile.mmap on it, with its name."""
+    """Return a map of mappedfile.mmap on the replaced backend, and its descriptor."""
     with open(content, "r+b") as opened:
         made = backend.package.mmap.mmap(opened.fileno(), 0)
         yield made, opened.fileno()
@@ -153,13 +158,13 @@ def memory(backend: Backend, content: Path) -> Iterator[Any]:
         made.close()
 
 
-# Giving back: L10
+# Releasing: L10
 
 
 @pytest.mark.parametrize("kind", ["file", "view", "stream", "use"])
 @replacing("unmap")
 def test_unmapping_fails(backend: Backend, file: Any, kind: str) -> None:
-    """Whoever gives a map back last is told that the system refused, once."""
+    """The last user of a map gets the error of munmap, once."""
     made = {
         "file": lambda: file,
         "view": lambda: file.view(5, 10),
@@ -178,8 +183,8 @@ def test_unmapping_fails(backend: Backend, file: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["Buffer", "Stream", "Use", "View"])
 @replacing("unmap")
-def test_nobody_to_tell(backend: Backend, file: Any, untold: list[Any], kind: str) -> None:
-    """When that is an object that goes, sys.unraisablehook is told."""
+def test_nobody_to_tell(backend: Backend, file: Any, unraisable: list[Any], kind: str) -> None:
+    """If the last user is a deallocated object, the error goes to sys.unraisablehook."""
     made = {
         "Buffer": lambda: file.data,
         "Stream": file.stream,
@@ -190,26 +195,27 @@ def test_nobody_to_tell(backend: Backend, file: Any, untold: list[Any], kind: st
     backend.failing["unmap"] = CODE
     with warnings.catch_warnings(action="ignore") if kind == "View" else nullcontext():
         del made
-    ((where, error),) = untold
+    ((where, error),) = unraisable
     assert kind == where.__name__
     assert (CODE, file.name) == (code_of(error), error.filename)
 
 
 @replacing("close")
 def test_closing_fails(backend: Backend, file: Any) -> None:
-    """So it is with the file itself."""
+    """close() raises the error of closing the file, once."""
     backend.failing["close"] = CODE
     refused(file.close, file.name)
     assert file.closed
     assert file.close() is None
 
 
-# What happens during a call
+# Events during a call
 
 
 @replacing("milliseconds", "unmap")
 def test_closed_during_a_search(backend: Backend, file: Any) -> None:
-    """A long search goes on in memory that its window has given up, and gives it back."""
+    """A long search continues after its file was closed, and then unmaps the memory. It raises the
+    error of munmap."""
     backend.before["milliseconds"] = once(file.close)
     assert -1 == file.find(b"nowhere")
     assert file.closed
@@ -221,7 +227,7 @@ def test_closed_during_a_search(backend: Backend, file: Any) -> None:
 
 
 def is_as_it_was(name: str) -> bool:
-    """Whether a file has its old content; or on Windows that and zeros."""
+    """Whether a file has its old content. On Windows zeros may follow it."""
     content = Path(name).read_bytes()
     return CONTENT == (content.rstrip(b"\0") if WINDOWS else content)
 
@@ -229,8 +235,7 @@ def is_as_it_was(name: str) -> bool:
 @pytest.mark.parametrize("call", ["flush", "sync", "size", "refresh", "advise"])
 @replacing("flush", "sync", "get_size", "close")
 def test_closed_during_a_call(backend: Backend, file: Any, memory: Any, call: str) -> None:
-    """A call goes on with the file that was closed meanwhile; an error of closing it is the
-    caller's."""
+    """A call continues when its file is closed during it. It raises the error of closing."""
     made, number = memory
     backend.failing["close"] = CODE
     if call == "flush":
@@ -254,8 +259,8 @@ def test_closed_during_a_call(backend: Backend, file: Any, memory: Any, call: st
 
 @replacing("grow")
 def test_closed_during_a_resize(backend: Backend, file: Any) -> None:
-    """A resize that finds the file closed is a ValueError, and the file has its old size; on
-    Windows it may have grown by zeros, since the sections are closed later."""
+    """A resize raises ValueError if the file was closed during it, and the file keeps its size. On
+    Windows zeros may be added, since the sections are closed later."""
     file[0]
     backend.before["grow"] = once(file.close)
     with pytest.raises(ValueError, match="is closed"):
@@ -265,7 +270,7 @@ def test_closed_during_a_resize(backend: Backend, file: Any) -> None:
 
 @replacing("guard")
 def test_closed_when_it_is_mapped(backend: Backend, file: Any) -> None:
-    """A file that is closed while the guard is installed is a ValueError for whoever maps it."""
+    """Mapping a file raises ValueError if the file is closed while the guard is installed."""
     for use in (
         lambda other: other[0],
         lambda other: other.view(),
@@ -281,7 +286,8 @@ def test_closed_when_it_is_mapped(backend: Backend, file: Any) -> None:
 
 @replacing("open", "create")
 def test_opened_during_opening(backend: Backend, tmp_path: Path) -> None:
-    """An object that opens another file meanwhile keeps that one, and the new file is gone."""
+    """An object that opens another file during its constructor keeps that one. The constructor
+    raises ValueError, and its new file is removed."""
     kind = backend.package.MappedFile
     for call, size in (("open", 0), ("create", 10)):
         made = kind.__new__(kind)
@@ -295,7 +301,8 @@ def test_opened_during_opening(backend: Backend, tmp_path: Path) -> None:
 
 @replacing("lock")
 def test_closed_during_locking(backend: Backend, file: Any) -> None:
-    """A locked file that is closed while its new map is locked is a ValueError."""
+    """A resize of a locked file raises ValueError if the file is closed while the new map is
+    locked."""
     file.lock()
     backend.before["lock"] = once(file.close)
     with pytest.raises(ValueError, match="is closed"):
@@ -308,7 +315,8 @@ def test_closed_during_locking(backend: Backend, file: Any) -> None:
 
 @replacing("create", "publish", "grow")
 def test_without_a_way_to_create(backend: Backend, tmp_path: Path) -> None:
-    """Where a file cannot appear whole it is made and grows; where it cannot grow it is gone."""
+    """If the system cannot create a file of full size, the file is created empty and grown. If
+    growing fails, the file is removed."""
     path = tmp_path / "file"
     unknown = backend.package._system.NOT_SUPPORTED
     for call in ("create", "publish"):
@@ -326,7 +334,8 @@ def test_without_a_way_to_create(backend: Backend, tmp_path: Path) -> None:
 
 @replacing(can_reserve=0)
 def test_without_room_to_reserve(backend: Backend, file: Any) -> None:
-    """Where address space cannot be reserved it is refused: before Windows 10 version 1803."""
+    """A system that cannot reserve address space raises an error, as Windows before 10 version
+    1803."""
     with pytest.raises(io.UnsupportedOperation, match="cannot reserve"):
         backend.package.MappedFile(file.name, reserve=1)
     with file.stream(grow=True) as stream:
@@ -340,7 +349,7 @@ def test_without_room_to_reserve(backend: Backend, file: Any) -> None:
 @pytest.mark.parametrize("call", ["guard", "map"])
 @replacing("guard", "map")
 def test_mapping_fails(backend: Backend, file: Any, call: str) -> None:
-    """A map that cannot be made is an OSError for each use, and the next one makes it."""
+    """Each use raises OSError while mapping fails. Then the next use maps the file."""
     uses: list[Callable[[], object]] = [
         lambda: file[0],
         lambda: file[0:2],
@@ -372,7 +381,7 @@ def test_mapping_fails(backend: Backend, file: Any, call: str) -> None:
     indirect=True,
 )
 def test_mapping_fails_for_mmap(backend: Backend, content: Path, tracked: bool) -> None:
-    """So it is with mappedfile.mmap, which keeps no descriptor then."""
+    """mappedfile.mmap raises OSError too, and keeps no descriptor."""
     (call,) = backend.calls
     only(call != "open_section" or WINDOWS, "there are no sections here")
     only(call != "close" or not tracked, "the descriptor is kept")
@@ -387,7 +396,7 @@ def test_mapping_fails_for_mmap(backend: Backend, content: Path, tracked: bool) 
 
 @replacing("get_size")
 def test_size_is_unknown(backend: Backend, file: Any, memory: Any) -> None:
-    """Whoever needs the size of the file and cannot have it is told."""
+    """A call that cannot read the size of the file raises OSError."""
     made, number = memory
     stream = file.stream(grow=True)
     stream.seek(0, 2)
@@ -403,10 +412,10 @@ def test_size_is_unknown(backend: Backend, file: Any, memory: Any) -> None:
     stream.close()
 
 
-@pytest.mark.skipif(WINDOWS, reason="there maps are made from sections")
+@pytest.mark.skipif(WINDOWS, reason="Windows makes maps from sections")
 @replacing("set_size", "remap", "map")
 def test_mmap_does_not_grow(backend: Backend, memory: Any) -> None:
-    """A map that cannot be made longer leaves the file as it was."""
+    """If a map cannot grow, mmap.resize() leaves the file as it was."""
     made, number = memory
     for failing in ({"set_size": [CODE]}, {"remap": CODE, "map": [CODE]}):
         backend.failing = dict(failing)
@@ -415,10 +424,10 @@ def test_mmap_does_not_grow(backend: Backend, memory: Any) -> None:
         assert CONTENT == made[:]
 
 
-@pytest.mark.skipif(WINDOWS, reason="there maps are made from sections")
+@pytest.mark.skipif(WINDOWS, reason="Windows makes maps from sections")
 @replacing("remap", "open_memory", "map")
 def test_memory_without_a_file(backend: Backend) -> None:
-    """Memory without a file that cannot be remapped is copied, if it is private."""
+    """Private memory without a file is copied if it cannot be remapped."""
     layer = backend.package.mmap
     backend.failing["remap"] = CODE
     with layer.mmap(-1, PAGE_SIZE, flags=layer.MAP_PRIVATE | layer.MAP_ANON) as private:
@@ -442,7 +451,8 @@ def test_memory_without_a_file(backend: Backend) -> None:
 @pytest.mark.parametrize("how", ["closed", "exported"])
 @replacing("remap", "open_memory")
 def test_memory_that_is_taken_during_a_resize(backend: Backend, how: str) -> None:
-    """Another thread closes or exports memory without a file during a resize: the resize fails."""
+    """A resize of memory without a file fails if another thread closes or exports the memory during
+    it."""
     layer = backend.package.mmap
     backend.failing["remap"] = CODE
     flags = {} if WINDOWS else {"flags": layer.MAP_PRIVATE | layer.MAP_ANON}
@@ -468,7 +478,8 @@ def test_memory_that_is_taken_during_a_resize(backend: Backend, how: str) -> Non
 
 @replacing("madvise", "set_name")
 def test_advice_and_names_fail(backend: Backend, memory: Any) -> None:
-    """Advice that the system refuses is an OSError; so is a name, unless it has none at all."""
+    """A refused advice is an OSError. So is a refused name, unless the kernel does not support
+    names."""
     made, number = memory
     backend.failing = {"madvise": CODE, "set_name": CODE}
     refused(lambda: made.madvise(0), number)
@@ -480,7 +491,7 @@ def test_advice_and_names_fail(backend: Backend, memory: Any) -> None:
 
 @replacing("remap", "map", "open_section")
 def test_refresh_fails(backend: Backend, file: Any) -> None:
-    """A file that has grown and cannot be mapped anew is as it was."""
+    """If refresh() cannot map the larger file, the object does not change."""
     file[0]
     os.truncate(file.name, 2 * len(CONTENT))
     backend.failing = {"remap": CODE, "map": CODE, "open_section": CODE if WINDOWS else 0}
@@ -494,7 +505,8 @@ def test_refresh_fails(backend: Backend, file: Any) -> None:
 
 @replacing("lock", "remap")
 def test_private_writes_while_the_new_map_is_locked(backend: Backend, content: Path) -> None:
-    """refresh() of a locked private file: what is written while the new map is locked is kept."""
+    """Bytes written to a locked private file are kept if they are written while refresh() locks the
+    new map."""
     backend.failing = {"lock": DONE, "remap": CODE}
     made = backend.package.MappedFile(content, "c")
     made.lock()
@@ -511,7 +523,7 @@ def test_private_writes_while_the_new_map_is_locked(backend: Backend, content: P
 
 @replacing("lock", "allow_locked", "unlock", over_quota=CODE)
 def test_locking_more(backend: Backend, file: Any) -> None:
-    """Where the limit on locked memory can be raised it is, once."""
+    """If the limit of locked memory can be raised, lock() raises it, once."""
     raised: list[int] = []
     backend.before["allow_locked"] = lambda: raised.append(1)
     backend.failing = {"lock": [CODE], "allow_locked": CODE}
@@ -531,8 +543,8 @@ def test_locking_more(backend: Backend, file: Any) -> None:
 @pytest.mark.parametrize("call", ["copy", "search"])
 @replacing("copy", "search")
 def test_copying_fails(backend: Backend, file: Any, call: str) -> None:
-    """A copy or a search that the backend ends is a MappingFault: on Windows a page is gone
-    then."""
+    """A copy or search that fails in the backend raises MappingFault. On Windows this means that a
+    page is missing."""
     uses: dict[str, list[Callable[[], object]]] = {
         "copy": [
             lambda: file[::2],
@@ -559,7 +571,7 @@ def test_copying_fails(backend: Backend, file: Any, call: str) -> None:
 
 @replacing("copy", "unmap")
 def test_use_that_ends_meanwhile(backend: Backend, file: Any) -> None:
-    """Pages are touched to the end, though their use and their file end meanwhile."""
+    """A loop that touches pages continues to the end after its use and its file were closed."""
     use = file._use(0, 10, False)
 
     def end() -> None:
@@ -583,20 +595,20 @@ def test_use_that_ends_meanwhile(backend: Backend, file: Any) -> None:
 
 @replacing("grow", "remap", "map")
 def test_stream_that_cannot_grow(backend: Backend, file: Any) -> None:
-    """A write that cannot have its room has written nothing, and the stream goes on."""
+    """A write that cannot grow the file writes nothing, and the stream stays usable."""
     with file.stream(grow=True) as stream:
         stream.seek(0, 2)
         backend.failing = {"grow": CODE}
         refused(lambda: stream.write(b"abc"), file.name)
         assert (len(CONTENT), len(CONTENT)) == (len(file), stream.tell())
-        backend.failing = {"remap": CODE, "map": [CODE]}  # without the room it works
+        backend.failing = {"remap": CODE, "map": [CODE]}  # only a map without spare room works
         assert 3 == stream.write(b"abc")
     assert b"abc" == file[len(CONTENT) :]
 
 
 @replacing("grow")
 def test_stream_on_a_file_that_is_closed(backend: Backend, file: Any) -> None:
-    """A write that finds its file closed is a ValueError, and so it is with the file."""
+    """A write raises ValueError if the file is closed during it. The old content stays readable."""
     with file.stream(grow=True) as stream:
         stream.seek(0, 2)
         backend.before["grow"] = once(file.close)
@@ -609,7 +621,7 @@ def test_stream_on_a_file_that_is_closed(backend: Backend, file: Any) -> None:
 
 @replacing("map", "remap", "unmap", "guard")
 def test_stream_follows_no_further(backend: Backend, file: Any) -> None:
-    """A stream that cannot have its file's new map is told, and has it the next time."""
+    """If a stream cannot map its grown file, it raises OSError. The next call tries again."""
     file.resize(0)
     with file.stream(grow=True) as stream:
         file.resize(10)
@@ -637,11 +649,11 @@ def test_stream_follows_no_further(backend: Backend, file: Any) -> None:
         assert b"" == stream.read()  # of the file that was empty when it was closed
 
 
-# Python code that calls the backend itself
+# Calls from Python code to the backend
 
 
 class Refusing:
-    """A backend of which some calls of Python code fail."""
+    """A backend in which some calls from Python code fail."""
 
     def __init__(self, *calls: str) -> None:
         self.calls = calls
@@ -651,7 +663,7 @@ class Refusing:
 
 
 def test_no_answer(content: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Advice, residency, eviction and the guard are OSErrors when the system refuses."""
+    """Advice, residency, eviction and the guard raise OSError if the system refuses."""
     _advice = importlib.import_module("mappedfile._advice")
     _guard = importlib.import_module("mappedfile._guard")
     refusing = Refusing("mf_advise", "mf_residency", "mf_evict", "mf_guard")
@@ -670,19 +682,19 @@ def test_no_answer(content: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         refused(lambda: mappedfile.fault_guard(True), None)
         refusing.calls = ("mf_sync",)
         refused(lambda: _advice.evict(file), str(content))
-        refusing.calls = ("mf_count_cached",)  # then every page is looked at
+        refusing.calls = ("mf_count_cached",)  # then every page is checked
         assert file.residency().pages == -(-len(CONTENT) // PAGE_SIZE)
 
 
 def test_why_a_page_is_gone() -> None:
-    """The error for a page that is gone is told also when the disk cannot be asked why."""
+    """A fault gets a message even if the free space of the disk is unknown."""
     fault = mappedfile._errors.mapping_fault("name", 5, 2**20)
     assert ("name", 5) == (fault.filename, fault.offset)
     assert "was truncated" in str(fault)
 
 
 def test_names_of_the_package() -> None:
-    """dir() has every public name, also of modules that are imported on first use."""
+    """dir() lists every public name, including names of modules that are imported on first use."""
     assert set(mappedfile.__all__) <= set(dir(mappedfile))
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         mappedfile.other  # noqa: B018
@@ -693,7 +705,7 @@ def test_names_of_the_package() -> None:
 
 @replacing()
 def test_connected_once(backend: Backend) -> None:
-    """The C types are connected with one backend, of their own version."""
+    """The C types accept one backend, of their own version."""
     memory = backend.package._memory
     for wrong in (b"", bytes(ffi.sizeof("mf_table"))):
         with pytest.raises(RuntimeError, match="connected already, or is of another version"):
@@ -708,9 +720,9 @@ def test_connected_once(backend: Backend) -> None:
 
 
 @replacing()
-def test_descriptor_that_is_made(backend: Backend, file: Any, untold: list[Any]) -> None:
-    """A descriptor that fileno() has to make, as on Windows, is made once and closed with the file;
-    if others have closed it, nobody can be told."""
+def test_descriptor_that_is_made(backend: Backend, file: Any, unraisable: list[Any]) -> None:
+    """On Windows fileno() makes a descriptor once, and closing the file closes it. If it was closed
+    before, the error goes to sys.unraisablehook."""
     made: list[int] = []
 
     def make(handle: int, readonly: bool) -> int:
@@ -730,13 +742,13 @@ def test_descriptor_that_is_made(backend: Backend, file: Any, untold: list[Any])
         os.fstat(made[1])
     os.close(number)
     file.close()
-    ((where, error),) = untold
+    ((where, error),) = unraisable
     assert (os.close, errno.EBADF) == (where, error.errno)
 
 
 @replacing()
 def test_called_from_c(file: Any) -> None:
-    """C code may ask for an item, and for a buffer that it has no place for."""
+    """C code can ask for an item, and for a buffer without a place for its description."""
     item = ctypes.pythonapi.PySequence_GetItem
     item.restype, item.argtypes = ctypes.py_object, [ctypes.py_object, ctypes.c_ssize_t]
     fill = ctypes.pythonapi.PyObject_GetBuffer

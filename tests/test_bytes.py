@@ -1,5 +1,4 @@
-"""A window is bytes: everything it shares with bytes means what it means there. The model is a
-bytearray."""
+"""A window works like bytes wherever it has the same operation. The model is a bytearray."""
 
 import os
 import random
@@ -19,7 +18,7 @@ from mappedfile import GRANULARITY, PAGE_SIZE, MappedFile
 
 LARGEST = 2**63 - 1
 
-#: Where windows begin and how long they are: at, before and after every edge there is.
+#: Offsets and lengths of windows: at, before and after each boundary of pages and of the file.
 PLACES = [
     (0, 0),
     (0, 1),
@@ -34,12 +33,12 @@ PLACES = [
     (1_003, 2 * GRANULARITY),
 ]
 SIZE = 3 * GRANULARITY + 77
-# Few different bytes, so that searches find something.
+# Only four different bytes, so that searches find matches.
 CONTENT = bytes(random.Random(1).choices(b"ab\0\xff", k=SIZE))
 
 
 class Model(bytearray):
-    """A bytearray that is not shown in full when a test fails."""
+    """A bytearray with a short repr, for failures."""
 
     def __repr__(self) -> str:
         return f"<Model of {len(self)} bytes>"
@@ -47,7 +46,7 @@ class Model(bytearray):
 
 @contextmanager
 def window_on(folder: Path, place: Any, mode: Any = "r+") -> Iterator[tuple[Any, Model]]:
-    """Open the file, or a view of a part of it, with its model."""
+    """Open a file with random content, or a view of it. Yield it and its model."""
     path = folder / "bytes"
     path.write_bytes(CONTENT)
     with MappedFile(path, mode) as file:
@@ -63,7 +62,7 @@ def window_on(folder: Path, place: Any, mode: Any = "r+") -> Iterator[tuple[Any,
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Any, Model]]:
-    """A window and its model, which tests change together."""
+    """Return a window and its model. Tests change both in the same way."""
     with window_on(tmp_path_factory.mktemp("bytes"), request.param) as both:
         yield both
 
@@ -84,12 +83,12 @@ needles = st.lists(st.sampled_from(b"ab\0\xffx"), max_size=12).map(bytes)
 
 
 def same(model: Model, window: Any) -> bool:
-    """Whether all bytes are equal; their difference would be long."""
+    """Whether a window and its model are equal. pytest would print a long difference."""
     return model == window[:]
 
 
 def outcome(function: Any) -> Any:
-    """What a call returns, or the type of what it raises."""
+    """Return the result of a call, or the type of its exception."""
     try:
         return function()
     except Exception as error:
@@ -98,14 +97,14 @@ def outcome(function: Any) -> Any:
 
 @given(position=positions)
 def test_item(pair: tuple[Any, Model], position: int) -> None:
-    """An index gives an int, from either end, or IndexError."""
+    """An index returns an int, counts from either end, or raises IndexError."""
     window, model = pair
     assert outcome(lambda: model[position]) == outcome(lambda: window[position])
 
 
 @given(start=limits, stop=limits, step=steps)
 def test_slice(pair: tuple[Any, Model], start: int, stop: int, step: int) -> None:
-    """A slice, with any step, gives bytes of its own."""
+    """A slice with any step returns a bytes object."""
     window, model = pair
     result = window[start:stop:step]
     assert type(result) is bytes
@@ -114,14 +113,14 @@ def test_slice(pair: tuple[Any, Model], start: int, stop: int, step: int) -> Non
 
 @given(position=positions, value=st.integers(-2, 258))
 def test_set_item(pair: tuple[Any, Model], position: int, value: int) -> None:
-    """An item is set to a number in range(256); other numbers and places are errors as on a
+    """An item can be set to a number in range(256). Other numbers and positions raise the error of
     bytearray, and change nothing."""
     window, model = pair
     expected = outcome(lambda: model.__setitem__(position, value))
     result = outcome(lambda: window.__setitem__(position, value))
     if (
         expected is not ValueError or result is not IndexError
-    ):  # either will do where both are wrong
+    ):  # if both are wrong, either error is right
         assert expected == result
     assert same(model, window)
 
@@ -136,8 +135,8 @@ def test_set_item(pair: tuple[Any, Model], position: int, value: int) -> None:
 def test_set_slice(
     pair: tuple[Any, Model], data: st.DataObject, start: int, stop: int, step: int, longer: int
 ) -> None:
-    """A slice is set to bytes of its own length; others are a ValueError, for a window does not
-    change its length."""
+    """A slice can be set to bytes of its own length. Other lengths raise ValueError, since a window
+    does not change its length."""
     window, model = pair
     length = len(model[start:stop:step])
     pattern = data.draw(st.binary(min_size=1, max_size=20))
@@ -156,8 +155,7 @@ def test_set_slice(
 
 @given(needle=needles, start=limits, end=limits)
 def test_search(pair: tuple[Any, Model], needle: bytes, start: int | None, end: int | None) -> None:
-    """find, rfind and count find what they find in bytes, with every start and end; so does
-    ``in``."""
+    """find, rfind, count and ``in`` return what they return for bytes, with every start and end."""
     window, model = pair
     assert model.find(needle, start, end) == window.find(needle, start, end)
     assert model.rfind(needle, start, end) == window.rfind(needle, start, end)
@@ -169,7 +167,7 @@ def test_search(pair: tuple[Any, Model], needle: bytes, start: int | None, end: 
 def test_search_for_a_number(
     pair: tuple[Any, Model], number: int, start: int | None, end: int | None
 ) -> None:
-    """A number stands for one byte; one that is no byte is a ValueError."""
+    """A number stands for one byte. A number that is not a byte raises ValueError."""
     window, model = pair
     for name in ("find", "rfind", "count"):
         expected = outcome(lambda name=name: getattr(model, name)(number, start, end))
@@ -179,7 +177,7 @@ def test_search_for_a_number(
 
 @given(data=st.data())
 def test_search_for_its_own_bytes(pair: tuple[Any, Model], data: st.DataObject) -> None:
-    """Every slice of a window is found in it, where it first and where it last is."""
+    """find and rfind find the first and the last place of every slice of a window."""
     window, model = pair
     start = data.draw(st.integers(0, len(model)))
     needle = bytes(model[start : start + data.draw(st.integers(0, 600))])
@@ -190,7 +188,7 @@ def test_search_for_its_own_bytes(pair: tuple[Any, Model], data: st.DataObject) 
 
 @given(needle=needles, start=limits, end=limits)
 def test_index(pair: tuple[Any, Model], needle: bytes, start: int | None, end: int | None) -> None:
-    """index and rindex are find and rfind, but for a ValueError where those say -1."""
+    """index and rindex return what find and rfind do, but raise ValueError in place of -1."""
     window, model = pair
     for name in ("index", "rindex"):
         for sub in (needle, needle[0] if needle else 97):
@@ -204,7 +202,7 @@ def test_index(pair: tuple[Any, Model], needle: bytes, start: int | None, end: i
 def test_starts_and_ends(
     pair: tuple[Any, Model], data: st.DataObject, start: int | None, end: int | None
 ) -> None:
-    """startswith and endswith compare as those of bytes, with every start and end, and with
+    """startswith and endswith return what they return for bytes, with every start and end, and with
     tuples."""
     window, model = pair
     length = data.draw(st.integers(0, 300))
@@ -218,7 +216,7 @@ def test_starts_and_ends(
 
 
 def test_iteration(pair: tuple[Any, Model]) -> None:
-    """Iteration gives ints, both ways; list, tuple and bytes take a window whole."""
+    """Iteration yields ints in both directions. list, tuple and bytes accept a window."""
     window, model = pair
     assert list(model) == list(window)
     assert list(reversed(model)) == list(reversed(window))
@@ -227,8 +225,8 @@ def test_iteration(pair: tuple[Any, Model]) -> None:
 
 
 def test_buffer(pair: tuple[Any, Model]) -> None:
-    """``data`` is the same bytes, flat and writable, and the window sees what is written through
-    it."""
+    """``data`` is a flat writable buffer of the same memory: the window sees what is written
+    through it."""
     window, model = pair
     data = window.data
     assert (model, "B", 1, 1, (len(model),), True) == (
@@ -256,8 +254,8 @@ WRONG_BYTES = ["xx", 5, None, [1, 2], 1.5, ...]
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 @pytest.mark.parametrize("mode", ["r+", "c"])
 def test_wrong_calls(folder: Path, place: Any, mode: str) -> None:
-    """An argument that is given twice, or is unknown, is a TypeError; one that can be no answer, no
-    number or no bytes is its own error; and nothing changes."""
+    """Repeated and unknown arguments raise TypeError. An exception in __index__ or __bool__ and a
+    released buffer raise their own error. Nothing changes."""
 
     class Bad:
         def __index__(self) -> int:
@@ -299,8 +297,8 @@ def test_wrong_calls(folder: Path, place: Any, mode: str) -> None:
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 @pytest.mark.parametrize("mode", ["r+", "c"])
 def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
-    """What is no index, byte or bytes-like is a TypeError, as on a bytearray, and changes
-    nothing."""
+    """Wrong types of indexes, bytes and bytes-like arguments raise TypeError, as for a bytearray,
+    and change nothing."""
     with window_on(folder, place, mode) as (window, model):
         for key in WRONG_KEYS:
             with pytest.raises(TypeError):
@@ -365,7 +363,7 @@ def test_wrong_types(folder: Path, place: Any, mode: str) -> None:
     ],
 )
 def test_what_to_write_instead(folder: Path, place: int, value: Any, instead: str) -> None:
-    """An item that is set to bytes says how to set bytes."""
+    """Setting an item to bytes raises an error that says how to set bytes."""
     with window_on(folder, (3, 500)) as (window, _):
         with pytest.raises(TypeError) as caught:
             window[place] = value
@@ -374,8 +372,7 @@ def test_what_to_write_instead(folder: Path, place: int, value: Any, instead: st
 
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 def test_read_only(folder: Path, place: Any) -> None:
-    """Every assignment to a read-only window is a TypeError that says what to do, and changes
-    nothing."""
+    """Every assignment to a read-only window raises TypeError with advice, and changes nothing."""
     with window_on(folder, place, "r") as (window, model):
         for key, value in [
             (0, 1),
@@ -393,7 +390,7 @@ def test_read_only(folder: Path, place: Any) -> None:
 
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 def test_no_deletion_no_arithmetic(folder: Path, place: Any) -> None:
-    """A window cannot be cut, joined or repeated: TypeError."""
+    """Deleting, adding and multiplying raise TypeError."""
     with window_on(folder, place) as (window, _):
         with pytest.raises((TypeError, AttributeError)):
             del window[0]
@@ -403,7 +400,7 @@ def test_no_deletion_no_arithmetic(folder: Path, place: Any) -> None:
 
 
 def test_overlapping(folder: Path) -> None:
-    """A slice can be set to a part of the same memory, as with memmove."""
+    """A slice can be set to an overlapping part of the same memory, as with memmove."""
     with window_on(folder, (5, 300)) as (window, model):
         for shift in (-7, 7):
             data = window.data[20:120]
@@ -413,8 +410,7 @@ def test_overlapping(folder: Path) -> None:
 
 
 def test_values_of_other_shapes(folder: Path) -> None:
-    """Bytes-like is whatever exports its bytes: of other formats and dimensions, and not
-    contiguous."""
+    """Every buffer is bytes-like: of any format and dimension, and also if it is not contiguous."""
     with window_on(folder, (5, 300)) as (window, model):
         for value in (
             np.arange(10, dtype="<u4"),
@@ -432,8 +428,8 @@ def test_values_of_other_shapes(folder: Path) -> None:
 
 @pytest.mark.parametrize("place", ["file", (3, 500)], ids=str)
 def test_closed(folder: Path, place: Any) -> None:
-    """Every use of a closed window is a ValueError that names the file, also with arguments that
-    would be wrong otherwise."""
+    """Every use of a closed window raises ValueError with the file's name, also with wrong
+    arguments."""
     with window_on(folder, place) as (window, _):
         iterator = iter(window)
         next(iterator)
@@ -472,7 +468,7 @@ def test_closed(folder: Path, place: Any) -> None:
 LONG_SEARCH = """
 import _thread, sys, threading
 from mappedfile import MappedFile
-# No machine looks through it while the test lasts.
+# No machine can search all of it during the test.
 with MappedFile(sys.argv[1], "w+", size=1 << 40, sparse=True) as file:
     file[5:7] = b"no"
     for search in (file.find, file.rfind, file.count):
@@ -489,8 +485,8 @@ with MappedFile(sys.argv[1], "w+", size=1 << 40, sparse=True) as file:
 
 
 def test_a_long_search_hears_signals(folder: Path) -> None:
-    """Ctrl-C ends a search, and the window goes on."""
-    only(os.name == "posix", "maps a file of 1 TiB")
+    """Ctrl-C ends a search, and the window stays usable."""
+    only(os.name == "posix", "POSIX only: maps a file of 1 TiB")
     done = run_python(*code(LONG_SEARCH), folder / "long", quiet=True)
     assert ["find", "rfind", "count"] == done.stdout.split()
 
@@ -499,8 +495,7 @@ def test_a_long_search_hears_signals(folder: Path) -> None:
 def test_pieces_of_a_search(
     three_pieces: tuple[MappedFile, bytes], needle: bytes, data: st.DataObject
 ) -> None:
-    """A search that is done in pieces finds what begins in one and ends in the next, and counts it
-    once."""
+    """A long search is done in steps. It finds a match across two steps, and counts it once."""
     file, content = three_pieces
     near = st.sampled_from(EDGES) | st.integers(0, len(content))
     for place in data.draw(st.lists(near, max_size=5)):
@@ -513,7 +508,7 @@ def test_pieces_of_a_search(
     assert content.count(needle, start, end) == file.count(needle, start, end)
 
 
-#: Where the pieces of a search end: backends/window.c.
+#: Places near the ends of a search's steps: backends/window.c.
 EDGES = [
     edge + by
     for edge in (64 << 10, 1 << 20, (1 << 20) + (64 << 10), 2 << 20)

@@ -1,4 +1,5 @@
-"""The helpers of these tests: processes and threads have limits, and say why they failed."""
+"""The helpers of these tests: processes and threads have time limits, and failures show their
+output."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from children.crew import Crew, at_once
 
 
 def test_what_a_child_is_given() -> None:
-    """A child has no input, arguments as text, a variable more or fewer, and the modules here."""
+    """A child has no input and can import from tests/. It gets arguments as text, and changed
+    environment variables."""
     program = """
     import os, sys
     import children, support
@@ -28,7 +30,7 @@ def test_what_a_child_is_given() -> None:
 
 
 def test_a_child_that_fails() -> None:
-    """The failure has what it said."""
+    """The failure shows the child's output."""
     with pytest.raises(AssertionError, match=r"ended with 3\nout\n(?s:.*)err"):
         run_python(*code("import sys\nprint('out'); print('err', file=sys.stderr); sys.exit(3)"))
     with pytest.raises(AssertionError, match="on standard error\nerr"):
@@ -36,7 +38,7 @@ def test_a_child_that_fails() -> None:
 
 
 def test_a_child_that_hangs() -> None:
-    """It ends with its limit, and the failure has what it said."""
+    """A child is killed at its limit, and the failure shows its output."""
     program = "import time\nprint('out', flush=True)\ntime.sleep(60)"
     began = time.monotonic()
     with pytest.raises(AssertionError, match=r"did not end within 2 seconds\nout"):
@@ -54,7 +56,7 @@ def test_a_child_that_hangs() -> None:
 
 
 def test_a_child_that_converses() -> None:
-    """It hears lines and says lines; what it has said at its end is not lost."""
+    """A child reads and writes lines. Output at its end is not lost."""
     program = """
     import sys
     for line in sys.stdin:
@@ -75,9 +77,9 @@ def test_a_child_that_converses() -> None:
 
 
 def test_a_task_that_is_not_there() -> None:
-    """The failure has the tasks that there are."""
-    done = run_python(*child("guard_switch"), "tolled", check=False)
-    says = "no such task: 'tolled'; there are told, told_never, told_late, first_view"
+    """The failure lists the existing tasks."""
+    done = run_python(*child("guard_switch"), "typo", check=False)
+    says = "no such task: 'typo'; there are states, switched_off, switched_on_late, first_view"
     assert (1, says) == (done.returncode, done.stderr.strip())
 
 
@@ -90,20 +92,20 @@ def test_a_command(tmp_path: Path) -> None:
 
 
 def test_at_once() -> None:
-    """What each raised, in order."""
+    """at_once returns what each function raised, in order."""
     first, second = at_once(lambda: 1, lambda: int("x"))
     assert first is None
     assert isinstance(second, ValueError)
 
 
 def test_a_thread_that_fails() -> None:
-    """Who waits for it goes on, and the error is told."""
+    """If a thread fails, waiting at a barrier ends, and the crew raises the thread's error."""
 
     def fail() -> None:
-        raise ValueError("told")
+        raise ValueError("broken")
 
     began = time.monotonic()
-    with pytest.raises(ValueError, match="told"), Crew(60) as crew:
+    with pytest.raises(ValueError, match="broken"), Crew(60) as crew:
         meeting = crew.barrier(3)
         crew.start(meeting.wait)
         crew.start(fail)
@@ -113,18 +115,18 @@ def test_a_thread_that_fails() -> None:
 
 
 def test_who_starts_them_fails() -> None:
-    """They go on, and end."""
+    """If the main thread fails, its threads stop waiting and end."""
     began = time.monotonic()
-    with pytest.raises(ValueError, match="told"), Crew(60) as crew:
+    with pytest.raises(ValueError, match="broken"), Crew(60) as crew:
         crew.start(crew.barrier(2).wait)
         crew.start(crew.stopped.wait)
-        raise ValueError("told")
+        raise ValueError("broken")
     assert time.monotonic() - began < 50
     assert threading.active_count() == 1
 
 
 def test_threads_that_hang(capfd: pytest.CaptureFixture[str]) -> None:
-    """Nobody waits for ever: neither for one that does not come, nor for one that does not end."""
+    """Waiting ends with an error at the limit: at a barrier, and for a thread to end."""
     end = threading.Event()
     with pytest.raises(threading.BrokenBarrierError), Crew(0.2) as crew:
         crew.start(crew.barrier(2).wait)

@@ -1,4 +1,4 @@
-"""The command line, run as users run it: as a program."""
+"""The command line, run as a program."""
 
 import errno
 import importlib.util
@@ -29,8 +29,8 @@ HAS_RICH = importlib.util.find_spec("rich") is not None
 needs_pty = pytest.mark.skipif(pty is None, reason="this system has no pseudo-terminals")
 needs_rich = pytest.mark.skipif(not HAS_RICH, reason="rich is not installed")
 
-# A contract with a clause for every fate. The worker process imports the program again, and so
-# registers them too.
+# A contract with a clause for every result. The worker process imports this program too, and so
+# registers the same clauses.
 PROGRAM = """
 import os, pathlib, subprocess, sys, threading, time, _thread
 from mappedfile.contract._clauses import CLAUSES, Broken, NotHere, clause
@@ -78,13 +78,13 @@ def hangs(subject, folder):
         subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], stdout=file)
 
 def until(path):
-    '''Wait for a file that somebody else makes.'''
+    '''Wait until a file exists.'''
     while not path.exists():
         time.sleep(0.01)
 
 @clause("C1", modes=("r",))
 def waits_for_the_test(subject, folder):
-    '''This holds once somebody has read the line before.'''
+    '''This holds once the test has read the line before.'''
     until(pathlib.Path(os.environ["GO"]))
 
 @clause("C2", modes=("r", "r+"))
@@ -140,7 +140,7 @@ if __name__ == "__main__":
     sys.exit(main())
 """
 
-FATES = {
+EXPECTED_RESULTS = {
     ("A1", "r"): "holds",
     ("A2", "r"): "holds",
     ("A2", "r+"): "fails",
@@ -155,7 +155,7 @@ FATES = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder to check, which every run leaves as it found it."""
+    """Return a folder to check. Afterwards its content must be unchanged."""
     folder = tmp_path / "checked"
     folder.mkdir()
     (folder / "mine").write_bytes(b"mine")
@@ -165,7 +165,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory):
-    """The command line over the contract above."""
+    """Return the command that checks the contract above."""
     path = tmp_path_factory.mktemp("program") / "program.py"
     path.write_text(PROGRAM, "utf-8")
     return [sys.executable, str(path)]
@@ -175,7 +175,7 @@ REAL = [sys.executable, "-m", "mappedfile"]
 
 
 def run(command, *arguments, expect, **environment):
-    """Run a command to its end with pipes for its streams; return what it wrote."""
+    """Run a command with pipes, check its exit status, and return its output and errors."""
     done = run_command(
         [*command, *arguments],
         check=False,
@@ -188,8 +188,8 @@ def run(command, *arguments, expect, **environment):
 
 
 def on_a_terminal(command, *arguments, expect, keys=None, after=None, **environment):
-    """Run a command on a pseudo-terminal of 80 columns; return what it showed. Types *keys* when it
-    shows *after*."""
+    """Run a command on a pseudo-terminal of 80 columns; return what it showed. Type KEYS after it
+    has shown AFTER."""
     import fcntl
     import struct
     import termios
@@ -206,7 +206,7 @@ def on_a_terminal(command, *arguments, expect, keys=None, after=None, **environm
     while True:
         try:
             part = os.read(terminal, 65536)
-        except OSError:  # EIO: Linux' way to say that nobody has the other end open any more
+        except OSError:  # EIO: on Linux, the other end is closed
             part = b""
         if not part:
             break
@@ -225,13 +225,13 @@ def on_a_terminal(command, *arguments, expect, keys=None, after=None, **environm
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-#: Modes that have every clause between them; tests/test_contract.py has the others.
+#: Together these modes have every clause. tests/test_contract.py checks the other modes.
 MODES = ("r", "r+", "c")
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """The JSON report of a whole run."""
+def report(tmp_path_factory):
+    """Return the JSON report of a whole run."""
     folder = tmp_path_factory.mktemp("whole")
     out, err = run(
         REAL,
@@ -248,18 +248,17 @@ def told(tmp_path_factory):
 
 @contextmanager
 def began(command, folder):
-    """A command that was started, with pipes for its streams; clause C1 waits for the file "go" in
-    the folder."""
+    """Start a command with pipes. Clause C1 waits for the file "go" in the folder."""
     environment = {"PYTHONUNBUFFERED": "", "GO": str(folder / "go")}
     with start_command(command, env=environment) as talk:
         yield talk
 
 
 class TestRealContract:
-    """``mappedfile check`` in a folder of the test's."""
+    """``mappedfile check`` in a folder of the test."""
 
-    def test_every_clause_is_in_the_report(self, told):
-        """One row a clause, in the contract's order, with one outcome a mode."""
+    def test_every_clause_is_in_the_report(self, report):
+        """The report has a row for each clause, in order, with an outcome for each mode."""
         expected = [
             (clause.id, clause.says, [mode for mode in clause.modes if mode in MODES])
             for clause in CLAUSES.values()
@@ -267,17 +266,17 @@ class TestRealContract:
 
         assert expected == [
             (row["id"], row["says"], [outcome["mode"] for outcome in row["modes"]])
-            for row in told["clauses"]
+            for row in report["clauses"]
         ]
 
-    def test_no_clause_fails(self, told):
+    def test_no_clause_fails(self, report):
         """The contract holds in the folder of temporary files."""
-        assert 0 == told["summary"]["fails"]
-        assert len(CLAUSES) == sum(told["summary"].values())
+        assert 0 == report["summary"]["fails"]
+        assert len(CLAUSES) == sum(report["summary"].values())
 
-    def test_a_clause_that_cannot_be_shown_says_why(self, told):
-        """There is no result "not here" without a message."""
-        outcomes = [outcome for row in told["clauses"] for outcome in row["modes"]]
+    def test_a_clause_that_cannot_be_shown_says_why(self, report):
+        """Every result "not here" has a message."""
+        outcomes = [outcome for row in report["clauses"] for outcome in row["modes"]]
 
         assert [] == [
             outcome
@@ -285,17 +284,18 @@ class TestRealContract:
             if outcome["result"] == "not_here" and not outcome["message"]
         ]
 
-    def test_the_report_tells_the_system(self, told):
-        """Version, page size, granularity and capabilities are those that the package tells."""
-        assert 1 == told["schema"]
-        assert mappedfile.__version__ == told["mappedfile"]
-        assert mappedfile.PAGE_SIZE == told["page_size"]
-        assert mappedfile.GRANULARITY == told["granularity"]
-        assert vars(mappedfile.capabilities()) == told["capabilities"]
-        assert told["backend"] in ("posix", "windows")
+    def test_the_report_tells_the_system(self, report):
+        """The report has the same version, page size, granularity and capabilities as the
+        package."""
+        assert 1 == report["schema"]
+        assert mappedfile.__version__ == report["mappedfile"]
+        assert mappedfile.PAGE_SIZE == report["page_size"]
+        assert mappedfile.GRANULARITY == report["granularity"]
+        assert vars(mappedfile.capabilities()) == report["capabilities"]
+        assert report["backend"] in ("posix", "windows")
 
     def test_default_folder_is_a_temporary_one(self, tmp_path):
-        """Without DIR it goes where temporary files go, and removes what it made there."""
+        """Without DIR the check uses the folder of temporary files, and removes its own files."""
         places = {"TMPDIR": str(tmp_path), "TEMP": str(tmp_path), "TMP": str(tmp_path)}
 
         out, _ = run(REAL, "check", "--json", "--clause", "I3", "--mode", "r", expect=0, **places)
@@ -313,38 +313,38 @@ class TestRealContract:
 
 
 class TestReport:
-    """Every fate that a clause can have."""
+    """The results that a clause can have."""
 
     @pytest.fixture
-    def told(self, program, folder):
+    def report(self, program, folder):
         every = [word for letter in "AB" for word in ("--clause", letter)]
         out, err = run(program, "check", "--json", "--timeout", "2", *every, folder, expect=1)
         assert "" == err
         return json.loads(out)
 
-    def test_json(self, told, folder):
-        """A clause that fails, errs, crashes or hangs in one mode does not disturb the others."""
-        fates = {
+    def test_json(self, report, folder):
+        """A clause that fails, raises, crashes or hangs in one mode does not affect the others."""
+        results = {
             (row["id"], outcome["mode"]): outcome
-            for row in told["clauses"]
+            for row in report["clauses"]
             for outcome in row["modes"]
         }
 
-        assert FATES == {key: fates[key]["result"] for key in FATES}
-        assert "length: expected 3, got 4" == fates["A2", "r+"]["message"]
-        assert "OSError: [Errno 5] device on fire" == fates["A3", "r"]["message"]
-        assert "no magic on this system" == fates["A4", "c"]["message"]
-        assert fates["B1", "r"]["message"].startswith("the process crashed: ")
-        assert "did not end within 2 seconds" == fates["B2", "r"]["message"]
-        assert {"holds": 2, "fails": 4, "not_here": 1} == told["summary"]
+        assert EXPECTED_RESULTS == {key: results[key]["result"] for key in EXPECTED_RESULTS}
+        assert "length: expected 3, got 4" == results["A2", "r+"]["message"]
+        assert "OSError: [Errno 5] device on fire" == results["A3", "r"]["message"]
+        assert "no magic on this system" == results["A4", "c"]["message"]
+        assert results["B1", "r"]["message"].startswith("the process crashed: ")
+        assert "did not end within 2 seconds" == results["B2", "r"]["message"]
+        assert {"holds": 2, "fails": 4, "not_here": 1} == report["summary"]
         assert {"A1": "holds", "A2": "fails", "A3": "fails", "A4": "holds", "A5": "not_here"} == {
-            row["id"]: row["result"] for row in told["clauses"] if row["id"][0] == "A"
+            row["id"]: row["result"] for row in report["clauses"] if row["id"][0] == "A"
         }
-        assert str(folder) == told["folder"]
+        assert str(folder) == report["folder"]
 
     def test_plain(self, program, folder):
-        """In a pipe it is plain text of at most 80 columns: the clause, what it says, whether it
-        holds, and why not."""
+        """In a pipe the report is plain text of at most 80 columns. A row has the clause, its text,
+        the result, and the reason."""
         out, err = run(program, "check", "--clause", "A", folder, expect=1)
 
         assert "" == err
@@ -365,8 +365,8 @@ class TestReport:
         assert "truncate_mapped" not in out
 
     def test_the_verdict_comes_last(self, program, folder):
-        """What fails is told again at the end, with its reasons and nothing else; then the counts
-        and the verdict."""
+        """The failures are repeated at the end with their reasons; then come the counts and the
+        verdict."""
         out, _ = run(program, "check", "--clause", "A", folder, expect=1)
 
         *_, end = out.split("\nWhat fails\n\n")
@@ -382,14 +382,14 @@ class TestReport:
         assert "The contract does not hold here: A2, A3." == verdict
 
     def test_nothing_fails(self, program, folder):
-        """Where no clause fails the last line says so."""
+        """If no clause fails, the last line says so."""
         out, _ = run(program, "check", "--clause", "A1", folder, expect=0)
 
         assert "What fails" not in out
         assert out.endswith(" s.\nNo clause fails here.\n")
 
     def test_verbose(self, program, folder):
-        """--verbose: what this system can do, before the clauses; and clauses as a whole."""
+        """--verbose adds the capabilities of the system, and prints whole clauses."""
         out, _ = run(program, "check", "--verbose", "--clause", "A1", folder, expect=0)
 
         before, after = out.split("  A1  holds     ")
@@ -397,8 +397,8 @@ class TestReport:
         assert "this holds. Its second sentence.\n" in after
 
     def test_line_by_line(self, program, folder, tmp_path):
-        """A pipe has every line at once: the check that is to come waits for somebody who has read
-        the line before."""
+        """A pipe gets every line at once. The next check waits until the test has read the line
+        before."""
         command = [
             *program,
             "check",
@@ -423,8 +423,8 @@ class TestReport:
         assert after[-1].strip() == "No clause fails here."
 
     def test_side_by_side(self, program, folder):
-        """Checks that wait for one another come to an end; the rows and modes are in order all the
-        same."""
+        """Checks run at the same time: two that wait for each other both end. Rows and modes stay
+        in order."""
         out, _ = run(
             program, "check", "--json", "--clause", "C2", "--clause", "C3", folder, expect=0
         )
@@ -435,12 +435,12 @@ class TestReport:
         ]
 
     def test_alone(self, program, folder):
-        """A check that is to be alone is: it starts when the others have ended, and the next when
-        it has."""
+        """A check with alone=True starts when the others have ended, and the next one starts after
+        it."""
         run(program, "check", "--clause", "D", folder, expect=0)
 
     def test_ascii(self, program, folder):
-        """Where the output takes ASCII alone there are other characters, and no traceback."""
+        """If the output accepts only ASCII, other characters replace the rest."""
         out, err = run(
             REAL,
             "check",
@@ -457,12 +457,12 @@ class TestReport:
         assert "\nL - Lifetime: closing while mapped\n" in out
 
     def test_exit_status_0(self, program, folder):
-        """Clauses that hold, and clauses that cannot be shown, are a success."""
+        """Clauses that hold or cannot be shown give exit status 0."""
         run(program, "check", "--clause", "A1", "--clause", "A5", folder, expect=0)
         run(program, "check", "--clause", "A2", "--mode", "c", "--mode", "w+", folder, expect=0)
 
     def test_interrupted(self, program, folder):
-        """Ctrl-C: a message, no traceback, the folder as it was, status 130."""
+        """Ctrl-C gives a message without a traceback, an unchanged folder, and exit status 130."""
         out, err = run(program, "check", "--clause", "B2", "--interrupt", folder, expect=130)
 
         assert out.startswith("folder ")
@@ -471,7 +471,7 @@ class TestReport:
 
 
 class TestUsage:
-    """What cannot be run: status 2, a message, and nothing on the standard output."""
+    """Wrong arguments give exit status 2, a message, and no output."""
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
@@ -526,8 +526,8 @@ class TestUsage:
         ],
     )
     def test_nobody_reads(self, program, folder, arguments, buffered):
-        """A pipe whose reader has gone, as in ``mappedfile check | true``: nothing is said, and the
-        status is 141."""
+        """If the reader of the pipe has ended, as in ``mappedfile check | true``, there is no
+        message, and the exit status is 141."""
         what = [] if not arguments else [folder] if arguments[0] == "check" else [folder / "mine"]
         reader, writer = os.pipe()
         os.close(reader)
@@ -538,8 +538,8 @@ class TestUsage:
         assert (141, "") == (done.returncode, done.stderr)
 
     def test_nobody_reads_any_more(self, program, folder, tmp_path):
-        """The reader goes in the midst of it, as ``head`` does: the rest is not run, and the folder
-        is as it was."""
+        """If the reader ends during the run, as ``head`` does, the rest is not run, and the folder
+        is unchanged."""
         every = ("A1", "C1", "A2", "B2")  # B2 would hang
         clauses = [word for id in every for word in ("--clause", id)]
         with began([*program, "check", *clauses, "--mode", "r", str(folder)], tmp_path) as process:
@@ -553,11 +553,10 @@ class TestUsage:
 
     @pytest.mark.skipif(
         not (shutil.which("sh") and os.path.exists("/dev/full")),
-        reason="there is no sh, or no disk that is always full",
+        reason="needs sh and /dev/full",
     )
     def test_nobody_can_read(self, program, folder):
-        """A full disk behind the standard output is told; a standard output that is closed is
-        nobody's concern."""
+        """If the output goes to a full disk, there is a message. A closed output is no error."""
         command = shlex.join([*program, "check", "--clause", "A1", str(folder)])
 
         _, err = run(["sh", "-c"], f"{command} > /dev/full", expect=2)
@@ -570,7 +569,7 @@ class TestUsage:
         assert f"mappedfile {mappedfile.__version__}\n" == run(REAL, option, expect=0)[0]
 
     def test_help(self):
-        """Alone it prints its help: every command, and what the exit statuses mean."""
+        """Without arguments the program prints its help: every command, and the exit statuses."""
         out, err = run(REAL, expect=0)
 
         assert "" == err
@@ -583,7 +582,7 @@ class TestUsage:
 
     @pytest.mark.parametrize("command", ["check", "residency", "warm", "evict", "info"])
     def test_help_of_a_command(self, command):
-        """Every command has a help of lines that fit, in ASCII."""
+        """The help of a command is ASCII, in lines that fit the terminal."""
         out, _ = run(REAL, command, "--help", expect=0, PYTHONIOENCODING="ascii", COLUMNS="100")
 
         assert out.startswith(f"usage: mappedfile {command} ")
@@ -592,11 +591,12 @@ class TestUsage:
 
 @needs_pty
 class TestTerminal:
-    """On a terminal."""
+    """The output on a terminal."""
 
     @needs_rich
     def test_rich(self, program, folder):
-        """With rich: a progress bar, which goes away, and lines in colours that fit 80 columns."""
+        """With rich there is a progress bar, which disappears, and coloured lines of at most 80
+        columns."""
         text = on_a_terminal(program, "check", "--clause", "A", folder, expect=1)
 
         assert "━" in text  # the bar
@@ -613,7 +613,7 @@ class TestTerminal:
         assert max(map(len, end.splitlines())) <= 80
 
     def test_ascii(self, program, folder):
-        """A terminal that takes ASCII alone gets nothing else."""
+        """A terminal that accepts only ASCII gets only ASCII."""
         text = on_a_terminal(
             program, "check", "--clause", "A", folder, expect=1, PYTHONIOENCODING="ascii"
         )
@@ -624,14 +624,14 @@ class TestTerminal:
 
     @needs_rich
     def test_no_color(self, program, folder):
-        """NO_COLOR is respected."""
+        """With NO_COLOR there are no colours."""
         text = on_a_terminal(program, "check", "--clause", "A", folder, expect=1, NO_COLOR="1")
 
         assert "holds" in text
         assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text)
 
     def test_without_rich(self, program, folder):
-        """Without rich: a line that counts, and plain text."""
+        """Without rich there is a line with a counter, and plain text."""
         text = on_a_terminal(program, "check", "--clause", "A", "--without-rich", folder, expect=1)
 
         assert "\r1/15 A1 r" in text
@@ -639,7 +639,7 @@ class TestTerminal:
         assert "\n  A1  holds     this holds.\n" in text
 
     def test_ctrl_c(self, program, folder):
-        """Ctrl-C typed on the terminal: a message, the folder as it was, status 130."""
+        """Ctrl-C on the terminal gives a message, an unchanged folder, and exit status 130."""
         text = on_a_terminal(
             program, "check", "--clause", "B2", folder, expect=130, keys=b"\x03", after=b"B2"
         )
@@ -649,16 +649,17 @@ class TestTerminal:
 
 
 class TestFileSystemType:
-    """The tables of mounts are read right."""
+    """The tables of mounts are parsed correctly."""
 
     def test_linux(self):
-        """/proc/self/mountinfo: octal escapes in the mount point, any number of optional fields."""
+        """/proc/self/mountinfo has octal escapes in the mount point, and any number of optional
+        fields."""
         text = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
         text += "35 22 0:31 / /a\\040b rw - fuse.bindfs /c rw\n"
         assert [("/", "ext4"), ("/a b", "fuse.bindfs")] == list(_linux_mounts(text))
 
     def test_macos(self):
-        """The lines of mount(8), also with a bracket or an "on" in the name."""
+        """Lines of mount(8) can have a bracket or an "on" in the name."""
         text = "/dev/disk3s1s1 on / (apfs, sealed, local)\n"
         text += "//me@nas/share on /Volumes/on (2) (smbfs, nodev)\n"
 

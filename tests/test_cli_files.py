@@ -1,5 +1,5 @@
-"""Directories, ranges and JSON documents of ``mappedfile residency``, ``warm`` and ``evict``; their
-terminals."""
+"""Directories, ranges and JSON documents of ``mappedfile residency``, ``warm`` and ``evict``, and
+their output on terminals."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from support import LINUX, need, only
 from test_cli import REAL, needs_pty, on_a_terminal, run
-from test_cli_memory import WITHOUT_RICH, needs_evict, needs_matplotlib, needs_residency, told
+from test_cli_memory import WITHOUT_RICH, document, needs_evict, needs_matplotlib, needs_residency
 from test_memory import by_vmtouch, kept, write
 
 from mappedfile import PAGE_SIZE, MappedFile
@@ -24,7 +24,8 @@ MIB = 1 << 20
 
 @pytest.fixture
 def tree(folder):
-    """A directory with files at any depth, and what is none; with the files' paths, in order."""
+    """Return a directory with files at several depths, links and a FIFO; and the paths of the
+    files, in order."""
     top = folder / "tree"
     (top / "b" / "deep").mkdir(parents=True)
     (top / "empty").mkdir()
@@ -38,15 +39,16 @@ def tree(folder):
         os.symlink(top / "a", top / "link")
         os.symlink(top, top / "b" / "loop")
     except OSError:
-        pass  # Windows lets few users make them
+        pass  # on Windows few users may create links
     return top, [str(path) for path in paths]
 
 
 class TestDirectories:
-    """A directory stands for the files in it."""
+    """A directory argument stands for the files in it."""
 
     def test_found(self, tree):
-        """Regular files at any depth, in order; no links, and one of several names of a file."""
+        """Regular files at any depth are found, in order. Links are ignored, and a file with
+        several names counts once."""
         top, paths = tree
         assert paths == [file.name for file in found([str(top)])]
         assert [1, PAGE_SIZE + 1, 2 * PAGE_SIZE + 1, 3 * PAGE_SIZE + 1] == [
@@ -54,7 +56,7 @@ class TestDirectories:
         ]
 
     def test_links_that_are_named(self, tree):
-        """A symbolic link that is named is followed: to a file, and to a directory."""
+        """A symbolic link that is an argument is followed, to a file or a directory."""
         top, paths = tree
         need((top / "link").exists(), "symbolic links")
         assert [str(top / "link")] == [file.name for file in found([str(top / "link")])]
@@ -64,7 +66,7 @@ class TestDirectories:
         ]
 
     def test_a_file_counts_once(self, tree):
-        """What is named again is told, and not done again."""
+        """A file that is named twice is reported, and processed once."""
         top, paths = tree
         out, err = run(REAL, "warm", top, paths[3], top / "b" / "same", expect=0)
         again = [
@@ -75,8 +77,8 @@ class TestDirectories:
         assert [*paths, "4 files"] == [line.rpartition(": ")[0] for line in out.splitlines()]
 
     def test_what_cannot_be_listed(self, tree):
-        """A directory that cannot be listed is an error, and the others are done."""
-        only(LINUX and os.geteuid() == 0, "becomes somebody else, as root on Linux can")
+        """A directory that cannot be listed gives an error, and the others are processed."""
+        only(LINUX and os.geteuid() == 0, "Linux and root only: becomes another user")
         top, paths = tree
         for folder in (top, *list(top.parents)[:3]):
             folder.chmod(0o755)
@@ -102,7 +104,7 @@ sys.exit(main(["warm", sys.argv[1]]))
 
     @needs_evict
     def test_residency_and_evict(self, tree):
-        """Sums are those of the files; --summary shows nothing else."""
+        """Sums are those of the files. --summary shows only the sum."""
         top, paths = tree
         with MappedFile(paths[3]) as file, file.view() as view:
             view.lock()
@@ -115,18 +117,18 @@ sys.exit(main(["warm", sys.argv[1]]))
             assert re.search(r"^4 files: \d+ of 10 pages in memory \(\d+\.\d %\)\n$", out)
             out, _ = run(REAL, "evict", "-s", top, expect=0)
             assert re.search(r"^4 files: \d+ of \d+ pages evicted; 4 remain: ", out)
-            files = told("residency", top)
+            files = document("residency", top)
         assert [(0, 1), (0, 2), (0, 3), (4, 4)] == [
             (file["resident"], file["pages"]) for file in files
         ]
 
 
 class TestRanges:
-    """``--range``, as ``vmtouch -p`` has it."""
+    """``--range`` has the form of ``vmtouch -p``."""
 
     def test_words(self):
-        """Sizes with binary units; an end that is missing is that of the file; one size alone is
-        the end."""
+        """A range has sizes with binary units. A missing end is the end of the file. A single size
+        is the end."""
         assert [(0, 1 << 30), (1 << 30, None), (0, 1 << 30), (0, 1 << 30), (0, None)] == [
             range_of(text) for text in ("0-1G", "1G-", "-1G", "1G", "0-")
         ]
@@ -142,7 +144,7 @@ class TestRanges:
             range_of(text)
 
     def test_the_message(self, path):
-        """It says what was given, and what was expected."""
+        """The message has the given text and the expected form."""
         out, err = run(REAL, "warm", path, "--range", "5-3", expect=2)
         assert "" == out
         assert (
@@ -152,41 +154,40 @@ class TestRanges:
         )
 
     def test_a_range_that_looks_like_an_option(self):
-        """-1G is the value of --range, whatever argparse thinks of it; what comes after -- is
-        names."""
+        """-1G is accepted as the value of --range, and words after -- are names."""
         assert ["warm", "--range=-1G", "f"] == joined(["warm", "--range", "-1G", "f"])
         assert ["warm", "--range", "1G-", "f"] == joined(["warm", "--range", "1G-", "f"])
         assert ["warm", "--", "--range", "-1G"] == joined(["warm", "--", "--range", "-1G"])
         assert ["warm", "--range"] == joined(["warm", "--range"])
 
     def test_warm(self, path):
-        """What is told is told of the range alone; it ends where the file does."""
+        """Numbers count the range only. A range ends at the end of the file at the latest."""
         path.write_bytes(bytes(10 * PAGE_SIZE + 1))
-        (file,) = told("warm", path, "--range", f"{2 * PAGE_SIZE + 5}-")
+        (file,) = document("warm", path, "--range", f"{2 * PAGE_SIZE + 5}-")
         size = 10 * PAGE_SIZE + 1
         assert (size, 2 * PAGE_SIZE + 5, 8 * PAGE_SIZE - 4, 9) == tuple(
             file[key] for key in ("size", "offset", "length", "pages")
         )
-        (file,) = told("warm", path, "--range", "1T-")
+        (file,) = document("warm", path, "--range", "1T-")
         assert (size, size, 0, 0) == tuple(
             file[key] for key in ("size", "offset", "length", "pages")
         )
 
     @needs_evict
     def test_only_the_range_comes_in(self, path):
-        """A range of a file is warmed, and nothing beyond; vmtouch says so too."""
-        only(LINUX, "knows what Linux reads ahead")
+        """Only the range of a file is read; vmtouch agrees."""
+        only(LINUX, "Linux only: depends on its readahead")
         write(path, 64 * MIB)
         for _ in range(10):  # the system may take pages away at any time
             run(REAL, "warm", path, "--range", "16M-20M", expect=0)
-            (file,) = told("residency", path)
+            (file,) = document("residency", path)
             if by_vmtouch(path) == (4 * MIB // PAGE_SIZE, 64 * MIB // PAGE_SIZE):
                 break
         assert [[16 * MIB // PAGE_SIZE, 4 * MIB // PAGE_SIZE]] == file["runs"]
 
     @needs_residency
     def test_residency(self, path):
-        """Pages are counted in the range, and numbered as in the file."""
+        """Pages are counted in the range, and numbered from the start of the file."""
         path.write_bytes(bytes(100 * PAGE_SIZE))
         with kept(path, (0, 100 * PAGE_SIZE)):
             out, _ = run(
@@ -197,7 +198,9 @@ class TestRanges:
                 f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}",
                 expect=0,
             )
-            (file,) = told("residency", path, "--range", f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}")
+            (file,) = document(
+                "residency", path, "--range", f"{10 * PAGE_SIZE + 1}-{20 * PAGE_SIZE}"
+            )
         assert (
             f"{path}: 40.0 KiB to 80.0 KiB of 400.0 KiB, 10 of 10 pages in memory (100.0 %)"
             == out.splitlines()[0]
@@ -208,18 +211,18 @@ class TestRanges:
 
     @needs_evict
     def test_evict(self, path):
-        """The pages of the range go, those that it has a byte of; the others stay."""
+        """Pages with a byte in the range are evicted; the others stay."""
         only(LINUX, "macOS evicts whole files only")
         content = os.urandom(8 * MIB + 1)
         path.write_bytes(content)
-        # What the system has in one piece is smaller than 4 MiB, and begins at a multiple of its
-        # size.
+        # A folio, the kernel's group of pages, is smaller than 4 MiB, and begins at a multiple of
+        # its size.
         for wanted in ("4M-", f"{4 * MIB + 1}-"):
             for _ in range(10):  # the system may take pages away at any time
                 run(REAL, "warm", path, expect=0)
-                (file,) = told("evict", path, "--range", wanted)
+                (file,) = document("evict", path, "--range", wanted)
                 assert (4 * MIB // PAGE_SIZE + 1, 0) == (file["pages"], file["resident"])
-                (file,) = told("residency", path)
+                (file,) = document("residency", path)
                 if file["resident"] == 4 * MIB // PAGE_SIZE:
                     break
             assert [[0, 4 * MIB // PAGE_SIZE]] == file["runs"]
@@ -227,9 +230,8 @@ class TestRanges:
 
     @needs_evict
     def test_what_stays(self, path):
-        """What the system has in one piece with pages outside the range may stay, and it says
-        so."""
-        only(LINUX, "reads what Linux tells of locks")
+        """Pages in one folio with pages outside the range may stay, and the message says so."""
+        only(LINUX, "Linux only: reads the locked pages from /proc")
         path.write_bytes(os.urandom(20 * PAGE_SIZE))
         with kept(path, (0, 20 * PAGE_SIZE)):
             out, _ = run(REAL, "evict", path, "--range", f"0-{5 * PAGE_SIZE}", expect=0)
@@ -241,12 +243,12 @@ class TestRanges:
 
 
 class TestHoles:
-    """``mappedfile warm`` asks nothing of holes."""
+    """``mappedfile warm`` does not read holes."""
 
     @needs_evict
     def test_warm(self, path):
-        """Pages of data are in memory afterwards, and no page of a hole: vmtouch says so too."""
-        only(LINUX, "knows what Linux reads ahead")
+        """Afterwards the pages of data are in memory, and no page of a hole is; vmtouch agrees."""
+        only(LINUX, "Linux only: depends on its readahead")
         with open(path, "wb") as file:
             for place in (0, 50 * MIB, 51 * MIB - 5):
                 file.seek(place)
@@ -260,7 +262,7 @@ class TestHoles:
             assert 0 == mapped.residency().resident
         pages = sum(size for _, size in data) // PAGE_SIZE
         for _ in range(10):  # the system may take pages away at any time
-            (file,) = told("warm", path)
+            (file,) = document("warm", path)
             assert (pages * PAGE_SIZE, 1 << 30) == (file["data"], file["length"])
             said = by_vmtouch(path)
             if (pages, 0, pages) == (file["resident"], file["missing"], said[0]):
@@ -270,8 +272,8 @@ class TestHoles:
         assert f"; {amount((1 << 30) - pages * PAGE_SIZE)} of holes left out" in out
 
     def test_data(self, path):
-        """Data that begins or ends inside a page is whole pages; neighbours are one piece; all lies
-        inside the range."""
+        """Data is rounded to whole pages, neighbours are merged, and all parts lie inside the
+        range."""
         with open(path, "wb") as file:
             for place in (3 * MIB, 3 * MIB + 2 * PAGE_SIZE - 1, 9 * MIB):
                 file.seek(place)
@@ -297,11 +299,11 @@ class TestHoles:
 
 
 class TestDocuments:
-    """JSON documents are in one style."""
+    """JSON documents have the same form for all commands."""
 
     def test_fields(self, path, folder):
-        """Every file of every command has its size and range, how many pages that is, and how many
-        are in memory."""
+        """Each file in each document has its size, its range, the number of pages, and how many are
+        in memory."""
         path.write_bytes(bytes(3 * PAGE_SIZE))
         expected = {
             "file": str(path),
@@ -318,7 +320,7 @@ class TestDocuments:
         for command, fields in extra.items():
             if command != "warm" and sys.platform == "win32":
                 continue
-            file, error = told(command, path, folder / "missing", expect=1)
+            file, error = document(command, path, folder / "missing", expect=1)
             assert expected == {key: file[key] for key in expected}
             assert {*expected, "resident"} | fields == {*file}
             assert {"file", "error"} == {*error}
@@ -327,21 +329,23 @@ class TestDocuments:
     def test_numbers(self, path):
         path.write_bytes(os.urandom(5 * PAGE_SIZE))
         with kept(path, (0, 5 * PAGE_SIZE)):
-            (warm,) = told("warm", path)
-            (evict,) = told("evict", path)
+            (warm,) = document("warm", path)
+            (evict,) = document("evict", path)
         assert (5, 0, 5 * PAGE_SIZE) == (warm["resident"], warm["missing"], warm["data"])
         assert (5, 0) == (evict["resident"], evict["evicted"])
         assert warm["seconds"] >= 0
 
 
 class TestStreams:
-    """What is written fits the stream that it goes to."""
+    """The output fits the encoding of its stream."""
 
     @pytest.mark.parametrize("json_", [False, True])
     @pytest.mark.parametrize("command", ["residency", "warm", "evict", "info"])
     def test_ascii(self, folder, command, json_):
-        """Where the output takes ASCII alone there is no traceback, whatever the files' names."""
-        only(command in ("warm", "info") or sys.platform != "win32", "this system cannot do it")
+        """If the output accepts only ASCII, any name of a file is printed without a traceback."""
+        only(
+            command in ("warm", "info") or sys.platform != "win32", "this system lacks the command"
+        )
         path = folder / "\N{SNOWMAN}\u00e9"
         path.write_bytes(bytes(5 * PAGE_SIZE))
         missing = folder / "\N{SNOWMAN}"
@@ -358,7 +362,7 @@ class TestStreams:
     @pytest.mark.parametrize("program", [REAL, WITHOUT_RICH], ids=["rich", "without rich"])
     @pytest.mark.parametrize("command", ["residency", "warm", "evict", "info"])
     def test_ascii_terminal(self, path, command, program):
-        """A terminal that takes ASCII alone gets nothing else."""
+        """A terminal that accepts only ASCII gets only ASCII."""
         path.write_bytes(bytes(50 * PAGE_SIZE))
         text = on_a_terminal(program, command, path, expect=0, PYTHONIOENCODING="ascii")
         assert text.isascii()
@@ -367,7 +371,7 @@ class TestStreams:
     @needs_pty
     @pytest.mark.parametrize("program", [REAL, WITHOUT_RICH], ids=["rich", "without rich"])
     def test_names_disturb_no_terminal(self, folder, program):
-        """What cannot be printed in a name is escaped."""
+        """Control characters in a name are escaped."""
         name = b"red\x1b[31m\xff"
         (folder / os.fsdecode(name)).write_bytes(b"x")
         text = on_a_terminal(program, "warm", folder, expect=0)
@@ -398,8 +402,8 @@ class TestAxis:
         ],
     )
     def test_ticks(self, first, last, begin, end):
-        """There is one at its begin and one at its end, which has the unit; none in between crowds
-        them."""
+        """There are ticks at both ends, and the last has the unit. Ticks between them keep a
+        distance."""
         from mappedfile.cli._picture import ticks
 
         places, labels = ticks(first, last)

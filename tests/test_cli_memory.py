@@ -1,5 +1,5 @@
-"""``mappedfile residency``, ``warm``, ``evict`` and ``info``, run as users run them, and compared
-with vmtouch."""
+"""``mappedfile residency``, ``warm``, ``evict`` and ``info``, run as programs, and compared with
+vmtouch."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ ABLE = mappedfile.capabilities()
 BLOCKS = "\N{LIGHT SHADE}\N{MEDIUM SHADE}\N{DARK SHADE}\N{FULL BLOCK}"
 
 needs_residency = pytest.mark.skipif(
-    not ABLE.file_residency, reason="this system tells of the working set alone"
+    not ABLE.file_residency, reason="this system reports only the working set"
 )
 needs_evict = pytest.mark.skipif(not ABLE.evict, reason="this system cannot evict")
 needs_matplotlib = pytest.mark.skipif(
@@ -40,7 +40,7 @@ WITHOUT_RICH = [
 ]
 
 
-def told(*arguments, expect=0):
+def document(*arguments, expect=0):
     """Run a command with --json; return the document."""
     out, _ = run(REAL, *arguments, "--json", expect=expect)
     document = json.loads(out)
@@ -54,9 +54,9 @@ class TestResidency:
 
     @needs_evict
     def test_as_vmtouch(self, path):
-        """The counts are those of vmtouch, and the runs are where they are."""
+        """The counts equal those of vmtouch, and the runs are at the right pages."""
         with half_warm(path):
-            (file,) = told("residency", path)
+            (file,) = document("residency", path)
             if LINUX:
                 assert by_vmtouch(path) == (file["resident"], file["pages"])
         assert (str(path), 8 << 20, (8 << 20) // PAGE_SIZE) == (
@@ -71,7 +71,7 @@ class TestResidency:
 
     @needs_evict
     def test_plain(self, path):
-        """In a pipe: a line of numbers and a bar of blocks, as wide as COLUMNS says."""
+        """In a pipe there is a line of numbers and a bar of blocks, as wide as COLUMNS."""
         with half_warm(path):
             out, err = run(REAL, "residency", path, expect=0)
         assert "" == err
@@ -81,7 +81,7 @@ class TestResidency:
 
     @needs_evict
     def test_ascii(self, path):
-        """Where the pipe does not know blocks, other characters stand for them."""
+        """If the encoding has no blocks, ASCII characters replace them."""
         with half_warm(path):
             out, _ = run(REAL, "residency", path, expect=0, PYTHONIOENCODING="ascii")
         assert "#" * 40 + "." * 40 == out.splitlines()[1]
@@ -90,7 +90,7 @@ class TestResidency:
     @needs_pty
     @needs_rich
     def test_on_a_terminal(self, path):
-        """With rich: in colours, one line of 80 blocks."""
+        """With rich there is one coloured line of 80 blocks."""
         with half_warm(path):
             text = on_a_terminal(REAL, "residency", path, expect=0)
         assert f"\x1b[32m{BLOCKS[3] * 40}\x1b[0m\x1b[90m{BLOCKS[0] * 40}\x1b[0m" in text
@@ -108,8 +108,8 @@ class TestResidency:
         assert BLOCKS[3] * 40 + BLOCKS[0] * 40 == text.splitlines()[-1]
 
     def test_what_cannot_be_looked_at(self, path, folder):
-        """A message for each file that cannot be looked at; the others are; the exit status is
-        1."""
+        """A file that cannot be opened gives a message, the others are shown, and the exit status
+        is 1."""
         path.write_bytes(b"x" * PAGE_SIZE)
         missing, gone = folder / "missing", folder / "gone" / "too"
         out, err = run(REAL, "residency", missing, path, gone, expect=1)
@@ -119,11 +119,11 @@ class TestResidency:
             rf"mappedfile residency: {re.escape(str(gone))}: \S.+\n$",
             err,
         )
-        files = told("residency", missing, path, expect=1)
+        files = document("residency", missing, path, expect=1)
         assert ({"file", "error"}, 1) == ({*files[0]}, files[1]["pages"])
 
     def test_several(self, path, folder):
-        """Several files have a sum; empty and sparse ones of any size are files too."""
+        """Several files have a sum. Empty files and sparse files of any size count too."""
         path.write_bytes(b"x" * 5 * PAGE_SIZE)
         empty, large = folder / "empty", folder / "large"
         empty.touch()
@@ -141,7 +141,7 @@ class TestResidency:
     @needs_matplotlib
     @needs_evict
     def test_png(self, path, folder):
-        """--png draws a strip for each file: dark where pages are in memory, light elsewhere."""
+        """--png draws a strip for each file: dark for pages in memory, light for the others."""
         empty, out = (
             folder / "$math$ that is none, and \N{SNOWMAN}\N{CJK UNIFIED IDEOGRAPH-6587}",
             folder / "out.png",
@@ -159,8 +159,8 @@ class TestResidency:
         assert max(places) < 0.5 * width
 
     def test_png_that_cannot_be(self, path, folder):
-        """Without matplotlib, in a format that it does not know, or in a folder that is not there:
-        status 2, and why."""
+        """Without matplotlib, with an unknown format, or in a missing folder, the exit status is 2
+        and there is a message."""
         path.write_bytes(b"x")
         without = [sys.executable, "-c", WITHOUT_RICH[2].replace("'rich'", "'matplotlib'")]
         _, err = run(without, "residency", path, "--png", folder / "out.png", expect=2)
@@ -175,7 +175,7 @@ class TestResidency:
 
 
 def decoded(png):
-    """Return the width of a PNG of 8-bit RGBA, and its rows: RFC 2083."""
+    """Return the width and the rows of a PNG of 8-bit RGBA: RFC 2083."""
     data, place, header = b"", 8, None
     while place < len(png):
         (length,) = struct.unpack(">I", png[place : place + 4])
@@ -208,7 +208,7 @@ class TestWarm:
 
     @needs_evict
     def test_warm(self, path):
-        """All of the file is in memory afterwards, as vmtouch says too."""
+        """Afterwards all of the file is in memory; vmtouch agrees."""
         write(path, (70 << 20) + 5)
         pages = (70 << 20) // PAGE_SIZE + 1
         for _ in range(10):  # the system may take pages away at any time
@@ -237,11 +237,11 @@ class TestWarm:
     @needs_pty
     @needs_rich
     def test_rich(self, path):
-        """On a terminal: a bar that goes away, with what is read and how quickly."""
+        """On a terminal there is a bar that disappears, with the amount and the rate."""
         path.write_bytes(bytes(200 << 20))
         text = on_a_terminal(REAL, "warm", path, expect=0, COLUMNS="160")
         assert "━" in text
-        # One unit for all, and the time that is left.
+        # Both sizes have the same unit. The time left is shown.
         assert re.search(
             r" \d+\.\d of 200\.0 MiB, [\d,]+\.\d MiB/s, \d+:\d\d left  file", ESCAPES.sub("", text)
         )
@@ -260,8 +260,8 @@ class TestEvict:
     """``mappedfile evict FILE...``"""
 
     def test_evict(self, path):
-        """What is in memory goes, dirty pages too, and the file has what was written; vmtouch says
-        so too."""
+        """Pages in memory are evicted, dirty ones too, and the file has the written data; vmtouch
+        agrees."""
         content = os.urandom((9 << 20) + 5)
         path.write_bytes(content)
         out, err = run(REAL, "evict", path, expect=0)
@@ -276,8 +276,8 @@ class TestEvict:
         assert content == path.read_bytes()
 
     def test_what_stays(self, path):
-        """Pages that somebody has locked stay, and it says so."""
-        only(LINUX, "reads what Linux tells of locks")
+        """Locked pages stay, and the message says so."""
+        only(LINUX, "Linux only: reads the locked pages from /proc")
         path.write_bytes(os.urandom(20 * PAGE_SIZE))
         with MappedFile(path) as file, file.view(0, 5 * PAGE_SIZE) as view:
             view.lock()
@@ -289,7 +289,7 @@ class TestEvict:
             assert (of, True) == (evicted + stay, stay >= 5)
 
     def test_tmpfs(self, folder):
-        """A file system in memory keeps everything, and it says so."""
+        """On tmpfs all pages stay, and the message says so."""
         with small_file_system(folder, "tmpfs", 1 << 20) as place:
             (place / "file").write_bytes(bytes(10 * PAGE_SIZE))
             out, _ = run(REAL, "evict", place / "file", expect=0)
@@ -306,11 +306,11 @@ class TestEvict:
 
 @needs_evict
 def test_files_of_others(path):
-    """What is somebody else's and only to be read can be warmed and evicted; how much is in memory
-    the system does not tell."""
+    """A file that another user owns and this one may only read can be warmed and evicted. Its
+    residency is unknown."""
     only(
         hasattr(os, "geteuid") and os.geteuid() == 0 and LINUX,
-        "becomes somebody else, as root on Linux can",
+        "Linux and root only: becomes another user",
     )
     path.write_bytes(os.urandom(20 * PAGE_SIZE))
     path.chmod(0o444)
@@ -319,7 +319,7 @@ def test_files_of_others(path):
     program = """
 import os, sys
 from mappedfile.__main__ import main
-# All is imported before somebody else is to do it.
+# Imports happen before the user changes.
 for command in ("residency", "warm", "evict", "info"):
     main([command, sys.argv[1]])
 os.setgid(65534), os.setuid(65534)
@@ -336,9 +336,9 @@ for command in ("warm", "residency", "evict"):
         " can see how many pages remain",
         "0",
     ] == lines[3:]
-    told = "on Linux, only the owner of a file, and processes that may write to it,"
-    told += " can see its residency"
-    assert f"mappedfile residency: {path}: {told}\n" == done.stderr
+    reason = "on Linux, only the owner of a file, and processes that may write to it,"
+    reason += " can see its residency"
+    assert f"mappedfile residency: {path}: {reason}\n" == done.stderr
     if LINUX:
         assert 0 == by_vmtouch(path)[0]
 
@@ -375,29 +375,29 @@ class TestInfo:
             assert re.search(rf"\({os.getpid()}\)", said["maps"])
 
     def test_json(self, path, folder):
-        """The facts, as the system tells them by other ways too."""
+        """The facts equal those from other sources of the system."""
         path.write_bytes(b"x" * (PAGE_SIZE + 1))
         with MappedFile(path) as file, file.view(0, 5), file.view(0, PAGE_SIZE):
             file[0]
-            told_, missing = told("info", path, folder / "missing", expect=1)
+            facts, missing = document("info", path, folder / "missing", expect=1)
         assert (PAGE_SIZE + 1, 2, PAGE_SIZE, mappedfile.GRANULARITY) == tuple(
-            told_[key] for key in ("size", "pages", "page_size", "granularity")
+            facts[key] for key in ("size", "pages", "page_size", "granularity")
         )
-        assert ["r", "r+", "c"] == told_["modes"]
+        assert ["r", "r+", "c"] == facts["modes"]
         assert {"file", "error"} == {*missing}
         if LINUX:
-            assert path.stat().st_blocks * 512 == told_["allocated"]
-            assert [(os.getpid(), 3)] == [(each["process"], each["maps"]) for each in told_["maps"]]
+            assert path.stat().st_blocks * 512 == facts["allocated"]
+            assert [(os.getpid(), 3)] == [(each["process"], each["maps"]) for each in facts["maps"]]
             with open(
                 "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", encoding="ascii"
             ) as size:
-                assert int(size.read()) == told_["huge_pages"]["size"]
+                assert int(size.read()) == facts["huge_pages"]["size"]
         if not ABLE.file_residency:
-            assert told_["resident"] is None
+            assert facts["resident"] is None
 
     def test_huge_pages(self, folder):
-        """Whether maps of a file can have huge pages is what the kernel says of one: a tmpfs may
-        have them, another not."""
+        """The kernel says whether maps of a file can have huge pages, for example by the mount
+        options of tmpfs."""
         for options, expected in (("always", True), ("never", False)):
             with small_file_system(folder, "tmpfs", 16 << 20) as place:
                 done = subprocess.run(
@@ -407,15 +407,15 @@ class TestInfo:
                 )
                 need(done.returncode == 0, "a kernel with huge pages in tmpfs")
                 (place / "file").write_bytes(bytes(4 << 20))
-                (file,) = told("info", place / "file")
+                (file,) = document("info", place / "file")
                 assert expected == file["huge_pages"]["eligible"]
             (folder / "mnt-tmpfs").rmdir()
 
     def test_modes(self, path):
-        """The modes are those that the user may open it in."""
+        """The listed modes are those in which the user may open the file."""
         only(
             hasattr(os, "geteuid") and os.geteuid() == 0 and LINUX,
-            "becomes somebody else, as root on Linux can",
+            "Linux and root only: becomes another user",
         )
         path.write_bytes(b"x")
         path.chmod(0o444)
@@ -426,17 +426,17 @@ import os, sys
 from mappedfile.cli._info import facts
 facts(sys.argv[1])
 os.setgid(65534), os.setuid(65534)
-told = facts(sys.argv[1])
-print(*told["modes"], told["resident"], told["permissions"])
+known = facts(sys.argv[1])
+print(*known["modes"], known["resident"], known["permissions"])
 """
         done = run_python(*code(program), path)
         assert "r c None -r--r--r--" == done.stdout.strip()
 
 
-@pytest.mark.skipif(ABLE.file_residency, reason="this system can do it")
+@pytest.mark.skipif(ABLE.file_residency, reason="this system supports the command")
 @pytest.mark.parametrize("command", ["residency", "evict"])
 def test_what_the_system_cannot_do(path, command):
-    """Where the system cannot do it the command says so, and names the capability: status 2."""
+    """A command that the system does not support names the capability; the exit status is 2."""
     path.write_bytes(b"x")
     out, err = run(REAL, command, path, expect=2)
     assert "" == out
@@ -446,10 +446,10 @@ def test_what_the_system_cannot_do(path, command):
 
 
 class TestParts:
-    """What the bars are made of."""
+    """The parts of the bars."""
 
     def test_parts(self):
-        """Cells divide the pages evenly; with more cells than pages a page has several."""
+        """Cells divide the pages evenly. With more cells than pages, a page has several cells."""
         assert [1.0, 0.0, 0.5] == parts(Residency(b"\1\1\0\0\1\0"), 3)
         assert [1.0, 1.0, 0.0, 0.0] == parts(Residency(b"\1\0"), 4)
         assert [0.0] == parts(Residency(b"\0"), 1)
@@ -466,7 +466,7 @@ class TestParts:
         assert [(1, 2)] == runs(Residency(b"\0\1\1"))
 
     def test_words(self):
-        """Some is never none, nor all."""
+        """A part of the pages is never shown as 0 % or 100 %."""
         assert [0, 1, 1, 2, 2, 3] == [level(part) for part in (0, 0.001, 0.499, 0.5, 0.999, 1)]
         for some, of, part in (
             (0, 9, "0.0"),

@@ -1,5 +1,5 @@
-"""Failures of the system, one call at a time, and limits that are reached: every one is an OSError
-with number and file name, nothing is left behind, and nothing is half-made: I2, L10, S4, F8."""
+"""Failing system calls, one at a time, and limits of the system. Each is an OSError with its number
+and the file's name. Nothing leaks, and no change is partly done: I2, L10, S4, F8."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ except ImportError:
 makes_calls_fail = needs(strace(), "strace, and permission to trace")
 reaches_limits = needs(
     importlib.util.find_spec("resource") and os.path.exists("/proc/self/statm"),
-    "limits that can be set and are heeded",
+    "limits that a process can set",
 )
 
 CALLS = (
-    "openat,fstat,newfstatat,fcntl,dup,dup3,mmap,munmap,mremap,msync,fsync,fdatasync,sync_file_range,fallocate,ftruncate,"
-    "pwrite64,close"
+    "openat,fstat,newfstatat,fcntl,dup,dup3,mmap,munmap,mremap,msync,fsync,fdatasync,"
+    "sync_file_range,fallocate,ftruncate,pwrite64,close"
 )
 FINE = {"found": [], "handles": 0, "mapped": 0}
 
 
 @dataclass
 class Victim:
-    """The process whose calls fail: tests/children/failing.py."""
+    """The process in which calls fail: tests/children/failing.py."""
 
     process: Talk
     pid: int
@@ -52,8 +52,8 @@ class Victim:
     def hear(self) -> Any:
         return json.loads(self.process.hear())
 
-    def suffer(self, scenario: str, *options: str) -> tuple[list[str], Any, dict[str, Any]]:
-        """Run a scenario under strace; return the calls, the error, and what was found
+    def run_traced(self, scenario: str, *options: str) -> tuple[list[str], Any, dict[str, Any]]:
+        """Run a scenario under strace. Return strace's lines, the error, and the state
         afterwards."""
         self.process.say(scenario)
         assert "ready" == self.hear()
@@ -64,12 +64,12 @@ class Victim:
         return self.log.read_text().splitlines(), error, self.hear()
 
     def calls(self, scenario: str) -> list[tuple[str, int, bool]]:
-        """Return the calls that a scenario makes of the system.
+        """Return the system calls of a scenario.
 
-        Each has its name, which of that name it is, and whether it is the library's.
+        Each has its name, its number among the calls of that name, and whether the library made it.
         """
         if scenario not in self.known:
-            lines, error, after = self.suffer(scenario, "-e", f"trace={CALLS}")
+            lines, error, after = self.run_traced(scenario, "-e", f"trace={CALLS}")
             assert (None, FINE) == (error, after)
             count: Counter[str] = Counter()
             self.known[scenario] = calls = []
@@ -91,8 +91,8 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         process.end()
 
 
-# Calls that a scenario makes, and what they fail with. The table is complete: test_all_calls_fail
-# compares.
+# The system calls of each scenario, and the errors to test. test_all_calls_fail checks that no call
+# is missing.
 FAILURES = {
     "Scenario": ("openat EMFILE", "fstat EIO", "mmap ENOMEM", "munmap ENOMEM", "close EIO"),
     "Read": ("openat EACCES", "fstat EOVERFLOW", "mmap ENODEV", "munmap EINVAL", "close EIO"),
@@ -138,10 +138,11 @@ SAME = {"newfstatat": "fstat"}
 
 
 def is_ours(call: str) -> bool:
-    """Whether a call is one of the library's: it names the file, or is about memory other than the
-    interpreter's own."""
+    """Whether the library made a call: the call names the file, or it is about memory that is not
+    the interpreter's."""
     if re.search(r"\b(munmap|msync|mremap)\(", call):
-        return not re.search(r"munmap\(0x[0-9a-f]+, (262144|1048576)\)", call)  # its arenas
+        # The sizes are those of the interpreter's arenas.
+        return not re.search(r"munmap\(0x[0-9a-f]+, (262144|1048576)\)", call)
     return "/failing" in call
 
 
@@ -150,12 +151,12 @@ def is_ours(call: str) -> bool:
     ("scenario", "failure"), [(name, one) for name, many in FAILURES.items() for one in many]
 )
 def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
-    """Any of its calls may fail: an OSError with that number and the file's name.
+    """A failing call is an OSError with its number and the file's name.
 
-    Opened files are closed, made files are gone, and the rest goes on.
+    Opened files are closed, created files are removed, and the process goes on.
     """
     name, code = failure.split()
-    # glibc's fstat is one or the other.
+    # glibc's fstat() makes one of two system calls.
     hits = [
         (call, number)
         for call, number, ours in victim.calls(scenario)
@@ -164,7 +165,7 @@ def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
     assert hits, f"{scenario} has no {name}"
     for call, number in hits:
         inject = f"inject={call}:error={code}:when={number}"
-        lines, error, after = victim.suffer(scenario, "-e", f"trace={call}", "-e", inject)
+        lines, error, after = victim.run_traced(scenario, "-e", f"trace={call}", "-e", inject)
         (injected,) = (line for line in lines if "(INJECTED)" in line)
         where = f"{injected}: {error}, {after}"
         assert error is not None, where
@@ -172,7 +173,7 @@ def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
         assert error["type"] == type(OSError(error["errno"], "")).__name__, where
         assert "/failing" in (error["filename"] or ""), where
         assert [] == after["found"], where
-        # What the system would not take back is still there: no call was made.
+        # strace does not make the failing call, so the map or descriptor is still there.
         assert (1 if call == "close" else 0) == after["handles"], where
         assert (after["mapped"] > 0) == (call == "munmap"), where
 
@@ -180,7 +181,7 @@ def test_call_fails(victim: Victim, scenario: str, failure: str) -> None:
 @makes_calls_fail
 @pytest.mark.parametrize("scenario", FAILURES)
 def test_all_calls_fail(victim: Victim, scenario: str) -> None:
-    """The table above names every call that a scenario makes, but mremap, which may fail."""
+    """The table has every call of a scenario except mremap, which has a fallback."""
     made = {SAME.get(call, call) for call, _, ours in victim.calls(scenario) if ours}
     assert made - {"mremap"} == {failure.split()[0] for failure in FAILURES[scenario]}
 
@@ -191,8 +192,8 @@ REMAPPED = ["GrowAlone", "GrowWithView", "RefreshAlone", "RefreshPrivateAlone"]
 @makes_calls_fail
 @pytest.mark.parametrize("scenario", REMAPPED)
 def test_remap_fails(victim: Victim, scenario: str) -> None:
-    """A map that cannot be grown in place is made anew, and nobody notices: S2."""
-    lines, error, after = victim.suffer(
+    """If mremap fails, a new map replaces the old one, without an error: S2."""
+    lines, error, after = victim.run_traced(
         scenario, "-e", "trace=mremap", "-e", "inject=mremap:error=ENOMEM"
     )
     assert "(INJECTED)" in "".join(lines)
@@ -202,9 +203,9 @@ def test_remap_fails(victim: Victim, scenario: str) -> None:
 @makes_calls_fail
 @pytest.mark.parametrize("scenario", REMAPPED)
 def test_no_map_after_that(victim: Victim, scenario: str) -> None:
-    """And when it cannot be made anew either, all is as it was: S4."""
+    """If mremap and mmap fail, there is an error and nothing has changed: S4."""
     inject = "-e", "inject=mremap:error=ENOMEM", "-e", "inject=mmap:error=ENOMEM"
-    lines, error, after = victim.suffer(scenario, "-e", "trace=mremap,mmap", *inject)
+    lines, error, after = victim.run_traced(scenario, "-e", "trace=mremap,mmap", *inject)
     assert 2 == "".join(lines).count("(INJECTED)")
     assert errno.ENOMEM == error["errno"]
     assert FINE == after
@@ -213,10 +214,10 @@ def test_no_map_after_that(victim: Victim, scenario: str) -> None:
 @makes_calls_fail
 @pytest.mark.parametrize("scenario", ["GrowAlone", "GrowWithView"])
 def test_old_map_stays(victim: Victim, scenario: str) -> None:
-    """A map that is replaced and that the system does not take back is an OSError; the resize has
-    been done: L10."""
+    """If the replaced map cannot be unmapped, there is an OSError, and the size has changed:
+    L10."""
     inject = "-e", "inject=mremap:error=ENOMEM", "-e", "inject=munmap:error=ENOMEM:when=1"
-    _, error, after = victim.suffer(scenario, "-e", "trace=mremap,munmap", *inject)
+    _, error, after = victim.run_traced(scenario, "-e", "trace=mremap,munmap", *inject)
     assert errno.ENOMEM == error["errno"]
     assert after["mapped"] > 0
 
@@ -224,10 +225,10 @@ def test_old_map_stays(victim: Victim, scenario: str) -> None:
 @makes_calls_fail
 @pytest.mark.parametrize("scenario", ["Grow", "GrowWithBuffer", "GrowPastReserve"])
 def test_no_way_back(victim: Victim, scenario: str) -> None:
-    """A file that cannot be mapped after it has grown, nor be cut again, has grown: the size is
-    right, and the next use makes the map: S4."""
+    """If the larger file can neither be mapped nor truncated, the growth is kept, and the next use
+    maps the file: S4."""
     inject = "-e", "inject=mmap:error=ENOMEM:when=1", "-e", "inject=ftruncate:error=EIO:when=1"
-    lines, error, after = victim.suffer(scenario, "-e", "trace=mmap,ftruncate", *inject)
+    lines, error, after = victim.run_traced(scenario, "-e", "trace=mmap,ftruncate", *inject)
     assert 2 == "".join(lines).count("(INJECTED)")
     assert (None, FINE) == (error, after)
 
@@ -250,10 +251,10 @@ def test_no_way_back(victim: Victim, scenario: str) -> None:
     ],
 )
 def test_interrupted(victim: Victim, scenario: str, call: str) -> None:
-    """A call that a signal interrupts is made again, or was done: no error (PEP 475)."""
+    """An interrupted call is repeated or was complete, without an error (PEP 475)."""
     number = next(number for each, number, ours in victim.calls(scenario) if ours and each == call)
     inject = f"inject={call}:error=EINTR:when={number}"
-    lines, error, after = victim.suffer(scenario, "-e", f"trace={call}", "-e", inject)
+    lines, error, after = victim.run_traced(scenario, "-e", f"trace={call}", "-e", inject)
     assert "(INJECTED)" in "".join(lines)
     assert (None, []) == (error, after["found"])
 
@@ -262,8 +263,8 @@ def test_interrupted(victim: Victim, scenario: str, call: str) -> None:
 @pytest.mark.parametrize("scenario", ["Create", "Empty", "Grow", "GrowAlone"])
 @pytest.mark.parametrize("code", ["EOPNOTSUPP", "ENOSYS"])
 def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
-    """Where blocks cannot be reserved they are written, and nobody notices: S5."""
-    lines, error, after = victim.suffer(
+    """If blocks cannot be reserved, zeros are written, without an error: S5."""
+    lines, error, after = victim.run_traced(
         scenario, "-e", "trace=fallocate", "-e", f"inject=fallocate:error={code}"
     )
     assert "(INJECTED)" in "".join(lines)
@@ -273,7 +274,7 @@ def test_cannot_allocate(victim: Victim, scenario: str, code: str) -> None:
 @makes_calls_fail
 @pytest.mark.parametrize("scenario", ["Create", "Grow"])
 def test_writing_fails_after_that(victim: Victim, scenario: str) -> None:
-    """And when that fails, the file is as it was: S4, S5."""
+    """If writing the zeros fails too, there is an error and the file has not changed: S4, S5."""
     for number in range(1, 6):
         inject = (
             "-e",
@@ -281,7 +282,7 @@ def test_writing_fails_after_that(victim: Victim, scenario: str) -> None:
             "-e",
             f"inject=pwrite64:error=ENOSPC:when={number}",
         )
-        lines, error, after = victim.suffer(scenario, "-e", "trace=fallocate,pwrite64", *inject)
+        lines, error, after = victim.run_traced(scenario, "-e", "trace=fallocate,pwrite64", *inject)
         if not any("pwrite64" in line and "(INJECTED)" in line for line in lines):
             break
         assert errno.ENOSPC == error["errno"]
@@ -291,10 +292,10 @@ def test_writing_fails_after_that(victim: Victim, scenario: str) -> None:
 
 @makes_calls_fail
 def test_rollback_fails(victim: Victim) -> None:
-    """Of two errors the first is told: S4."""
+    """If undoing a failed growth fails too, the first error is raised: S4."""
     inject = "-e", "inject=fallocate:error=ENOSPC", "-e", "inject=ftruncate:error=EIO"
-    _, error, _ = victim.suffer("Grow", "-e", "trace=fallocate,ftruncate", *inject)
-    # The file has grown by the zeros in its last page, and nobody can help it.
+    _, error, _ = victim.run_traced("Grow", "-e", "trace=fallocate,ftruncate", *inject)
+    # The file keeps the zeros that fill its last page.
     assert errno.ENOSPC == error["errno"]
 
 
@@ -323,7 +324,7 @@ def refused(call, code, name=path, says=None):
 def limit(kind, soft):
     resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
 
-with MappedFile(path, "r+") as file, file.view() as view:  # nothing is left to import
+with MappedFile(path, "r+") as file, file.view() as view:  # imports what the tests need
     view[0], file[0]
     file.flush()
 before = handles(), file_maps()
@@ -331,15 +332,15 @@ before = handles(), file_maps()
 
 
 def in_a_process(program: str, path: Path) -> None:
-    """Run a program that reaches a limit."""
+    """Run a program that reaches a limit of the process."""
     text = START + textwrap.dedent(program)
     run_python(*code(text), path, flags=("-W", "error"), quiet=True)
 
 
 @reaches_limits
 def test_no_descriptors_left(path: Path) -> None:
-    """Without a descriptor to be had opening is EMFILE, views of what is open work, and a new file
-    is not made: I2."""
+    """Without free descriptors, opening raises EMFILE, views of an open file work, and no new file
+    is created: I2."""
     in_a_process(
         """
         with MappedFile(path, "r+") as file, open(path, "r+b") as theirs:
@@ -370,9 +371,9 @@ def test_no_descriptors_left(path: Path) -> None:
 
 @reaches_limits
 def test_no_address_space_left(path: Path) -> None:
-    """A map that does not fit is ENOMEM, and one that fits still works: L10, S4.
+    """A map that does not fit raises ENOMEM; smaller maps still work: L10, S4.
 
-    The file can be opened, and a part of it mapped.
+    The file can be opened, and a part of it can be mapped.
     """
     in_a_process(
         """
@@ -402,7 +403,7 @@ def test_no_address_space_left(path: Path) -> None:
             refused(lambda: small.resize(2**32), errno.ENOMEM, path + "-small")
             assert len(small) == PAGE_SIZE == os.path.getsize(path + "-small")
             assert small[0] == 1
-        reserved.resize(2**26)  # what was set aside is there
+        reserved.resize(2**26)  # the reserved address space is there
         reserved[2**26 - 1] = 1
         refused(lambda: reserved.resize(2**32), errno.ENOMEM, path + "-reserved")
         assert len(reserved) == 2**26 == os.path.getsize(path + "-reserved")
@@ -421,7 +422,8 @@ def test_no_address_space_left(path: Path) -> None:
 
 @reaches_limits
 def test_no_memory_for_a_copy(path: Path) -> None:
-    """A copy that does not fit into memory is a MemoryError, and positions stay: L10."""
+    """A copy that does not fit into memory raises MemoryError, and the positions do not change:
+    L10."""
     in_a_process(
         """
         from mappedfile import mmap
@@ -448,8 +450,8 @@ def test_no_memory_for_a_copy(path: Path) -> None:
 
 @reaches_limits
 def test_no_room_in_files(path: Path) -> None:
-    """Past RLIMIT_FSIZE creation and growth are EFBIG, nothing is left behind, and all is as it
-    was: S4."""
+    """Past RLIMIT_FSIZE, creation and growth raise EFBIG, no file is left, and nothing has changed:
+    S4."""
     in_a_process(
         """
         limit(resource.RLIMIT_FSIZE, 6 * PAGE_SIZE)
@@ -475,8 +477,8 @@ def test_no_room_in_files(path: Path) -> None:
 
 @reaches_limits
 def test_no_maps_left(path: Path) -> None:
-    """At the system's limit of maps a view is ENOMEM, and so is growing; those that are there work,
-    all of them can be closed, and then everything is as before: L7, L10, S4."""
+    """At the system's limit of maps, views and growth raise ENOMEM. The existing views work and can
+    be closed. Then everything works again: L7, L10, S4."""
     most = Path("/proc/sys/vm/max_map_count")
     only(most.exists() and int(most.read_text()) <= 300_000, "the limit of maps is too far away")
     in_a_process(
@@ -490,7 +492,7 @@ def test_no_maps_left(path: Path) -> None:
         gc.disable()
         views = []
         try:
-            # The same pages again: neighbours cannot become one.
+            # Views of the same pages: the system cannot merge them into one map.
             while True: views.append(file.view(0, 5))
         except OSError as error:
             assert (errno.ENOMEM, path) == (error.errno, error.filename), repr(error)
@@ -499,7 +501,7 @@ def test_no_maps_left(path: Path) -> None:
         refused(lambda: file.resize(10 * PAGE_SIZE), errno.ENOMEM, says="vm.max_map_count")
         assert len(file) == len(content) == os.path.getsize(path)
         assert (file[:], address_of(data)) == (content, address)
-        reserved.resize(2**20)  # takes no further map
+        reserved.resize(2**20)  # needs no new map
         reserved[2**20 - 1] = 1
         views[0][0] = 7
         assert views[-1][0] == 7 == file[0]
@@ -522,19 +524,19 @@ def test_no_maps_left(path: Path) -> None:
 # Windows
 
 
-@pytest.mark.skipif(not kernel32_calls, reason="makes the calls of Windows fail")
+@pytest.mark.skipif(not kernel32_calls, reason="Windows only: makes its calls fail")
 @pytest.mark.parametrize("name", failing.SCENARIOS)
 def test_windows_calls_fail(folder: Path, name: str) -> None:
-    """Any call of the system that a scenario makes on Windows may fail: I2, L10, S4.
+    """A failing call on Windows is an OSError with its number and the file's name: I2, L10, S4.
 
-    It is an OSError with that number and the file's name. Opened files are closed, made files are
-    gone, and the rest goes on.
+    Opened files are closed, created files are removed, and the process goes on.
     """
     reserve = getattr(failing.SCENARIOS[name], "reserve", 0)
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
 
     def play(*failure: Any) -> tuple[list[str], Any]:
-        """Run it with a call that fails: its name and which of that name."""
+        """Run the scenario. FAILURE is the name of the failing call, and its number among the calls
+        of that name."""
         scenario = failing.SCENARIOS[name](folder / "-".join(map(str, ("file", *failure))))
         scenario.prepare()
         error = None
@@ -543,17 +545,17 @@ def test_windows_calls_fail(folder: Path, name: str) -> None:
             try:
                 scenario.run()
             except OSError as caught:
-                error = caught  # its traceback keeps nothing of the system's
+                error = caught  # its traceback keeps no map or handle alive
         assert bool(failure) == bool(calls.failed)
         calls.settle()
-        # What is not needed any more is given back when the resize has been done.
+        # Old maps and handles are released after the resize: if that fails, the file is resized.
         resized = (
             scenario.file is not None
             and not scenario.file.closed
             and len(scenario.file) != failing.SIZE
         )
         scenario.look(
-            error is not None and not (resized and failure[0] in kernel32_calls.GIVING_BACK)
+            error is not None and not (resized and failure[0] in kernel32_calls.RELEASING)
         )
         scenario.clean()
         return calls.names(), error and error.with_traceback(None)
@@ -570,9 +572,9 @@ def test_windows_calls_fail(folder: Path, name: str) -> None:
         _, error = play(call, number[call])
         where = f"{call} {number[call]} of {calls}: {error!r}"
         if error is None:
-            # A file that has grown cannot be cut while it is mapped. So it has grown, and its map
-            # is made later. Where room for the map comes first, there is little left that can go
-            # wrong then.
+            # No error: a grown file cannot be truncated while it is mapped. The growth is kept, and
+            # the next use maps the file. With reserved address space, few calls come after the
+            # growth.
             assert "Grow" in name, where
             assert "CreateFileMappingW" in calls[:place], where
             assert call in (

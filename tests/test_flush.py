@@ -1,4 +1,4 @@
-"""Flushing, as system calls and failing devices show it: F1, F3, F6, F8."""
+"""System calls of flushing, and devices that fail: F1, F3, F6, F8."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WINDOWS = sys.platform == "win32"
 
 sees_calls = needs(WINDOWS or strace(), "strace, and permission to trace")
 
-# What is done, between marks.
+# The steps. mark() begins a step.
 STEPS = """
 with MappedFile(path, "r+") as file, file.view(1_000_003, 20_000) as view, file.view(0, 0) as empty:
-    mapped = file.view()  # where addresses are known
+    mapped = file.view()  # a map with a known address
     view[:] = b"x" * len(view)
     mark("whole view", view); view.flush()
     mark("a range of a view", view); view.flush(5, 10)
@@ -70,7 +70,7 @@ for mode in ("r", "c"):
 mark("end")
 """
 
-# strace sees the marks.
+# Each mark is a system call that strace records.
 TRACED = f"""
 import os, sys
 from mappedfile import MappedFile
@@ -87,15 +87,14 @@ path = sys.argv[1]
 
 
 class Step(NamedTuple):
-    """One step: where the windows are that it is about, and how long, and what the system was asked
-    for."""
+    """A step: the addresses and lengths of its windows, and the system's calls."""
 
     windows: list[tuple[int, int]]
     seen: list[str]
 
 
 def traced_steps(path: Path, folder: Path) -> Iterator[tuple[str, Step]]:
-    """Linux: take the steps under strace."""
+    """Linux: run the steps under strace."""
     step = None
     flushes = "msync,fsync,fdatasync,sync_file_range,sync,syncfs"
     for line in traced(
@@ -108,7 +107,7 @@ def traced_steps(path: Path, folder: Path) -> Iterator[tuple[str, Step]]:
         elif step is not None:
             assert line.endswith("= 0"), line
             call = re.sub(rf"\d+<{re.escape(str(path))}>", "file", line.rpartition(")")[0] + ")")
-            # Lengths in pages: the last may be a part.
+            # Lengths are rounded up to pages: the last page may be partial.
             step.seen.append(
                 re.sub(
                     r"(msync\(0x[0-9a-f]+), (\d+)",
@@ -119,7 +118,7 @@ def traced_steps(path: Path, folder: Path) -> Iterator[tuple[str, Step]]:
 
 
 def watched_steps(path: Path) -> Iterator[tuple[str, Step]]:
-    """Windows: take them here, with eyes on what the backend calls in kernel32."""
+    """Windows: run the steps in this process, and record the calls to kernel32."""
     from kernel32_calls import watched
 
     steps: list[tuple[str, list[tuple[int, int]], list[Any]]] = []
@@ -148,7 +147,7 @@ def pages(length: int) -> int:
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Step]:
-    """What the system was asked for at each step."""
+    """Return the system's calls of each step."""
     folder = tmp_path_factory.mktemp("traced")
     path = folder / "file"
     path.write_bytes(bytes(1_050_000))
@@ -158,7 +157,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Step]:
 
 
 def flushed(window: tuple[int, int], offset: int, length: int, *, durable: bool = True) -> str:
-    """The call that flushes a range of a window, rounded outwards to pages."""
+    """Return the call that flushes a range of a window, rounded outwards to pages."""
     start, stop = window[0] + offset, window[0] + offset + length
     start -= start % PAGE_SIZE
     if WINDOWS:
@@ -166,7 +165,7 @@ def flushed(window: tuple[int, int], offset: int, length: int, *, durable: bool 
     return f"msync({start:#x}, {pages(stop - start)} pages, {'MS_SYNC' if durable else 'MS_ASYNC'})"
 
 
-#: Makes a file durable. On Windows it follows every flush that is to be.
+#: The call that makes a file durable. On Windows it follows each durable flush.
 SYNC = "FlushFileBuffers(file)" if WINDOWS else "fsync(file)"
 
 
@@ -183,8 +182,8 @@ SYNC = "FlushFileBuffers(file)" if WINDOWS else "fsync(file)"
     ],
 )
 def test_range(calls: dict[str, Step], step: str, offset: int, length: int) -> None:
-    """A durable flush is one msync with MS_SYNC of the pages that the range touches, and nothing
-    else; on Windows it is FlushViewOfFile, then FlushFileBuffers: F1, F2."""
+    """A durable flush is one msync with MS_SYNC of the pages that the range touches, and no other
+    call. On Windows it is FlushViewOfFile, then FlushFileBuffers: F1, F2."""
     (window,), seen = calls[step]
     assert [flushed(window, offset, length), *[SYNC] * WINDOWS] == seen
 
@@ -192,15 +191,15 @@ def test_range(calls: dict[str, Step], step: str, offset: int, length: int) -> N
 @sees_calls
 @pytest.mark.parametrize("step", ["the whole file", "the whole file, grown"])
 def test_whole_file(calls: dict[str, Step], step: str) -> None:
-    """Flushing the file is an fsync, which covers the size too; on Windows it follows a flush of
-    every map: F6."""
+    """Flushing the file is an fsync, which also writes the size. On Windows every map is flushed
+    before it: F6."""
     windows, seen = calls[step]
     assert SYNC == seen[-1]
     assert_covered(windows, seen[:-1])
 
 
 def assert_covered(windows: list[tuple[int, int]], seen: list[str]) -> None:
-    """All the pages of these windows were flushed, where that is needed: Windows."""
+    """Check that the calls flushed all pages of these windows. Only Windows needs these calls."""
     if not WINDOWS:
         assert [] == seen
     asked = set()
@@ -220,8 +219,8 @@ def assert_covered(windows: list[tuple[int, int]], seen: list[str]) -> None:
 @sees_calls
 @pytest.mark.parametrize("step", ["nothing was mapped", "a closed view"])
 def test_file_without_maps(calls: dict[str, Step], step: str) -> None:
-    """What closed views wrote is the file's: it is an fsync or FlushFileBuffers, and nothing else:
-    F6."""
+    """If no map is left, flush() is only an fsync or FlushFileBuffers. It covers what closed views
+    wrote: F6."""
     assert [SYNC] == calls[step].seen
 
 
@@ -239,14 +238,13 @@ def test_file_without_maps(calls: dict[str, Step], step: str) -> None:
     ],
 )
 def test_nothing(calls: dict[str, Step], step: str) -> None:
-    """Empty ranges, ranges outside, read-only and private maps ask nothing of the system: F2, F4,
-    F5."""
+    """Empty ranges, ranges outside, and read-only and private maps make no calls: F2, F4, F5."""
     assert [] == calls[step].seen
 
 
 @sees_calls
 def test_not_durable(calls: dict[str, Step]) -> None:
-    """A flush that is not durable starts write-back and waits for nothing: F3."""
+    """A flush that is not durable starts write-back and does not wait: F3."""
     (window,), seen = calls["not durable"]
     first = 1_000_003 + 5 - (1_000_003 + 5) % PAGE_SIZE
     start = (
@@ -264,8 +262,7 @@ def test_not_durable(calls: dict[str, Step]) -> None:
 
 @needs(mounts(), "to mount file systems")
 def test_write_back_on_overlay(tmp_path: Path) -> None:
-    """On overlayfs, which containers are on, a flush that is not durable starts write-back too:
-    F3."""
+    """A flush that is not durable starts write-back on overlayfs too, which containers use: F3."""
     with (
         small_file_system(tmp_path, "ext4", 16 * 2**20) as ext4,
         small_file_system(ext4, "overlay", 16 * 2**20) as overlay,
@@ -279,7 +276,7 @@ def test_write_back_on_overlay(tmp_path: Path) -> None:
 
 
 class Recorder:
-    """The backend, and which of its functions flush when."""
+    """A backend that records its flushes."""
 
     def __init__(self, like: str) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -307,8 +304,8 @@ class Recorder:
 
 @pytest.mark.parametrize("like", ["linux", "windows"])
 def test_calls_of_the_backend(folder: Path, like: str) -> None:
-    """Where a flush does not reach the device a sync follows it, and where a sync does not cover
-    maps they are flushed before it: the order on Windows and macOS, seen on every system. F1,
+    """If a flush does not reach the device, a sync follows it. If a sync does not cover maps, they
+    are flushed before it. This is the order on Windows and macOS, tested on every system: F1,
     F6."""
     recorder = Recorder(like)
     MappedFile = import_on(recorder).MappedFile  # noqa: N806
@@ -339,7 +336,7 @@ def test_calls_of_the_backend(folder: Path, like: str) -> None:
             assert str(path) == str(caught.value.filename)
             if like == "windows":
                 assert "sync" not in [call[0] for call in recorder.calls], (
-                    "what failed is not followed by a sync"
+                    "a failed flush is not followed by a sync"
                 )
 
 
@@ -348,8 +345,8 @@ def test_calls_of_the_backend(folder: Path, like: str) -> None:
 
 @pytest.fixture
 def full_device(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 whose device has no room left, though the file system does not know: a sparse image
-    on a full tmpfs."""
+    """Mount an ext4 whose device has no room, without the file system knowing it: a sparse image on
+    a full tmpfs."""
     with (
         small_file_system(tmp_path, "tmpfs", 3 * 2**20) as outer,
         small_file_system(outer, "ext4", 16 * 2**20) as inner,
@@ -370,8 +367,8 @@ def full_device(tmp_path: Path) -> Iterator[Path]:
 @needs(mounts(), "to mount file systems")
 @pytest.mark.parametrize("way", ["view", "range", "file", "file after closed view"])
 def test_write_back_error(full_device: Path, way: str) -> None:
-    """A device that fails to write is an OSError of the flush, with number and file name, and the
-    map lives on: F8."""
+    """If the device fails to write, the flush raises OSError with its number and the file's name.
+    The map stays usable: F8."""
     with MappedFile(full_device, "r+") as file, file.view(2**20, 6 * 2**20) as view:
         view[:] = os.urandom(len(view))
         if way == "file after closed view":

@@ -1,4 +1,5 @@
-"""docs/following.md: a tail -f that survives growth, cutting and rotation."""
+"""docs/following.md: a ``tail -f`` that continues after growth, truncation and rotation of a
+log."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from children.crew import Crew
 
 PAGE = Path(__file__).parent.parent / "docs" / "following.md"
 
-# Writes lines to a log, and waits for a word before each thing that it does to the file.
+# Writes lines to a log. Each line of its input is a command that changes the file.
 WRITER = """
 import os, sys
 path = sys.argv[1]
@@ -49,7 +50,7 @@ for command in sys.stdin:
 
 
 def test_follow(tmp_path: Path) -> None:
-    """Every line comes, once and in order, whatever is done to the log meanwhile."""
+    """Every line arrives once and in order, after every change of the log."""
     fences = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     (example,) = fences.findall(PAGE.read_text("utf-8"))
     names: dict[str, Any] = {}
@@ -79,10 +80,10 @@ def test_follow(tmp_path: Path) -> None:
             "append 1",
         ):
             if command == "replace" and sys.platform == "win32":
-                continue  # Windows lets nobody replace a file that is mapped
+                continue  # Windows does not replace a mapped file
             writer.say(command)
             expected = int(writer.hear())
-            with seen:  # what is cut before it was read is lost: so the writer waits
+            with seen:  # a line truncated before it was read is lost: the writer waits
                 assert seen.wait_for(lambda expected=expected: got.count(b"\n") >= expected, 60), (
                     command,
                     bytes(got[-100:]),

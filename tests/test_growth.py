@@ -1,5 +1,5 @@
-"""Growing and shrinking for a long time: against a model, from many threads, while another process
-does the same: S2-S4, S8, T1.
+"""Growing and shrinking for a long time: against a model, from many threads, and with another
+process: S2-S4, S8, T1.
 
 Short runs here; long ones with MAPPEDFILE_STRESS=1 (tox -e stress).
 """
@@ -43,7 +43,7 @@ STEPS = settings(max_examples=1000 if STRESS else 25, stateful_step_count=100 if
 
 @pytest.fixture(params=["disk", "shm"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A folder on disk, and one in a tmpfs."""
+    """Yield a folder on disk, and one in a tmpfs."""
     if request.param == "disk":
         yield tmp_path
         return
@@ -66,8 +66,8 @@ PARTS = st.tuples(st.floats(0, 1), st.floats(0, 1))
 
 
 class Model(RuleBasedStateMachine):
-    """A mapped file is a bytearray, and what is in the file another: others can make it longer
-    unnoticed."""
+    """The models are two bytearrays: the mapped file, and the file itself, which others can make
+    longer."""
 
     path: Path  # set by the test
 
@@ -75,13 +75,13 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.path.write_bytes(b"")
         self.disk = bytearray()
-        self.size = 0  # as the mapped file knows it
+        self.size = 0  # the size that the mapped file has
         self.alive: list[tuple[Any, int, int]] = []  # views and buffers, and their ranges
         self.file = self.open(0, False)
 
     def open(self, reserve: int, sparse: bool) -> MappedFile:
         self.reserve = reserve if capabilities().reserve else 0
-        self.address = 0  # of the map of the whole file, once it is known
+        self.address = 0  # of the map of the whole file, or 0
         return MappedFile(self.path, "r+", reserve=self.reserve, sparse=sparse)
 
     def part(self, part: tuple[float, float]) -> tuple[int, int]:
@@ -191,10 +191,10 @@ class Model(RuleBasedStateMachine):
 
 
 def test_as_a_bytearray(place: Path) -> None:
-    """Whatever the order, and whatever is alive, a mapped file that is resized is a bytearray that
-    is: S2, S3, S8."""
+    """In any order of operations, a mapped file behaves like a bytearray when it is resized: S2,
+    S3, S8."""
     machine = type("Machine", (Model,), {"path": place / "file"})
-    # Loads what it needs.
+    # The first run imports modules.
     run_state_machine_as_test(machine, settings=settings(STEPS, max_examples=1))
     before = handles(), file_maps()
     run_state_machine_as_test(machine, settings=STEPS)
@@ -209,7 +209,7 @@ def word(offset: int) -> bytes:
 
 
 def check(data: bytes, offset: int) -> None:
-    """Fail if there are words that were never written there."""
+    """Fail if a word is neither zero nor the word of its offset."""
     skip = -offset % 8
     for place in range(skip, len(data) - 7, 8):
         assert data[place : place + 8] in (bytes(8), word(offset + place)), (
@@ -218,7 +218,7 @@ def check(data: bytes, offset: int) -> None:
 
 
 class Player:
-    """Does one thing over and over, in a thread."""
+    """Does one operation repeatedly, in a thread."""
 
     def __init__(self, number: int, step: Any, pause: threading.Event | None) -> None:
         self.random, self.step, self.pause = random.Random(number), step, pause
@@ -235,7 +235,7 @@ class Player:
                 self.done += 1
             except (BufferError, IndexError, MappingFault):
                 self.refused += 1
-            except ValueError as error:  # a range that was inside the file a moment ago
+            except ValueError as error:  # the file was shrunk after the range was chosen
                 if "past the end" not in str(error) and "cannot be set to" not in str(error):
                     raise
                 self.refused += 1
@@ -252,7 +252,7 @@ def grow(file: MappedFile, turn: threading.Lock, pause: threading.Event) -> Any:
         with turn:
             size = len(file) + random.choice([1, 8, 100, PAGE_SIZE, 3 * PAGE_SIZE + 5, GRANULARITY])
             if size > 2**20:
-                pause.set()  # or something would be alive all the time
+                pause.set()  # the others pause, so that no view is alive
                 size = random.randrange(64)
             file.resize(size)
             pause.clear()
@@ -288,7 +288,7 @@ def look(file: MappedFile) -> Any:
             if length >= 16:
                 place = (-first) % 8
                 view[place : place + 8] = word(first + place)
-                # Zeros, if another process has cut the file and grown it.
+                # Zeros are right too: another process can cut the file and grow it.
                 check(view[place : place + 8], first + place)
 
     return step
@@ -317,8 +317,8 @@ def flush(file: MappedFile) -> Any:
 
 @pytest.mark.parametrize("reserve", [0, 2**20])
 def test_threads(place: Path, reserve: int) -> None:
-    """Threads that grow, shrink, read, write, search, view and flush one object get what the file
-    has, or are refused: nothing crashes, and nothing is left behind: S2, S3, S4, L6."""
+    """Threads grow, shrink, read, write, search, view and flush one object. Each gets the file's
+    content or an error: S2, S3, S4, L6."""
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     before = handles(), file_maps()
     with MappedFile(place / "file", "x+", size=10, reserve=reserve) as file:
@@ -326,12 +326,12 @@ def test_threads(place: Path, reserve: int) -> None:
         assert len(file) == (place / "file").stat().st_size
         check(file[:], 0)
         assert file[:] == (place / "file").read_bytes()
-    gc.collect()  # threads and their locks: on Windows they are handles
+    gc.collect()  # threads and locks are handles on Windows
     assert before == (handles(), file_maps())
 
 
 def play(file: MappedFile) -> None:
-    """Have threads do all that can be done with a file."""
+    """Run threads with every operation on a file."""
     until = time.monotonic() + SECONDS
     turn, pause = threading.Lock(), threading.Event()
     growing = [Player(number, grow(file, turn, pause), None) for number in (1, 2)]
@@ -344,8 +344,8 @@ def play(file: MappedFile) -> None:
 
 
 def test_shrinking_under_a_search(place: Path) -> None:
-    """A file that another thread is searching is not shrunk under it: BufferError, and the search
-    goes on: S3."""
+    """Shrinking raises BufferError while another thread searches the file, and the search
+    continues: S3."""
     size = 2**28
     refused = 0
     with MappedFile(place / "file", "x+", size=size, sparse=True) as file:
@@ -368,7 +368,7 @@ def test_shrinking_under_a_search(place: Path) -> None:
 
 
 class Shrinks:
-    """An offset: when it is asked for, the file has become shorter."""
+    """An offset that shrinks the file in its __index__."""
 
     def __init__(self, file: MappedFile, offset: int) -> None:
         self.file, self.offset = file, offset
@@ -379,7 +379,7 @@ class Shrinks:
 
 
 def test_shrinking_between_two_looks(place: Path) -> None:
-    """What is asked for is looked at once nothing of the caller's can run any more: S6."""
+    """A range is checked after all code of the caller has run: S6."""
     with MappedFile(place / "file", "x+", size=10 * PAGE_SIZE) as file:
         for use in (
             file.flush,
@@ -436,8 +436,8 @@ print(turns)
 
 @pytest.mark.parametrize(("mode", "reserve"), [("r+", 0), ("r+", 2**20), ("c", 0), ("c", 2**20)])
 def test_another_process(place: Path, mode: str, reserve: int) -> None:
-    """While another process grows and shrinks the file, ours lives, gets what is in the file, zeros
-    or MappingFault, and can refresh at any time: S8, T1."""
+    """While another process grows and shrinks the file, this process gets the file's content, zeros
+    or MappingFault. It can call refresh() at any time: S8, T1."""
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     path = place / "file"
     path.write_bytes(bytes(PAGE_SIZE))
@@ -476,11 +476,11 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
     print(f"{theirs} turns of theirs, {turns} of ours, {refreshed} new sizes, {faults} faults")
 
 
-# Many times
+# Leaks
 
 
 def memory() -> int:
-    """Bytes of address space that the process has taken, reserved or not; 0 where nobody tells."""
+    """Return the bytes of address space of the process, or 0 if unknown."""
     if sys.platform == "win32":
         from mappedfile.contract import _kernel32
 
@@ -494,8 +494,8 @@ def memory() -> int:
 @pytest.mark.parametrize("reserve", [0, 40 * PAGE_SIZE])
 @pytest.mark.parametrize("alive", ["nothing", "view", "buffer"])
 def test_cycles(place: Path, reserve: int, alive: str) -> None:
-    """Growing and shrinking again, thousands of times, leaves no handle, no map and no address
-    space behind: L7, S2, S3."""
+    """Growing and shrinking thousands of times leaks no handles, maps or address space: L7, S2,
+    S3."""
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     path = place / "file"
     path.write_bytes(b"x" * 100)
@@ -519,5 +519,5 @@ def test_cycles(place: Path, reserve: int, alive: str) -> None:
             if cycle % (CYCLES // 10) == CYCLES // 10 - 1:
                 marks.append((handles(), file_maps(), memory()))
     assert [mark[:2] for mark in marks] == [marks[0][:2]] * 10
-    assert marks[-1][2] < marks[0][2] + 2**21, "the allocator may take some more"
+    assert marks[-1][2] < marks[0][2] + 2**21, "address space leaks"
     assert 100 == path.stat().st_size

@@ -1,8 +1,8 @@
 """The fault guard: T1.
 
-A process lives when a page of a map is gone, and everybody else gets SIGBUS as if there were no
-guard. Windows is in test_guard_windows.py. The limits of the guard are shown here too, and told in
-docs/guard.md.
+A process survives a missing page of a map, and other code gets SIGBUS as without the guard.
+test_guard_windows.py has the tests for Windows. These tests also show the limits of the guard,
+which docs/guard.md lists.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ MAX_MAPS = Path("/proc/sys/vm/max_map_count")
 def run(
     program: str, task: str, *arguments: object, timeout: float = 60, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Have a program of tests/children/ do a task, and return how that ended."""
+    """Run a task of a program in tests/children/, and return how it ended."""
     what = (*child(program), task, *arguments)
     environment = {"PYTHONFAULTHANDLER": None}
     return run_python(*what, flags=("-W", "error"), env=environment, timeout=timeout, check=check)
 
 
 def said(program: str, task: str, *arguments: object, timeout: float = 60) -> str:
-    """The same for a task that must end well: return what it said."""
+    """Run a task that must succeed, and return its output."""
     return run(program, task, *arguments, timeout=timeout, check=True).stdout.strip()
 
 
 def dies(
     program: str, task: str, *arguments: object, by: int = getattr(signal, "SIGBUS", 0)
 ) -> str:
-    """The same for a task that a signal must end."""
+    """Run a task that a signal must end, and return its output."""
     done = run(program, task, *arguments)
     assert (-by, "") == (done.returncode, done.stderr)
     return done.stdout.strip()
@@ -63,7 +63,7 @@ def dies(
 
 @pytest.fixture(scope="module")
 def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tests/sigbus.c, compiled: another library."""
+    """Compile tests/sigbus.c, which stands for another library."""
     library = tmp_path_factory.mktemp("helper") / "sigbus.so"
     subprocess.run(
         [compiler(), "-O1", "-shared", "-fPIC", "-o", library, HERE / "sigbus.c", "-lpthread"],
@@ -79,13 +79,13 @@ def compiler() -> str:
     return str(found)
 
 
-# Any moment
+# Faults at any moment
 
 
 def test_rounds(folder: Path) -> None:
-    """Another process cuts the file at any moment while this one reads, writes, searches, sums an
-    array, flushes, resizes, opens and closes: every answer is right or a MappingFault, and nothing
-    is left behind."""
+    """Another process cuts the file at any moment during reads, writes, searches, sums of arrays,
+    flushes, resizes, opening and closing. Each operation has its right result or raises
+    MappingFault, and nothing leaks."""
     number = 1000 if STRESS else 30
     seed = os.environ.get("MAPPEDFILE_SEED", time.time_ns())
     met = int(said("guard_rounds", "rounds", folder, seed, number, timeout=600 if STRESS else 60))
@@ -94,33 +94,32 @@ def test_rounds(folder: Path) -> None:
 
 @pytest.mark.parametrize("subject", STDLIB, ids=str)
 def test_oracle_dies(subject: object, folder: Path) -> None:
-    """mmap: the first access to what is gone ends the process with SIGBUS, in every mode."""
+    """mmap: the first access to a missing page ends the process with SIGBUS, in every mode."""
     with pytest.raises(Broken, match=rf"status -{signal.SIGBUS:d}: Fatal Python error: Bus error"):
         CLAUSES["T1"].check(subject, folder)
 
 
 def test_threads(folder: Path) -> None:
-    """Threads that meet what is gone all at once, in maps of their own and in the same one, while
-    others open and close maps: each is told, each reads what is right, and the others notice
-    nothing."""
+    """Several threads meet missing pages at the same time, in separate maps and in a shared one,
+    while others open and close maps. Each gets its faults and its right data."""
     assert int(said("guard_threads", "storm", folder, 1000 if STRESS else 20, timeout=600)) > 0
 
 
 def test_many_maps(folder: Path) -> None:
-    """A hundred thousand maps: each is found, the marks are on those that met a fault and no
-    others, and closing any of them in any order leaves the rest."""
+    """With a hundred thousand maps, the guard finds each one, and marks only those with a fault.
+    Closing maps in any order does not affect the others."""
     assert "202" == said("guard_maps", "many_maps", folder, 100_000, timeout=300)
 
 
 @pytest.mark.parametrize("reserve", [0, 64 * PAGE_SIZE], ids=["moved", "in its room"])
 def test_grown(folder: Path, reserve: int) -> None:
-    """A map that has become longer, in another place or where it is, is guarded whole."""
+    """A map that was grown, in place or moved, is guarded as a whole."""
     assert "done" == said("guard_maps", "grown", folder, reserve)
 
 
 def test_interrupts(folder: Path) -> None:
-    """An exception from a signal's handler, as Ctrl-C is one, in the midst of mapping and
-    unmapping: no map is left behind, and none is on the guard's list that is no more."""
+    """An exception from a signal handler, such as KeyboardInterrupt, comes during mapping and
+    unmapping. No map leaks, and the guard's list has no map that does not exist."""
     assert "done" == said(
         "guard_maps", "interrupts", folder, 100_000 if STRESS else 3000, timeout=600
     )
@@ -130,15 +129,15 @@ def test_interrupts(folder: Path) -> None:
 
 
 def test_fork(folder: Path) -> None:
-    """A child has its parent's guard, maps and marks; what it meets is its own affair, and the
-    other way round."""
+    """A child has the guard, maps and marks of its parent. Later faults in one process do not
+    affect the other."""
     assert "done" == said("guard_forks", "fork", folder)
 
 
 @pytest.mark.parametrize("guard", ["with", "without"])
 def test_fork_while_others_map(folder: Path, guard: str) -> None:
-    """A child that is born while other threads map, unmap and meet faults can do all of that, with
-    the guard and without."""
+    """A child forked while threads map, unmap and meet faults can do the same, with the guard and
+    without."""
     assert "done" == said(
         "guard_forks",
         "fork_storm",
@@ -150,15 +149,15 @@ def test_fork_while_others_map(folder: Path, guard: str) -> None:
 
 
 def test_sub_interpreters(folder: Path) -> None:
-    """Sub-interpreters that share the GIL use the guard of the process, whoever came first; each
-    counts its own maps."""
+    """Sub-interpreters that share the GIL use one guard, whichever was first. Each counts its own
+    maps."""
     need_interpreters()
     lines = said("guard_interpreters", "interpreters", folder).splitlines()
     assert ["False 116 True MappingFault True", *["True 116 True MappingFault True"] * 2] == lines
 
 
 def test_sub_interpreter_with_a_gil(folder: Path) -> None:
-    """One with a GIL of its own (Python 3.12) cannot import the library: ImportError."""
+    """A sub-interpreter with its own GIL (Python 3.12) gets an ImportError."""
     need_interpreters()
     only(sys.version_info >= (3, 12), "sub-interpreters share the GIL before Python 3.12")
     assert "does not support loading in subinterpreters" in said(
@@ -174,7 +173,7 @@ def need_interpreters() -> None:
 
 
 def test_child_programs(folder: Path) -> None:
-    """A program that is started does not inherit the guard: exec gives it the default action."""
+    """A child program does not inherit the guard: exec restores the default action."""
     assert signal.SIG_DFL == int(said("guard_forks", "inherits", folder))
 
 
@@ -182,11 +181,13 @@ def test_child_programs(folder: Path) -> None:
 
 
 def test_fault_guard(folder: Path) -> None:
-    """fault_guard() is false before the first map and true after it. Then it stays: RuntimeError.
+    """fault_guard() is false before the first map and true after it. Then it cannot be switched
+    off: RuntimeError.
 
-    It stays also when somebody has taken the signal since, and tells. No bool is a TypeError.
+    After another handler took SIGBUS, it returns false, and still cannot be switched off. Arguments
+    other than a bool raise TypeError.
     """
-    assert "False False True True False" == said("guard_switch", "told", folder)
+    assert "False False True True False" == said("guard_switch", "states", folder)
 
 
 def test_fault_guard_with_a_view(folder: Path) -> None:
@@ -195,24 +196,24 @@ def test_fault_guard_with_a_view(folder: Path) -> None:
 
 
 def test_fault_guard_never(folder: Path) -> None:
-    """fault_guard(False): no handler, and the process dies as it would have."""
-    assert "False False True False" == dies("guard_switch", "told_never", folder)
+    """With fault_guard(False) there is no handler, and a fault ends the process."""
+    assert "False False True False" == dies("guard_switch", "switched_off", folder)
 
 
 def test_fault_guard_late(folder: Path) -> None:
-    """fault_guard(True) after fault_guard(False): maps that were made meanwhile are guarded too,
-    and it goes on top again as ever."""
-    assert "False True True" == said("guard_switch", "told_late", folder)
+    """fault_guard(True) after fault_guard(False) also guards the maps made before it, and later
+    maps install the guard again."""
+    assert "False True True" == said("guard_switch", "switched_on_late", folder)
 
 
-# Others who want SIGBUS
+# Other handlers of SIGBUS
 
 
 @pytest.fixture(scope="module")
 def outcomes(
     helper: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, dict[str, object]]]:
-    """Every scenario of tests/children/guard_signals.py has an outcome, with the guard and
+    """Return the outcome of each scenario of tests/children/guard_signals.py, with the guard and
     without."""
     with ExitStack() as stack:
         running = {}
@@ -224,10 +225,10 @@ def outcomes(
 
 
 def comparable(outcome: dict[str, object]) -> tuple[object, str]:
-    """Return the exit status and the words of a scenario, as far as they can be compared.
+    """Return the exit status and the output of a scenario, without the parts that always differ.
 
-    Left out are addresses of threads, other threads, and the guard's own functions in
-    faulthandler's C stack (Python 3.14).
+    These are the addresses of threads, other threads, and the guard's functions in faulthandler's C
+    stack (Python 3.14).
     """
     text = re.sub(r"0x[0-9a-f]+", "0x", str(outcome["said"]).partition("\nThread 0x")[0])
     left_out = ("threading.py", "/mappedfile/_native.")
@@ -240,10 +241,12 @@ def comparable(outcome: dict[str, object]) -> tuple[object, str]:
     "name", dict.fromkeys(name.rpartition(": ")[0] for name in guarding.SCENARIOS)
 )
 def test_signal_of_others(outcomes: dict[str, dict[str, dict[str, object]]], name: str) -> None:
-    """SIGBUS that is not the library's (a page of somebody else's map, a misaligned address,
-    raise(), kill() during a system call) does exactly what it does without the guard: the same end
-    of the process, or the same handler, which sees the same signal, code, address, errno and
-    blocked signals, interrupts the same calls, and is called as often."""
+    """A SIGBUS that is not the library's has the same effect as without the guard.
+
+    Its causes are a page of another map, a misaligned address, raise(), and kill() during a system
+    call. The process ends in the same way, or the same handler runs. The handler gets the same
+    signal, code, address, errno and blocked signals, interrupts the same calls, and runs as often.
+    """
     with_guard, without = outcomes["with"], outcomes["without"]
     scenarios = [scenario for scenario in with_guard if scenario.rpartition(": ")[0] == name]
     assert scenarios
@@ -253,8 +256,8 @@ def test_signal_of_others(outcomes: dict[str, dict[str, dict[str, object]]], nam
 
 
 def test_signals_of_others_that_hang() -> None:
-    """The scenarios left out are those that never end, with the guard or without: a handler that
-    returns from a fault and has mended nothing is called again."""
+    """The scenarios left out never end, with the guard or without: a handler that returns without
+    repairing the page runs again and again."""
     left_out = {
         f"{taker}: {event}"
         for taker in guarding.TAKERS
@@ -278,18 +281,18 @@ def test_signals_of_others_that_hang() -> None:
 
 
 def test_what_the_scenarios_are(outcomes: dict[str, dict[str, dict[str, object]]]) -> None:
-    """The comparison is of something: processes die of SIGBUS, handlers are called, calls are
+    """The scenarios have real effects: processes end by SIGBUS, handlers run, and calls are
     interrupted."""
     outcome = outcomes["with"]
     bus = -signal.SIGBUS
     assert (bus, "begin\n") == (
-        outcome["nobody: before: fault"]["status"],
-        outcome["nobody: before: fault"]["said"],
+        outcome["default: before: fault"]["status"],
+        outcome["default: before: fault"]["said"],
     )
     assert (
         bus
         == outcome["SIG_IGN: between: fault"]["status"]
-        == outcome["nobody: twice: killed"]["status"]
+        == outcome["default: twice: killed"]["status"]
     )
     assert "b'late'" in outcome["SIG_IGN: twice: killed"]["said"]
     for time_ in guarding.TIMES:
@@ -309,38 +312,36 @@ def test_what_the_scenarios_are(outcomes: dict[str, dict[str, dict[str, object]]
 
 
 def test_handler_that_jumps(helper: Path, folder: Path) -> None:
-    """A handler that jumps out of the guard's handler leaves it as it was: the next fault is
-    handled, and nothing stays blocked."""
+    """Another handler may jump out of the guard's handler. The next fault is handled, and no signal
+    stays blocked."""
     assert "True" == said("guard_others", "jumps", folder, helper)
 
 
 def test_chain(helper: Path, folder: Path) -> None:
-    """A handler that took SIGBUS after the guard passes on what is not its own.
-
-    So the guard gets its signals.
-    """
+    """A handler installed after the guard passes on the signals of other maps. So the guard gets
+    its signals."""
     assert "True True" == said("guard_others", "chained", folder, helper)
 
 
 def test_faulthandler_on_and_off(folder: Path) -> None:
-    """faulthandler enabled and disabled in every order, with maps in between: after a map the guard
-    works, whatever came before; and a fault of others ends the process, with faulthandler's report
-    when that is enabled, and without when not."""
+    """faulthandler is enabled and disabled in every order, with maps between. After a map the guard
+    works. A fault of other code ends the process, with faulthandler's report if that is enabled."""
     assert "243" == said("guard_others", "toggles", folder, timeout=180)
 
 
 def test_taken(folder: Path) -> None:
-    """Others who take SIGBUS later have it, until a file is mapped as a whole.
+    """A handler installed after the guard comes first, until a whole file is mapped.
 
-    Then the guard is on top again. Views do not count.
+    Then the guard is first again. Mapping a view does not change the handler.
     """
     assert " ".join(["False False True"] * 3) == said("guard_others", "taken", folder)
 
 
 def test_taken_by_who_does_not_pass_it_on(folder: Path) -> None:
-    """Until then, a handler that does not pass the signal on has the library's faults.
+    """A handler installed after the guard that does not pass on the signal gets the library's
+    faults.
 
-    faulthandler reports and lets the process end. A Python handler is called without end.
+    faulthandler reports and lets the process end. A Python handler is called again and again.
     """
     done = run("guard_others", "later", folder, "faulthandler")
     assert (-signal.SIGBUS, "False") == (done.returncode, done.stdout.strip())
@@ -349,50 +350,51 @@ def test_taken_by_who_does_not_pass_it_on(folder: Path) -> None:
 
 
 def test_signal_module(folder: Path) -> None:
-    """signal.getsignal() does not know of the guard, as of no handler that is not Python's."""
+    """signal.getsignal() does not show the guard: it shows only handlers set from Python."""
     assert f"True {signal.SIG_DFL:d}" == said("guard_others", "unseen", folder)
 
 
 def test_stack(helper: Path, folder: Path) -> None:
-    """The guard's handler, and the one before it, are on the thread's alternate stack, if it has
-    one."""
+    """The guard's handler and the one before it run on the thread's alternate stack, if the thread
+    has one."""
     assert "0 1" == said("guard_others", "on_the_stack", folder, helper)
 
 
 def test_taken_by_many(helper: Path, folder: Path) -> None:
-    """The guard goes on top of up to four different handlers; of a fifth it does not, and
-    fault_guard() tells."""
+    """The guard installs itself again over up to four different handlers. Over a fifth it does not,
+    and fault_guard() returns false."""
     assert "True True True True False True True" == said(
         "guard_others", "taken_by_many", folder, helper
     )
 
 
-# What the guard leaves as it is, and what it cannot do
+# Limits of the guard
 
 
 def test_read_only(folder: Path) -> None:
-    """The zeros of a read-only map are read-only too: writing them is SIGSEGV, as before."""
-    only(Path("/proc/self/maps").exists(), "this system does not tell what is mapped")
+    """The zeros in a read-only map are read-only too: writing raises SIGSEGV, as in the rest of the
+    map."""
+    only(Path("/proc/self/maps").exists(), "this system has no /proc/self/maps")
     assert "r--p" == dies("guard_limits", "reads_only", folder, by=signal.SIGSEGV)
 
 
 @pytest.mark.parametrize("mode", ["r", "r+"])
 def test_errno(helper: Path, folder: Path, mode: str) -> None:
-    """errno is what it was after the handler."""
+    """The guard's handler does not change errno."""
     assert "True True" == said("guard_others", "keeps_errno", folder, helper, mode)
 
 
 def test_signals_wait(helper: Path, folder: Path) -> None:
-    """Other signals wait until the handler has done.
+    """The guard's handler blocks other signals.
 
-    A handler of others that jumps out of itself does not jump out of the guard's.
+    So the handler of another signal cannot jump out of it.
     """
     assert "15" == said("guard_others", "blocks", folder, helper)
 
 
 @pytest.mark.parametrize("flags", [(), ("-DUNTRUSTED_CODES",)], ids=["", "as on macOS"])
 def test_inside(folder: Path, flags: tuple[str, ...]) -> None:
-    """tests/posix_inside.c, which has posix_guard.c in it, shows what no other test can time."""
+    """tests/posix_inside.c includes posix_guard.c, and tests what depends on exact timing."""
     program = folder / "inside"
     backends = HERE.parent / "backends"
     sources = [HERE / "posix_inside.c", backends / "posix.c", backends / "search.c"]
@@ -404,28 +406,28 @@ def test_inside(folder: Path, flags: tuple[str, ...]) -> None:
 
 
 def test_blocked(folder: Path) -> None:
-    """A thread that has SIGBUS blocked cannot be saved: the system ends the process."""
+    """A thread that has blocked SIGBUS cannot be saved: the system ends the process."""
     assert "blocked" == dies("guard_limits", "blocked", folder)
 
 
 def test_system_calls(folder: Path) -> None:
-    """System calls that are given a buffer whose pages are gone fail with EFAULT, and mark nothing;
-    when the zeros are there, they take them."""
+    """System calls on a buffer with missing pages fail with EFAULT, and set no mark. After the page
+    is replaced, the calls read zeros."""
     assert "True False True False True 10 4" == said("guard_limits", "system_calls", folder)
 
 
 def test_lost_silently(folder: Path) -> None:
-    """A private map loses without a word what was written to it.
+    """A private map can lose written bytes without a fault.
 
-    This is so when the file is whole again before the next access.
+    This happens if the file was cut and is whole again before the next access.
     """
     assert "1 True False" == said("guard_limits", "lost_silently", folder)
 
 
 def test_no_room_for_zeros(folder: Path) -> None:
-    """When the process has as many maps as the system allows, the page of zeros cannot be put, and
-    it dies as without the guard."""
-    only(MAX_MAPS.exists(), "no limit of maps that could be reached: /proc/sys/vm/max_map_count")
+    """At the system's limit of maps, the page of zeros cannot be mapped, and the process ends as
+    without the guard."""
+    only(MAX_MAPS.exists(), "this system has no /proc/sys/vm/max_map_count")
     only(
         int(MAX_MAPS.read_text()) <= 300_000,
         f"{MAX_MAPS} is so large that it takes too long to reach",
@@ -438,30 +440,30 @@ def test_no_room_for_zeros(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_full_disk(folder: Path, kind: str) -> None:
-    """A write into a hole of a sparse file on a full disk: MappingFault, and what is whole stays
-    so; with room again, refresh() has it."""
+    """Writing into a hole on a full disk raises MappingFault, and other pages are not affected.
+    When there is room again, refresh() makes the page usable."""
     with small_file_system(folder, kind, 8 << 20) as place:
         (place / "filler").write_bytes(bytes(4 << 20))
         assert "done" == said("guard_disks", "fills_the_disk", place)
 
 
 def test_full_disk_with_a_few_blocks(folder: Path) -> None:
-    """Blocks are smaller than pages, and fewer are free than a page takes: the disk is full."""
+    """If the disk has less free space than a page needs, the message says that the disk is full."""
     with small_file_system(folder, "ext4", 8 << 20) as place:
-        told = json.loads(said("guard_disks", "few_blocks_are_free", place))
-        assert dict.fromkeys("0123", "ENOSPC") | {"4": "EIO"} == told
+        reasons = json.loads(said("guard_disks", "few_blocks_are_free", place))
+        assert dict.fromkeys("0123", "ENOSPC") | {"4": "EIO"} == reasons
 
 
 def test_full_disk_inside_a_page(folder: Path) -> None:
-    """A write into the hole of a page that has something in it, on a full disk: MappingFault;
-    buffers keep what is in it, and have what was written, which goes nowhere."""
+    """Writing into the hole of a page with some data raises MappingFault on a full disk. Buffers
+    keep the data and show the written bytes, but these do not reach the file."""
     with small_file_system(folder, "ext4", 8 << 20) as place:
         assert "done" == said("guard_disks", "fills_the_disk_inside", place)
 
 
 def test_disk_that_is_cut(folder: Path) -> None:
-    """A loop device whose backing file loses its second half: what can be read is right, the rest
-    is MappingFault."""
+    """If the backing file of a loop device loses its second half, readable pages are right, and
+    others raise MappingFault."""
     with small_file_system(folder, "ext4", 16 << 20) as place:
         path = place / "file"
         path.write_bytes(
@@ -480,7 +482,7 @@ def test_disk_that_is_cut(folder: Path) -> None:
 
 @contextmanager
 def failing_file_system(folder: Path, pages: int) -> Iterator[tuple[Path, Path]]:
-    """Mount tests/children/fuse.py for a while; give its file, and what says which pages fail."""
+    """Mount tests/children/fuse.py. Yield its file, and the file that lists the failing pages."""
     need(mounts() and Path("/dev/fuse").exists(), "/dev/fuse, and to mount file systems")
     place, control = folder / "mnt", folder / "control"
     place.mkdir()
@@ -497,8 +499,10 @@ def failing_file_system(folder: Path, pages: int) -> Iterator[tuple[Path, Path]]
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_device_that_fails(folder: Path, mode: str) -> None:
-    """Pages that a device does not give: MappingFault with their offsets, zeros in arrays,
-    everything else right; once it works again, refresh() has them. Between two such pages more is
-    refused than is gone, and a view has it."""
+    """Pages that a device cannot read raise MappingFault with their offsets, and arrays show zeros
+    there. When the device works again, refresh() makes them usable.
+
+    The mark is one range: good pages between two failed ones are refused too. A view can read them.
+    """
     with failing_file_system(folder, 9) as (path, control):
         assert "done" == said("guard_disks", "device_fails", path, control, mode)

@@ -1,8 +1,9 @@
-"""The fault guard on Windows: our own copies are given up where a page is gone; buffers are not
-saved. T1.
+"""The fault guard on Windows. The library's own copies stop with an error at a missing page.
+Buffers are not guarded: T1.
 
-Windows cuts no mapped file short (T2), but volumes fail. Wine lets us show it: there the file is
-cut from the Unix side, and what Windows calls EXCEPTION_IN_PAGE_ERROR is an access violation."""
+Windows does not cut a mapped file (T2), but volumes can fail. On Wine the tests cut the file from
+the Unix side. There an access violation takes the place of EXCEPTION_IN_PAGE_ERROR.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +36,12 @@ STATUS_ACCESS_VIOLATION, STATUS_IN_PAGE_ERROR = 0xC0000005, 0xC0000006
 
 
 def unix_name(path: Path) -> bytes:
-    """Return the name of a file on the Unix side; only Wine has one."""
+    """Return the Unix name of a file; only Wine has one."""
     function = getattr(ctypes.WinDLL("kernel32"), "wine_get_unix_file_name", None)
     if function is None:
         pytest.skip(
-            "Windows lets nobody cut a mapped file, and no volume here fails:"
-            " only Wine has a Unix side"
+            "Windows does not cut a mapped file, and no volume fails here:"
+            " needs the Unix side of Wine"
         )
     function.restype = ctypes.c_char_p
     function.argtypes = [ctypes.c_wchar_p]
@@ -48,10 +49,10 @@ def unix_name(path: Path) -> bytes:
 
 
 def cut(path: Path, size: int) -> None:
-    """Set the size of a file from the Unix side, which cares for no map."""
+    """Set the size of a file from the Unix side, which ignores maps."""
     done = path.with_name("done")
-    # start may return before the program ends, with a status of its own (Wine 10); the size changes
-    # before the pages go.
+    # On Wine 10, start may return before the program ends. The size changes before the pages are
+    # removed.
     script = 'truncate -s "$0" "$1" && touch "$2"'
     names = [os.fsdecode(unix_name(each)) for each in (path, done)]
     subprocess.run(
@@ -94,8 +95,8 @@ WRITING: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("whose", ["file", "view"])
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_access(path: Path, mode: Any, whose: str) -> None:
-    """Every access through the library raises MappingFault where bytes are gone; what is whole
-    stays so, others are not disturbed; when the file is back, refresh() has it."""
+    """Every access through the library raises MappingFault where bytes are missing. Other bytes,
+    views and files are not affected. When the file is whole again, refresh() makes it usable."""
     other_path = path.with_name("other")
     other_path.write_bytes(CONTENT)
     with ExitStack() as stack:
@@ -119,7 +120,8 @@ def test_access(path: Path, mode: Any, whose: str) -> None:
                 assert (errno.EIO, str(path)) == (caught.value.errno, str(caught.value.filename)), (
                     name
                 )
-                # The first byte that was met: from the end for who begins there.
+                # The offset of the first missing byte that was met. Operations from the end meet
+                # the last one.
                 end = len(CONTENT) if name in ("rfind", "iteration from the end") else GONE + 10
                 assert GONE <= caught.value.offset <= end, name
             assert (True, whose == "view") == (file.faulted, view.faulted), name
@@ -134,7 +136,7 @@ def test_access(path: Path, mode: Any, whose: str) -> None:
                     file.resize(len(CONTENT) + 1)
         cut(path, len(CONTENT))
         for name, _, file, view, _ in cases:
-            with pytest.raises(MappingFault):  # until refresh(); a write would be one
+            with pytest.raises(MappingFault):  # faults continue until refresh()
                 READING.get(name, READING["index"])(file if whose == "file" else view)
             file.refresh()
             assert (False, len(CONTENT)) == (file.faulted, len(file)), name
@@ -147,7 +149,7 @@ def test_access(path: Path, mode: Any, whose: str) -> None:
 
 
 def test_shorter(path: Path) -> None:
-    """refresh() takes the shorter file as it is, whether a fault was met or not."""
+    """refresh() accepts the shorter file, with or without a fault before."""
     for met in (True, False):
         with MappedFile(path, "r+") as file:
             assert CONTENT == file[:]
@@ -166,8 +168,7 @@ def test_shorter(path: Path) -> None:
     not mappedfile.capabilities().reserve, reason="no address space can be reserved here"
 )
 def test_reserved(path: Path) -> None:
-    """A map that has grown where it is, into what it reserved, is made of more than one view: all
-    of it is guarded."""
+    """A map grown in its reserved address space has several views: all of them are guarded."""
     size = len(CONTENT)
     with MappedFile(path, "r+", reserve=4 * size) as file:
         assert CONTENT == file[:]
@@ -185,7 +186,8 @@ def test_reserved(path: Path) -> None:
 
 
 def test_threads(path: Path) -> None:
-    """Threads that meet what is gone at once are each told, and threads that do not are not."""
+    """Threads that meet missing pages at the same time each get MappingFault, and other threads do
+    not."""
     paths = [path.with_name(f"file{number}") for number in range(4)]
     for each in paths:
         each.write_bytes(CONTENT)
@@ -210,7 +212,7 @@ def test_threads(path: Path) -> None:
         file.close()
 
 
-# In processes of their own, which may die
+# In child processes, which may die
 
 PROGRAM = """
 import os, sys
@@ -236,8 +238,8 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     "what", ["file.data[here.GONE]", "bytes(file.data)", "file.view().data[here.GONE:].tobytes()"]
 )
 def test_buffers(path: Path, what: str) -> None:
-    """Buffers cannot be saved: reading one where the file is gone ends the process.
-    capabilities().guard_buffers says so."""
+    """Buffers are not guarded: reading a missing page ends the process, as
+    capabilities().guard_buffers says."""
     assert not mappedfile.capabilities().guard_buffers
     done = run(f"{MAP}{what}\nprint('lived')", path)
     assert "cut" == done.stdout.strip(), done.stderr
@@ -245,25 +247,25 @@ def test_buffers(path: Path, what: str) -> None:
 
 
 def test_fault_guard(path: Path) -> None:
-    """fault_guard() is false before the first map, true after it, and cannot be taken away."""
+    """fault_guard() is false before the first map, true after it, and cannot be switched off."""
     program = """
-told = [mappedfile.fault_guard()]
+states = [mappedfile.fault_guard()]
 with MappedFile(path) as file:
-    told.append(mappedfile.fault_guard())
+    states.append(mappedfile.fault_guard())
     file[0]
-    told.append(mappedfile.fault_guard())
+    states.append(mappedfile.fault_guard())
     try:
         mappedfile.fault_guard(False)
     except RuntimeError:
-        told.append("stays")
-print(*told)
+        states.append("stays")
+print(*states)
 """
     done = run(program, path)
     assert (0, "False False True stays") == (done.returncode, done.stdout.strip()), done.stderr
 
 
 def test_fault_guard_never(path: Path) -> None:
-    """fault_guard(False): the process dies as it would have."""
+    """With fault_guard(False), a fault ends the process."""
     for way in ("file[here.GONE]", "file.find(here.ABSENT)"):
         path.write_bytes(CONTENT)
         done = run(f"mappedfile.fault_guard(False)\n{MAP}{way}\nprint('lived')", path)
@@ -272,7 +274,7 @@ def test_fault_guard_never(path: Path) -> None:
 
 
 def test_fault_guard_late(path: Path) -> None:
-    """fault_guard(True) after fault_guard(False): maps that were made meanwhile are guarded too."""
+    """fault_guard(True) after fault_guard(False) also guards the maps made before it."""
     program = f"""
 mappedfile.fault_guard(False)
 {MAP}
@@ -281,10 +283,10 @@ for way in ("file[here.GONE]", "file[here.GONE:]", "file.find(here.ABSENT)"):
     try:
         eval(way)
     except mappedfile.MappingFault:
-        print("told", flush=True)
+        print("fault", flush=True)
 """
     done = run(program, path)
-    assert (0, ["cut", "False True", *["told"] * 3]) == (
+    assert (0, ["cut", "False True", *["fault"] * 3]) == (
         done.returncode,
         done.stdout.splitlines(),
     ), done.stderr
@@ -292,8 +294,8 @@ for way in ("file[here.GONE]", "file[here.GONE:]", "file.find(here.ABSENT)"):
 
 @pytest.mark.parametrize("guard", ["True", "False"])
 def test_faults_of_others(path: Path, guard: str) -> None:
-    """Access violations that are not ours are what they are without the guard: ctypes' handler
-    makes errors of them, and who has none ends."""
+    """Access violations of other code have the same effect as without the guard. ctypes' handler
+    turns them into errors; without a handler the process ends."""
     program = f"""
 import ctypes
 mappedfile.fault_guard({guard})
@@ -305,7 +307,7 @@ for _ in range(3):
     except OSError as error:
         print(error)
 sys.stdout.flush()
-# Called without ctypes' handler, in a thread of the system's.
+# In a thread of the system, without ctypes' handler.
 function = ctypes.CDLL("msvcrt").memcpy
 function.restype = None
 kernel32 = ctypes.WinDLL("kernel32")
@@ -326,8 +328,8 @@ print("lived")
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_faulthandler(path: Path, when: str) -> None:
-    """faulthandler, enabled before the guard or after it, takes nothing away; it may report what
-    the guard then mends."""
+    """The guard works if faulthandler is enabled before or after it. faulthandler may report a
+    fault that the guard repairs."""
     program = f"""
 import faulthandler
 {when == "before"} and faulthandler.enable()
@@ -338,8 +340,8 @@ here.cut(path, here.SHORT)
 try:
     file[here.GONE]
 except mappedfile.MappingFault:
-    print("told")
+    print("fault")
 """
     done = run(program, path)
-    assert (0, "told") == (done.returncode, done.stdout.strip()), done.stderr
+    assert (0, "fault") == (done.returncode, done.stdout.strip()), done.stderr
     assert ("Windows fatal exception" in done.stderr) == (when == "after"), done.stderr

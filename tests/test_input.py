@@ -1,4 +1,4 @@
-"""Bad input, one row each: what is raised, what it says, and that nothing is left behind: I1-I4."""
+"""Bad input, one row each: the exception, its message, and that nothing leaks: I1-I4."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POSIX = sys.platform != "win32"
 
 @dataclass
 class Place:
-    """A folder with all kinds of things in it, and descriptors of all kinds."""
+    """A folder with all kinds of files, and all kinds of descriptors."""
 
     folder: Path
     stack: ExitStack = field(default_factory=ExitStack)
@@ -64,7 +64,7 @@ class Place:
         return path
 
     def socket(self) -> socket.socket:
-        only(hasattr(socket, "AF_UNIX"), "sockets are no descriptors here")
+        only(hasattr(socket, "AF_UNIX"), "sockets are not descriptors here")
         return self.stack.enter_context(socket.socket())
 
     def unix(self) -> Path:
@@ -91,7 +91,7 @@ class Place:
         path = self.symlink("nowhere")
         with suppress(FileExistsError):
             open(path, "xb").close()
-            pytest.skip("what a link leads to is created here")  # not by POSIX: open(2), O_EXCL
+            pytest.skip("this system creates the target")  # not POSIX: open(2), O_EXCL
         return path
 
     def zero(self) -> str:
@@ -160,7 +160,7 @@ missing = lambda place: place.folder / "missing"  # noqa: E731
 regular = lambda place: place.file  # noqa: E731
 
 OPENING = errors(
-    # What is not there, or not allowed
+    # Missing files, and files without permission
     Row(
         "missing r",
         missing,
@@ -207,7 +207,7 @@ OPENING = errors(
         "dangling link x+", lambda p: p.dangling(), "x+", FileExistsError, "", (errno.EEXIST,), NEW
     ),
     Row("link to itself", lambda p: p.symlink("link"), "r", OSError, "", (errno.ELOOP,)),
-    # What is no regular file
+    # Files that are not regular
     Row("directory r", lambda p: p.folder, "r", OSError, "", (errno.EISDIR,)),
     Row("directory r+", lambda p: p.folder, "r+", OSError, "", (errno.EISDIR,)),
     Row("directory w+", lambda p: p.folder, "w+", OSError, "", (errno.EISDIR,), NEW),
@@ -462,7 +462,7 @@ def place(folder: Path) -> Iterator[Place]:
 
 @pytest.fixture
 def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing that was never made may complain when it goes."""
+    """Fail if an object whose constructor failed warns when it is deallocated."""
     complaints: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     with warnings.catch_warnings(record=True) as warned:
@@ -473,7 +473,7 @@ def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """What is in the folder: names, sizes, content, times of modification."""
+    """Return the names, sizes, content and times of the files in a folder."""
     found = {}
     for path in sorted(folder.iterdir()):
         status = path.lstat()
@@ -490,8 +490,8 @@ def state(folder: Path) -> dict[str, Any]:
 @pytest.mark.usefixtures("silence")
 @pytest.mark.parametrize("row", OPENING)
 def test_opening(row: Row, place: Place) -> None:
-    """What cannot be opened raises the error that fits, says what is wrong, names the file, and
-    leaves nothing behind: no handle, no map, no file created or touched: I2, I3."""
+    """A file that cannot be opened raises the right error, with a reason and the file's name. No
+    handle or map leaks, and no file is created or changed: I2, I3."""
     file = row.file(place)
     if "-only fd" in row.id:
         only(
@@ -526,7 +526,7 @@ def test_opening(row: Row, place: Place) -> None:
 
 
 USING: list[Any] = [
-    # name, modes, error, what it says, call
+    # name, modes, error, message, call
     ("view negative offset", "*", ValueError, "offset must be 0 or more", lambda f, v: f.view(-1)),
     (
         "view negative length",
@@ -732,11 +732,11 @@ MODES = {"*": ("r", "r+", "c"), "+": ("r+",), "-": ("r", "c"), "w": ("r+", "c"),
 def test_using(
     place: Place, mode: str, kind: Any, says: str, call: Callable[[Any, Any], object]
 ) -> None:
-    """A call that cannot be raises the error that fits, says what is wrong, changes no byte and
-    holds nothing: I3."""
+    """A wrong call raises the right error, with a reason. It changes no byte, and keeps no handle
+    or map: I3."""
     path = place.file
     with MappedFile(path, mode) as file, file.view(0, 100) as view:
-        file[0], view[0], file.refresh()  # what is made on first use is there
+        file[0], view[0], file.refresh()  # the first use makes a map and imports modules
         held = handles(), file_maps()
         with pytest.raises(kind, match=says or ".") as caught:
             call(file, view)
@@ -755,7 +755,7 @@ def test_table_is_long() -> None:
     assert len({param.id for param in OPENING}) == len(OPENING)
 
 
-# Missing permission: as root everything is allowed
+# Missing permission: root has every permission
 
 
 UNPRIVILEGED = """
@@ -775,8 +775,8 @@ for name, mode in cases:
     try:
         MappedFile(path, mode, **({"size": 10} if mode in ("w+", "x+") else {}))
     except PermissionError as error:
-        told = error.errno, error.filename, error.strerror
-        assert (13, path, "Permission denied") == told, error
+        found = error.errno, error.filename, error.strerror
+        assert (13, path, "Permission denied") == found, error
     else:
         sys.exit(f"{name} could be opened in mode {mode}")
 MappedFile(os.path.join(folder, "read"), "r").close()
@@ -787,8 +787,8 @@ assert before == after
 
 
 def test_missing_permission(folder: Path) -> None:
-    """Without permission it is PermissionError, with number and file name, and nothing is created
-    or emptied: I2."""
+    """Without permission there is PermissionError with its number and the file's name. No file is
+    created or emptied: I2."""
     only(hasattr(os, "setresuid"), "a process cannot become another user here")
     need(os.geteuid() == 0, "root, to become another user")
     for parent in (folder, *folder.parents):
@@ -802,7 +802,7 @@ def test_missing_permission(folder: Path) -> None:
     (folder / "closed" / "file").write_bytes(b"content")
     before = state(folder)
     program = f"import sys; sys.path[:] = {sys.path!r}\n{UNPRIVILEGED}"
-    # Everything is imported before the user changes: the sources may be nobody else's to read.
+    # Imports happen before the user changes: other users may be unable to read the sources.
     run_python(*code(program), folder, quiet=True)
     assert before == state(folder)
     assert [] == list((folder / "folder").iterdir())
@@ -812,8 +812,8 @@ def test_missing_permission(folder: Path) -> None:
 
 
 def test_descriptor_is_duplicated(folder: Path) -> None:
-    """The caller's descriptor may be closed, and its number be another file's: the map and all its
-    calls stay: I1."""
+    """After the caller closes the descriptor, and its number becomes another file's, the mapped
+    file works as before: I1."""
     path, other = folder / "file", folder / "other"
     path.write_bytes(CONTENT)
     other.write_bytes(b"other" * 100)
@@ -838,7 +838,7 @@ def test_descriptor_is_duplicated(folder: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "w+", "c"])
 def test_position_and_flags(folder: Path, mode: str) -> None:
-    """The caller's position, flags and inheritance are left alone: I1, I4."""
+    """The position, flags and inheritance of the caller's descriptor do not change: I1, I4."""
     path = folder / "file"
     path.write_bytes(CONTENT)
     with open(path, "r+b", buffering=0) as opened:
@@ -866,7 +866,7 @@ def test_emptied_through_a_descriptor(folder: Path) -> None:
 
 
 def test_fifo_does_not_wait(folder: Path) -> None:
-    """A FIFO that nobody else has open is refused at once, in every mode: I2."""
+    """A FIFO that no other process has open is refused at once, in every mode: I2."""
     only(hasattr(os, "mkfifo"), "there are no FIFOs here")
     os.mkfifo(folder / "fifo")
     program = f"""
@@ -881,9 +881,8 @@ for mode in ("r", "r+", "c", "w+"):
 
 
 def test_not_inherited(folder: Path) -> None:
-    """A child program that inherits what there is to inherit has no descriptor of ours: the flag is
-    set by the system call that makes it, so that no moment is left for a fork in another thread:
-    I4."""
+    """Child programs do not inherit the library's descriptors. The call that makes a descriptor
+    also sets the flag, so that a fork in another thread cannot come between: I4."""
     need(strace(), "strace, and permission to trace")
     path = folder / "file"
     path.write_bytes(CONTENT)

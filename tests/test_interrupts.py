@@ -20,18 +20,18 @@ from support import LINUX, need, only, strace
 
 from mappedfile import MappedFile
 
-# What is open when the interrupt comes is dropped.
+# Objects that are open during an interrupt are not closed.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 @pytest.mark.parametrize("what", interrupted.CALLS)
 @pytest.mark.parametrize("event", ["line", "opcode"])
 def test_at_every_place(folder: Path, what: str, event: str) -> None:
-    """Ctrl-C at whichever line, or instruction, of the library: the object is as it was or as it is
-    to be; nothing is left behind."""
+    """Ctrl-C comes at each line and each instruction of the library. The call has no effect or its
+    full effect, and nothing leaks."""
     call = interrupted.CALLS[what]
     with interrupted.given(folder) as given:
-        interrupted.once(call, *given)  # loads what it needs
+        interrupted.once(call, *given)  # the first run imports modules
     for number in range(10_000):
         with interrupted.given(folder) as given:
             came = interrupting.interrupted_at(number, event, call, *given)
@@ -40,7 +40,7 @@ def test_at_every_place(folder: Path, what: str, event: str) -> None:
         if not came:
             break
     else:
-        pytest.fail("it never came to an end")
+        pytest.fail("the call has too many lines or instructions")
 
 
 # By timers
@@ -53,7 +53,7 @@ timers = pytest.mark.skipif(
 
 @pytest.fixture
 def timer() -> Iterator[Callable[..., interrupting.Timer]]:
-    """Makes timers, which end with the test."""
+    """Return a function that makes timers. They end with the test."""
     made = []
 
     def make(*arguments: Any) -> interrupting.Timer:
@@ -67,7 +67,7 @@ def timer() -> Iterator[Callable[..., interrupting.Timer]]:
 
 @pytest.fixture
 def shared_memory() -> Iterator[Path]:
-    """A folder in a tmpfs, where it takes its time to have the blocks of a file."""
+    """Yield a folder in a tmpfs, where allocating blocks takes long."""
     only(Path("/dev/shm").is_dir(), "no tmpfs at /dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="mappedfile-", dir="/dev/shm"))
     yield folder
@@ -76,15 +76,15 @@ def shared_memory() -> Iterator[Path]:
 
 @timers
 def test_at_any_time(folder: Path, timer: Callable[..., interrupting.Timer]) -> None:
-    """Ctrl-C at any time, thousands of times, in any call: no descriptor, map or count is left, and
-    all works on."""
+    """Ctrl-C comes thousands of times, at any time in any call. No descriptor, map or count leaks,
+    and the objects stay usable."""
     interrupt = timer()
     dice = random.Random(1)
     names = sorted(interrupted.CALLS)
     came = 0
     for what in names:
         with interrupted.given(folder) as given:
-            interrupted.once(interrupted.CALLS[what], *given)  # loads what it needs
+            interrupted.once(interrupted.CALLS[what], *given)  # the first run imports modules
     for _ in range(ROUNDS):
         call = interrupted.CALLS[dice.choice(names)]
         with interrupted.given(folder) as given:
@@ -96,8 +96,7 @@ def test_at_any_time(folder: Path, timer: Callable[..., interrupting.Timer]) -> 
 
 @timers
 def test_in_long_calls(shared_memory: Path, timer: Callable[..., interrupting.Timer]) -> None:
-    """Ctrl-C while the system is at work for long: many MiB to have blocks for, to search, to give
-    back."""
+    """Ctrl-C comes during long system calls: many MiB to allocate, search and release."""
     interrupt = timer()
     dice = random.Random(2)
     large = 64 << 20
@@ -123,8 +122,8 @@ def test_in_long_calls(shared_memory: Path, timer: Callable[..., interrupting.Ti
 def test_handlers_that_use_it(
     shared_memory: Path, timer: Callable[..., interrupting.Timer], name: str
 ) -> None:
-    """A signal handler that uses the object while the same thread is in a call: it works, or says
-    that the size is being changed."""
+    """A signal handler uses the object while the same thread is in a call. It succeeds, or gets an
+    error that the object is in use."""
     large = 48 << 20
     calls: dict[str, interrupted.Call] = {
         "resize up": lambda file, path: file.resize(large),
@@ -143,7 +142,7 @@ def test_handlers_that_use_it(
             try:
                 beat(0.001, call, file, path, 0.003)
             except (BufferError, ValueError) as error:
-                # The handler has closed it, or uses it: both is told in the call. Nothing else is.
+                # The only errors are that the handler closed the file, or uses it.
                 refused += 1
                 allowed = (
                     "is closed|never opened"
@@ -158,20 +157,20 @@ def test_handlers_that_use_it(
     assert nested.done + nested.refused > 0 or name == "close"
 
 
-# By system calls that fail with EINTR: the first time each, together with a signal
+# System calls that fail with EINTR and a signal, the first two times
 
 
-@pytest.mark.skipif(not LINUX, reason="no strace but on Linux")
+@pytest.mark.skipif(not LINUX, reason="strace is on Linux only")
 @pytest.mark.parametrize("how", ["use", "raise"])
 @pytest.mark.parametrize(
     "system_call", ["openat", "fallocate", "ftruncate", "msync,fsync,fdatasync,sync_file_range"]
 )
 def test_every_system_call(folder: Path, system_call: str, how: str) -> None:
-    """Every call of the system that a signal can interrupt is made again after the handlers, which
-    may use the file, or raise."""
+    """A system call that a signal interrupts is repeated after the handler. The handler may use the
+    file, or raise."""
     need(strace(), "strace, and permission to trace")
     inject = f"inject={system_call}:error=EINTR:signal=SIGUSR1:when=1+2"
-    # The last: of a file that has no name yet.
+    # The last path is that of a new file without a name.
     paths = ["-P", folder / "file", "-P", folder / "free", "-P", f"{folder}/."]
     watch = [strace(), "-f", "--quiet=all", "-o", folder / "log", "-e", f"trace={system_call}"]
     done = run_python(
@@ -212,21 +211,21 @@ for number, mapped in enumerate((False, True, False, True)):
         if file.mapped:
             file[0]
         file.unlock()
-        file.resize(2 * PAGE_SIZE)  # nobody uses the memory
+        file.resize(2 * PAGE_SIZE)  # works: nothing uses the memory
         file.resize(3 * PAGE_SIZE)
     file.close(strict=True)
     assert not file.mapped
-    assert before == (handles(), file_maps()) or number < 2  # what errors need is loaded
+    assert before == (handles(), file_maps()) or number < 2  # errors import modules
 print(failed)
 """
 
 
-@pytest.mark.skipif(not LINUX, reason="no strace but on Linux")
+@pytest.mark.skipif(not LINUX, reason="strace is on Linux only")
 @pytest.mark.parametrize("when", ["1+", "1+2", "2+2", "2+3", "3+4"])
 def test_locks_that_fail(folder: Path, when: str) -> None:
-    """A failed lock gives back the maps that it has made.
+    """A lock that fails unmaps the maps that it made.
 
-    The maps that it left have the counts that they had.
+    The counts of other maps do not change.
     """
     need(strace(), "strace, and permission to trace")
     inject = f"inject=mlock,mlock2:error=ENOMEM:when={when}"
@@ -236,20 +235,20 @@ def test_locks_that_fail(folder: Path, when: str) -> None:
     assert int(done.stdout) > 3
 
 
-# In the middle of a call of the backend
+# During a call of the backend
 
 WAITING = """
 import os, signal, sys, threading
 from mappedfile._native import ffi, lib
 from support import import_with
 
-class Told(Exception): pass
+class Interrupted(Exception): pass
 
 def handler(number, frame):
-    # Only in C code, and not in what it calls here. The timer comes again.
+    # Raise only in C code, not in the functions below. The timer repeats.
     if armed and frame.f_code not in ours:
         armed.clear()
-        raise Told
+        raise Interrupted
 
 armed = set()
 
@@ -289,10 +288,10 @@ signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
 try:
     calls[sys.argv[2]]()
-except Told:
+except Interrupted:
     pass
 else:
-    sys.exit("it was not told")
+    sys.exit("it was not interrupted")
 signal.setitimer(signal.ITIMER_REAL, 0)
 ended.set()
 if sys.argv[2] != "lock":
@@ -307,8 +306,8 @@ file.close(strict=True)
 @timers
 @pytest.mark.parametrize("call", ["resize", "refresh", "write", "lock"])
 def test_while_it_waits(path: Path, call: str) -> None:
-    """A handler that raises while a call waits for another thread's change of the size, or while
-    the system locks pages, ends the call: nothing has changed, and the file goes on."""
+    """A handler raises while a call waits for another thread's change of the size, or while the
+    system locks pages. The call ends without an effect, and the file stays usable."""
     path.write_bytes(bytes(100))
     run_python(*code(WAITING), path, call, quiet=True, timeout=20)
 
@@ -316,8 +315,8 @@ def test_while_it_waits(path: Path, call: str) -> None:
 @timers
 @pytest.mark.parametrize("action", ["seek", "close"])
 def test_a_handler_uses_the_stream(path: Path, action: str) -> None:
-    """A line that is being searched for in a stream that a handler moves, or closes with its file,
-    is searched for again from there, or is a ValueError."""
+    """A handler moves or closes a stream that searches for the end of a line. The search starts
+    again from the new position, or raises ValueError."""
     size = 1 << 28
     with open(path, "wb") as made:
         made.truncate(size)

@@ -1,5 +1,5 @@
-"""What can be mapped and what cannot: disks, huge pages, files without names, files of the
-kernel's. docs/files.md."""
+"""Files that can be mapped, and files that cannot: disks, huge pages, files without names, files of
+the kernel. See docs/files.md."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from support import LINUX, mounts, need, only, unmount
 from mappedfile import PAGE_SIZE, MappedFile, _advice
 from mappedfile.contract import _probe
 
-assert _advice  # and what it imports: a test that did would leave maps
+assert _advice  # imported early: importing it in a test would add maps
 
-posix = pytest.mark.skipif(os.name != "posix", reason="POSIX has these files")
-linux = pytest.mark.skipif(not LINUX, reason="Linux has these files")
+posix = pytest.mark.skipif(os.name != "posix", reason="these files are on POSIX only")
+linux = pytest.mark.skipif(not LINUX, reason="these files are on Linux only")
 
 
 @pytest.fixture(scope="module")
 def loaded() -> None:
-    """What pytest and subprocess import when they are used is there."""
+    """Import the modules that pytest and subprocess import on first use."""
     with suppress(ImportError):
         import termios  # noqa: F401
     run_python(*code(""))
@@ -39,7 +39,7 @@ def loaded() -> None:
 
 @pytest.fixture
 def nothing_left(loaded: None) -> Iterator[None]:
-    """Descriptors and maps are where they were."""
+    """Check that no descriptors and maps leak."""
     before = _probe.handles(), _probe.file_maps()
     yield
     assert before == (_probe.handles(), _probe.file_maps())
@@ -53,8 +53,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a million bytes and a bit, in whole sectors: a loop device on a file."""
-    only(LINUX, "makes a loop device")
+    """Make a loop device on a file of a bit more than a million bytes."""
+    only(LINUX, "Linux only: makes a loop device")
     need(mounts(), "root, and loop devices")
     image = tmp_path / "image"
     image.write_bytes(os.urandom(2048 * 512))
@@ -68,8 +68,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_disk(disk: Path, tmp_path: Path) -> None:
-    """A disk maps with its size; what is written and flushed is on it; it cannot be resized, made
-    or emptied."""
+    """A disk can be mapped, and has its size. Flushed data is on the disk. It cannot be resized,
+    created or emptied."""
     content = (tmp_path / "image").read_bytes()
     with MappedFile(disk) as file:
         assert (2048 * 512, content) == (len(file), file[:])
@@ -107,7 +107,7 @@ def test_disk(disk: Path, tmp_path: Path) -> None:
 @linux
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_memfd(mode: Any) -> None:
-    """A memfd maps, grows and shrinks as a file does."""
+    """A memfd can be mapped, and grows and shrinks like a file."""
     descriptor = os.memfd_create("memory")
     os.write(descriptor, b"x" * (PAGE_SIZE + 5))
     with MappedFile(descriptor, mode) as file:
@@ -123,7 +123,7 @@ def test_memfd(mode: Any) -> None:
 
 @linux
 def test_sealed_memfd() -> None:
-    """A memfd that is sealed against it is not resized, and says so; it goes on as it was."""
+    """Resizing a sealed memfd raises an error that names the seal, and changes nothing."""
     import fcntl
 
     descriptor = os.memfd_create("memory", os.MFD_ALLOW_SEALING)
@@ -143,7 +143,7 @@ def test_sealed_memfd() -> None:
 
 @linux
 def test_tmpfile(tmp_path: Path) -> None:
-    """A file that has no name maps by its descriptor."""
+    """A file without a name can be mapped by its descriptor."""
     try:
         descriptor = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR, 0o600)
     except OSError as error:
@@ -158,7 +158,7 @@ def test_tmpfile(tmp_path: Path) -> None:
 
 @linux
 def test_direct(tmp_path: Path) -> None:
-    """A descriptor that reads and writes past the cache maps all the same."""
+    """A descriptor opened with O_DIRECT can be mapped."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 8192)
     try:
@@ -178,8 +178,8 @@ def test_direct(tmp_path: Path) -> None:
 
 @pytest.fixture
 def huge() -> Iterator[tuple[int, int]]:
-    """A memfd of two huge pages, and how many bytes one has."""
-    only(LINUX, "has huge pages that a file can be made of")
+    """Make a memfd of two huge pages. Yield its descriptor, and the size of a huge page."""
+    only(LINUX, "Linux only: a memfd of huge pages")
     pool = Path("/proc/sys/vm/nr_hugepages")
     need(pool.exists() and os.access(pool, os.W_OK), "root, and huge pages")
     size = next(
@@ -200,8 +200,8 @@ def huge() -> Iterator[tuple[int, int]]:
 
 
 def test_huge_pages(huge: tuple[int, int]) -> None:
-    """Views work at any offset of a file of huge pages, and nothing is left mapped; a size that it
-    cannot have is refused."""
+    """Views of a file of huge pages work at any offset, and no map leaks. A size that is not a
+    multiple of a huge page is refused."""
     descriptor, page = huge
     with MappedFile(descriptor, "r+") as file:
         assert 2 * page == len(file)
@@ -233,12 +233,13 @@ def test_huge_pages(huge: tuple[int, int]) -> None:
         assert 2 == file[page]
 
 
-# What cannot be mapped
+# Files that cannot be mapped
 
 
 @posix
 def test_files_of_the_kernel() -> None:
-    """A file that says that it has no bytes, and cannot be mapped, is no empty file: I2."""
+    """A file of the kernel with size 0 that cannot be mapped is not treated as an empty file:
+    I2."""
     found = [
         path
         for path in (
@@ -249,7 +250,7 @@ def test_files_of_the_kernel() -> None:
         )
         if os.path.exists(path)
     ]
-    only(found, "has files of the kernel's")
+    only(found, "needs files of the kernel")
     for path in found:
         for mode in ("r", "c"):
             with pytest.raises(OSError, match="not a regular file that can be mapped") as caught:
@@ -259,8 +260,7 @@ def test_files_of_the_kernel() -> None:
 
 @posix
 def test_what_is_no_file(tmp_path: Path) -> None:
-    """Character devices, FIFOs, sockets, folders: an error when they are opened, and nothing
-    waits."""
+    """Opening character devices, FIFOs, sockets and folders raises an error, and does not wait."""
     fifo, address = tmp_path / "fifo", tmp_path / "socket"
     os.mkfifo(fifo)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -288,10 +288,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 @linux
 def test_larger_than_memory(tmp_path: Path) -> None:
-    """A private map of a file that is larger than memory costs what is written to it: C4."""
+    """A private map of a file larger than memory only needs memory for the written pages: C4."""
     only(
         Path("/proc/sys/vm/overcommit_memory").read_text("ascii").strip() != "2",
-        "does not count strictly",
+        "not with strict overcommit",
     )
     path = tmp_path / "large"
     size = 4 * os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
@@ -307,8 +307,7 @@ def test_larger_than_memory(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_whole_or_not_there(tmp_path: Path) -> None:
-    """Whoever looks while a file is made sees none, or one of its size; and none is left when its
-    maker is killed: S5."""
+    """A program that looks while a file is created sees no file, or the full size: S5."""
     path = tmp_path / "new"
     program = """
 import sys, threading
@@ -334,7 +333,7 @@ for turn in range(int(sys.argv[2])):
 
 @posix
 def test_nothing_is_left_of_a_new_file(tmp_path: Path) -> None:
-    """A maker that is killed half-way leaves no file, where a file can be made without a name."""
+    """A process killed during creation leaves no file, on file systems with O_TMPFILE."""
     try:
         os.close(os.open(tmp_path, getattr(os, "O_TMPFILE", 0) | os.O_RDWR, 0o600))
     except OSError as error:
@@ -354,8 +353,8 @@ import_with(grow=grow).MappedFile(sys.argv[1], "x+", size=1000)
 
 
 def test_a_new_file_that_cannot_be(tmp_path: Path) -> None:
-    """A name that is taken, a folder that is not there, a file that is too large: an error, and
-    nothing is there."""
+    """An existing name, a missing folder and a size that is too large raise errors, and leave no
+    file."""
     path = tmp_path / "new"
     path.write_bytes(b"theirs")
     with pytest.raises(FileExistsError) as caught:
@@ -384,8 +383,8 @@ def test_a_new_file_that_cannot_be(tmp_path: Path) -> None:
 @linux
 @pytest.mark.parametrize("lacks", ["NO_RENAMES", "NO_LINKS"])
 def test_a_new_file_on_a_plain_file_system(tmp_path: Path, lacks: str) -> None:
-    """Where a file system has no files without names, and no renames that replace nothing or no
-    hard links, a new file appears whole all the same."""
+    """A new file appears with its full size also on file systems without O_TMPFILE, and without
+    hard links or RENAME_NOREPLACE."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     need(compiler, "a C compiler")
     library, folder = tmp_path / "plain.so", tmp_path / "folder"
@@ -421,13 +420,13 @@ assert os.listdir(".") == ["new"]
 
 @linux
 def test_a_new_file_on_fuse(tmp_path: Path) -> None:
-    """On FUSE a file with two names can be two files to the kernel. A new file is one: others see
-    through its name what is written to its map."""
+    """On FUSE the kernel can treat a file with two names as two files. A new file is one file:
+    programs that open its name see what is written to the map."""
     need(mounts() and shutil.which("bindfs"), "bindfs, and to mount it")
     under, place = tmp_path / "under", tmp_path / "place"
     under.mkdir()
     place.mkdir()
-    # It goes on in the background, so nothing is to wait for the end of what it says.
+    # bindfs continues in the background: a pipe would stay open.
     subprocess.run(["bindfs", under, place], stdout=subprocess.DEVNULL, check=True)
     try:
         path = place / "new"
@@ -445,14 +444,14 @@ def test_a_new_file_on_fuse(tmp_path: Path) -> None:
 
 
 def inode_of(path: Path) -> int:
-    """Return what identifies a file on its volume; os.stat does not tell on Wine 8."""
+    """Return the inode number of a file. On Wine 8, os.stat does not have it."""
     with open(path, "rb") as file:
         return os.fstat(file.fileno()).st_ino
 
 
 def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
-    """fileno() is a descriptor on every system, which others can use and which closes with the
-    file; handle is the system's: I1."""
+    """fileno() is a descriptor on every system. Others can use it, and it closes with the file.
+    ``handle`` is the handle of the system: I1."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     before = _probe.handles()
@@ -468,7 +467,7 @@ def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
             assert file.handle != msvcrt.get_osfhandle(descriptor)
         else:
             assert descriptor == file.handle
-        # One may have the number of the handle.
+        # On Windows, one of these may have the number of the handle.
         many = [os.open(path, os.O_RDONLY) for _ in range(300)]
         with MappedFile(file, "r+") as same:
             same[0] = 65
@@ -487,7 +486,7 @@ def test_fileno_is_a_descriptor(tmp_path: Path) -> None:
 
 
 def test_replaced(tmp_path: Path) -> None:
-    """Whether the name leads to another file now, or to none."""
+    """``replaced`` is true if the name leads to another file, or to none."""
     path, other = tmp_path / "file", tmp_path / "other"
     path.write_bytes(b"one")
     with MappedFile(path, "r+") as file:
@@ -521,7 +520,8 @@ def test_refresh_tells(tmp_path: Path) -> None:
 
 
 def test_what_was_never_seen_is_never_cut(tmp_path: Path) -> None:
-    """Who appends by turns and forgets refresh() is told, and loses nothing: S3."""
+    """A resize without refresh() raises an error if another object appended to the file. No data is
+    lost: S3."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     with MappedFile(path, "r+") as one, MappedFile(path, "r+") as two:

@@ -1,5 +1,5 @@
-"""What the library alone can be asked about lifetimes: mmap, the contract's other subject, has no
-such thing."""
+"""Lifetimes: operations that only the library has. The clauses of the contract are checked on mmap
+too."""
 
 import copy
 import ctypes
@@ -28,7 +28,7 @@ CONTENT = bytes(range(256)) * ((3 * GRANULARITY) // 256)
 
 @pytest.fixture
 def file(path: Path) -> Any:
-    """A mapped file."""
+    """Return a mapped file."""
     path.write_bytes(CONTENT)
     with MappedFile(path, "r+") as file:
         yield file
@@ -36,8 +36,7 @@ def file(path: Path) -> Any:
 
 @given(offset=st.integers(0, 2 * GRANULARITY), length=st.integers(1, GRANULARITY))
 def test_slack(tmp_path_factory: pytest.TempPathFactory, offset: int, length: int) -> None:
-    """A view of any offset gives back the pages before its offset too, which alignment made it
-    map."""
+    """Closing a view also unmaps the pages before its offset, which are mapped for alignment."""
     path = tmp_path_factory.getbasetemp() / "slack"
     if not path.exists():
         path.write_bytes(CONTENT)
@@ -53,8 +52,7 @@ def test_slack(tmp_path_factory: pytest.TempPathFactory, offset: int, length: in
 
 
 def test_view_of_a_view(file: MappedFile) -> None:
-    """A part of a view is a view like any other: of the file, with its own map and its own
-    lifetime."""
+    """A view of a view is a view of the file, with its own map and its own lifetime."""
     outer = file.view(GRANULARITY - 5, 100)
     inner = outer.view(3, 10, populate=True)
     innermost = inner.view(2)
@@ -97,8 +95,8 @@ def test_view_of_a_view(file: MappedFile) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "c"])
 def test_view_of_a_view_has_its_mode(path: Path, mode: Any) -> None:
-    """It is read-only or private where the file is, and a private one shows the file, not the
-    view."""
+    """A view of a view has the mode of the file. A private one shows the file's bytes, not those
+    written to the first view."""
     path.write_bytes(CONTENT)
     with MappedFile(path, mode) as file, file.view(5, 100) as outer:
         if mode == "c":
@@ -108,7 +106,7 @@ def test_view_of_a_view_has_its_mode(path: Path, mode: Any) -> None:
 
 
 def test_first_use(file: MappedFile) -> None:
-    """The map of the whole file is made on first use: views and flushes need none."""
+    """The map of the whole file is made on first use. Views and flushes do not need it."""
     before = _probe.file_maps()
     assert not file.mapped
     file.view(5, 10).close()
@@ -122,7 +120,7 @@ def test_first_use(file: MappedFile) -> None:
 
 
 def test_views_need_no_handles(file: MappedFile) -> None:
-    """A view holds memory and nothing else: no handle, however many there are."""
+    """A view has no handle, only memory."""
     before = _probe.handles()
     views = [file.view(number, 10) for number in range(50)]
     assert before == _probe.handles()
@@ -132,8 +130,8 @@ def test_views_need_no_handles(file: MappedFile) -> None:
 
 @pytest.mark.parametrize("window", ["file", "view"])
 def test_dropped_by_weak_reference(file: MappedFile, window: str) -> None:
-    """Windows can be referred to weakly, and go as soon as nobody refers to them strongly: no cycle
-    keeps them."""
+    """Weak references to windows work. A window is deallocated with its last reference: it is in no
+    cycle."""
     gc.disable()
     try:
         other = MappedFile(file.name, "r")
@@ -158,7 +156,7 @@ def test_dropped_by_weak_reference(file: MappedFile, window: str) -> None:
 
 @pytest.mark.parametrize("window", ["file", "view"])
 def test_no_copies(file: MappedFile, window: str) -> None:
-    """A window cannot be pickled or copied; the error says what to do."""
+    """Pickling and copying a window raise an error that says what to do."""
     target = file if window == "file" else file.view()
     for function in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="open the file where it is needed"):
@@ -168,8 +166,8 @@ def test_no_copies(file: MappedFile, window: str) -> None:
 
 
 def test_strict_close_counts_at_once(file: MappedFile) -> None:
-    """A strict close works as soon as the last thing has gone, however deep it was made: a slice,
-    cast, array of an array."""
+    """A strict close works as soon as the last derived object is deallocated: a slice, a cast, an
+    array of an array."""
     view = file.view(3, 1000)
     array = np.frombuffer(view.data[8:][:160].cast("I"), "<u4").reshape(4, 10)[1:, ::2].T
     view.data.release()
@@ -186,8 +184,7 @@ def test_strict_close_counts_at_once(file: MappedFile) -> None:
 
 
 def test_exception_keeps_nothing(path: Path) -> None:
-    """An error that is kept, with its traceback, keeps no memory of what raised it: after close()
-    the map has gone."""
+    """A kept exception with its traceback does not keep the map: after close() it is unmapped."""
     path.write_bytes(CONTENT)
     kept = []
     before = _probe.file_maps()
@@ -212,8 +209,8 @@ def test_exception_keeps_nothing(path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_object_as_buffer(path: Path, mode: str) -> None:
-    """From Python 3.12 on the object itself is a buffer: of the same memory, as readonly as it, and
-    counted while it lives."""
+    """The object itself is a buffer of its memory. The buffer is read-only if the object is, and is
+    counted while it is alive."""
     path.write_bytes(CONTENT)
     with MappedFile(path, mode) as file, file.view(5, PAGE_SIZE) as view:
         for window, start in ((file, 0), (view, 5)):
@@ -230,8 +227,8 @@ def test_object_as_buffer(path: Path, mode: str) -> None:
         file.close(strict=True)
 
 
-def doors(window: Any) -> Iterator[Any]:
-    """Everything by which the memory of a window can be had."""
+def buffers_of(window: Any) -> Iterator[Any]:
+    """Yield every object that gives access to the memory of a window."""
     for view in (window.data, memoryview(window)):
         yield view
         yield view[1:]
@@ -245,36 +242,36 @@ def doors(window: Any) -> Iterator[Any]:
 
 
 def test_no_door_to_write(path: Path) -> None:
-    """What is read-only cannot be written: through .obj, NumPy's flag, ctypes, the buffer protocol
-    or a file's readinto. C5."""
+    """Read-only memory cannot be written: through .obj, NumPy's flag, ctypes, the buffer protocol
+    or a file's readinto: C5."""
     path.write_bytes(CONTENT)
     with MappedFile(path, "r") as file, file.view(3, 1000) as view:
         for window in (file, view):
-            for door in doors(window):
+            for each in buffers_of(window):
                 with pytest.raises((TypeError, BufferError)):
-                    (ctypes.c_char * 4).from_buffer(door)
+                    (ctypes.c_char * 4).from_buffer(each)
                 with pytest.raises((TypeError, BufferError)), open(path, "rb") as other:
-                    other.readinto(door)
+                    other.readinto(each)
                 for array in (
-                    np.ndarray((4,), "u1", door),
-                    np.frombuffer(door, "u1"),
-                    np.asarray(memoryview(door)),
+                    np.ndarray((4,), "u1", each),
+                    np.frombuffer(each, "u1"),
+                    np.asarray(memoryview(each)),
                 ):
                     with pytest.raises(ValueError, match=r"WRITEABLE|read-only|writeable"):
                         array.flags.writeable = True
                     with pytest.raises(ValueError, match="read-only"):
                         array[0] = 1
-                if isinstance(door, memoryview):
+                if isinstance(each, memoryview):
                     with pytest.raises(TypeError, match="read-only"):
-                        door[0] = 1
+                        each[0] = 1
             with pytest.raises((TypeError, BufferError)):
                 struct.pack_into("<I", window, 0, 1)
-            del door, array
+            del each, array
     assert CONTENT == path.read_bytes()
 
 
 def test_what_takes_bytes_takes_a_window(path: Path, tmp_path: Path) -> None:
-    """What takes a buffer takes a window, on every Python."""
+    """Functions that accept a buffer accept a window."""
     path.write_bytes(CONTENT)
     for mode in ("r", "r+", "c"):
         with MappedFile(path, mode) as file, file.view(5, 10_000) as view:
@@ -303,8 +300,8 @@ def test_what_takes_bytes_takes_a_window(path: Path, tmp_path: Path) -> None:
 
 
 def test_limit_of_ndarray(path: Path) -> None:
-    """NumPy's ndarray(buffer=) keeps the owner of a buffer and gives the buffer back: on .data that
-    is safe."""
+    """NumPy's ndarray(buffer=) releases the buffer, and keeps its owner. The owner of .data keeps
+    the memory."""
     path.write_bytes(CONTENT)
     for mode in ("r", "r+", "c"):
         file = MappedFile(path, mode)
@@ -347,7 +344,7 @@ elif how == "closed behind its back":
 @pytest.mark.parametrize("how", ["plain", "cycle", "thread", "excepthook", "exit in with"])
 @pytest.mark.parametrize("warn", ["ignore", "always", "error"])
 def test_exit(path: Path, how: str, warn: str) -> None:
-    """The interpreter ends well with objects alive, each by itself: no crash, no complaint but
+    """The interpreter exits with objects alive, each kind alone: no crash, and no output except
     ResourceWarnings."""
     path.write_bytes(CONTENT)
     flags = ("-W", f"{warn}::ResourceWarning")
@@ -366,8 +363,8 @@ def test_exit(path: Path, how: str, warn: str) -> None:
 
 
 def test_exit_tells(path: Path) -> None:
-    """What the system refuses when an object goes unclosed at the end is told on standard error,
-    and does no harm."""
+    """An error of unmapping or closing at exit goes to standard error, and the exit status does not
+    change."""
     path.write_bytes(CONTENT)
     what = (*code(EXIT), path, "closed behind its back")
     done = run_python(*what, flags=("-W", "ignore"), timeout=60)

@@ -1,5 +1,5 @@
-"""What is in memory, as others tell it too: vmtouch, fincore, the kernel's own counts; and what the
-system refuses: M1 to M9."""
+"""Pages in memory, compared with vmtouch, fincore and the kernel's counters; and errors of the
+system: M1 to M9."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MIB = 1 << 20
 
 
 def run(program: str, *arguments: object, under: tuple[str, ...] = (), expect: int = 0) -> str:
-    """Run a Python program in a process of its own; return what it prints."""
+    """Run a Python program in a child process; return its output."""
     what = (*code(program), *arguments)
     done = run_python(*what, flags=("-W", "error"), under=under, check=not expect, quiet=True)
     assert expect == done.returncode, done.stdout
@@ -50,8 +50,8 @@ def run(program: str, *arguments: object, under: tuple[str, ...] = (), expect: i
 
 
 def injecting(*what: str) -> tuple[str, ...]:
-    """Return what to put before a command to have strace make its calls fail."""
-    only(LINUX, "makes the calls of Linux fail")
+    """Return the words before a command that make strace inject failures."""
+    only(LINUX, "Linux only: makes system calls fail")
     need(strace(), "strace, and permission to trace")
     calls = ",".join(sorted({each.split(":")[0] for each in what}))
     return (
@@ -70,7 +70,7 @@ def injecting(*what: str) -> tuple[str, ...]:
 
 
 def by_vmtouch(path: Path) -> tuple[int, int]:
-    """What vmtouch says: how many pages are in memory, of how many."""
+    """Return vmtouch's numbers: pages in memory, and all pages."""
     done = subprocess.run(["vmtouch", path], capture_output=True, text=True, check=True)
     found = re.search(r"Resident Pages: (\d+)/(\d+)", done.stdout)
     assert found, done.stdout
@@ -78,7 +78,7 @@ def by_vmtouch(path: Path) -> tuple[int, int]:
 
 
 def by_fincore(path: Path) -> tuple[int, int]:
-    """What fincore says; how many there are it does not."""
+    """Return fincore's number of pages in memory. It does not show the number of all pages."""
     done = subprocess.run(
         ["fincore", "-n", "-r", "-o", "PAGES,SIZE", "-b", path],
         capture_output=True,
@@ -100,17 +100,17 @@ def by_us(path: Path) -> tuple[int, int]:
 def settled(
     path: Path, theirs: Callable[[Path], tuple[int, int]]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What both say while nothing changes: the system may take pages away, or bring more in, at any
+    """Return both numbers from a moment without changes: the system can evict or read pages at any
     time."""
     for _ in range(20):
         before, said, after = by_us(path), theirs(path), by_us(path)
         if before == after:
             return before, said
-    pytest.fail(f"what is in memory of {path} does not stay the same for a moment")
+    pytest.fail(f"the pages in memory of {path} change all the time")
 
 
 def written(file: MappedFile, *pages: int) -> None:
-    """Have a byte written to pages, and nothing brought in besides."""
+    """Write a byte to each of these pages, without reading other pages."""
     with open(file.name, "r+b", buffering=0) as others:
         for page in pages:
             others.seek(page * PAGE_SIZE)
@@ -118,20 +118,20 @@ def written(file: MappedFile, *pages: int) -> None:
 
 
 def write(path: Path, size: int) -> None:
-    """Write a file to its disk, and have nothing of it in memory."""
+    """Write a file, flush it to its disk, and evict all its pages."""
     path.write_bytes(os.urandom(size))
     with MappedFile(path) as file:
         evict(file)
-        need(file.residency().resident == 0, f"a file system that can forget, at {path}")
+        need(file.residency().resident == 0, f"a file system that can evict pages, at {path}")
 
 
 @contextmanager
 def kept(path: Path, *ranges: tuple[int, int]) -> Iterator[None]:
-    """Have ranges of a file in memory meanwhile, whatever else the system would do with them."""
+    """Keep ranges of a file in memory for the time of the block."""
     with MappedFile(path) as file, ExitStack() as stack:
         for first, count in ranges:
             view = stack.enter_context(file.view(first, count))
-            view.advise("random")  # nothing is read ahead
+            view.advise("random")  # no readahead
             try:
                 view.lock()
             except OSError as error:
@@ -154,7 +154,7 @@ def warm(path: Path) -> Iterator[None]:
 
 @contextmanager
 def half_warm(path: Path) -> Iterator[None]:
-    """The first 4 of 8 MiB are in memory, and nothing else is."""
+    """Have only the first 4 of 8 MiB in memory."""
     write(path, 8 * MIB)
     read_alone(path, (0, 4 * MIB))
     with kept(path, (0, 4 * MIB)):
@@ -173,7 +173,7 @@ def here_and_there(path: Path) -> Iterator[None]:
 
 
 def read_alone(path: Path, *ranges: tuple[int, int]) -> None:
-    """Read ranges of a file, and have nothing read ahead."""
+    """Read ranges of a file without readahead."""
     with open(path, "rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         for first, count in ranges:
@@ -200,10 +200,10 @@ def sparse_past_4_gib(path: Path) -> Iterator[None]:
 @contextmanager
 def just_written(path: Path) -> Iterator[None]:
     with MappedFile(path, "x+", size=3 * MIB + 1) as file:
-        file.advise("random")  # nothing is read ahead
+        file.advise("random")  # no readahead
         file[0 : 2 * MIB] = b"x" * (2 * MIB)
-        # Or ext4 has an empty page there, since the file was made, which newer fincores count:
-        # cachestat.
+        # Without this, ext4 has an empty page there since the file was created. Newer versions of
+        # fincore count it: cachestat.
         file[-1] = 1
         yield
 
@@ -217,7 +217,7 @@ def one_byte(path: Path) -> Iterator[None]:
 
 @contextmanager
 def evicted(path: Path) -> Iterator[None]:
-    """One that once was in memory."""
+    """Evict a file that was in memory."""
     with warm(path):
         pass
     with MappedFile(path) as file:
@@ -244,7 +244,7 @@ def test_compared(
     path: Path, state: Callable[[Path], Any], theirs: Callable[[Path], tuple[int, int]]
 ) -> None:
     """residency() counts the pages that vmtouch and fincore count: M4."""
-    only(LINUX, "compares with tools of Linux")
+    only(LINUX, "Linux only: compares with its tools")
     need(shutil.which(theirs.__name__.removeprefix("by_")), theirs.__name__.removeprefix("by_"))
     with state(path):
         ours, said = settled(path, theirs)
@@ -258,9 +258,9 @@ def test_compared(
 
 
 def test_on_top_of_another_file_system(folder: Path) -> None:
-    """On an overlay the pages that are mapped are those of a file below, and they are counted all
-    the same: M4."""
-    only(LINUX, "mounts file systems as Linux does")
+    """On an overlay, the mapped pages belong to a file of the lower file system. They are counted
+    too: M4."""
+    only(LINUX, "Linux only: mounts a file system")
     need(os.geteuid() == 0, "root, to mount a file system")
     need(shutil.which("vmtouch"), "vmtouch")
     below, above, work, place = (folder / name for name in ("below", "above", "work", "place"))
@@ -284,11 +284,11 @@ def test_on_top_of_another_file_system(folder: Path) -> None:
 
 
 def test_page_by_page(path: Path) -> None:
-    """The pages that were read are those that are in memory, wherever the range begins, of a file
-    and of a view: M4."""
+    """residency() shows exactly the pages that were read, of a file and of a view, for any range:
+    M4."""
     only(
         hasattr(os, "posix_fadvise"),
-        "knows no way to have a file read without more being read ahead",
+        "needs posix_fadvise, to read without readahead",
     )
     expected = {*PLACES}
     with here_and_there(path), MappedFile(path) as file, file.view(3 * PAGE_SIZE + 5) as view:
@@ -306,9 +306,9 @@ def test_page_by_page(path: Path) -> None:
 
 
 def test_past_what_one_call_looks_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A range is looked at in steps, and populated in steps; where a step ends does not show: M4,
-    M5."""
-    only(capabilities().file_residency, "tells of the working set alone")
+    """A large range is examined and populated in steps. The result does not depend on the steps:
+    M4, M5."""
+    only(capabilities().file_residency, "this system reports only the working set")
     monkeypatch.setattr("mappedfile._advice._STEP", 16 * PAGE_SIZE)
     with MappedFile(path, "x+", size=100 * PAGE_SIZE + 1, sparse=True) as file:
         written(file, 0, 15, 16, 17, 31, 32, 95, 96, 100)
@@ -324,9 +324,9 @@ def test_past_what_one_call_looks_at(path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_cachestat(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kernel does not count pages quickly every one is looked at; where it does, none of
-    a part that has none: M4."""
-    only(capabilities().file_residency, "tells of the working set alone")
+    """Without cachestat every page is examined. With it, parts without cached pages are skipped:
+    M4."""
+    only(capabilities().file_residency, "this system reports only the working set")
     with MappedFile(path, "x+", size=64 * PAGE_SIZE, sparse=True) as file:
         written(file, 0, 7, 63)
         expected = file.residency()
@@ -336,12 +336,14 @@ def test_without_cachestat(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mappedfile._advice._cached", lambda *_: False)
         assert bytes(64) == file.residency()
     monkeypatch.undo()
-    assert _cached(ffi.new("mf_file *", [-1, 0]), 0, PAGE_SIZE), "a count that fails is no count"
+    assert _cached(ffi.new("mf_file *", [-1, 0]), 0, PAGE_SIZE), (
+        "after an error, pages are examined"
+    )
 
 
 def test_private_pages_count(path: Path) -> None:
-    """A private map has what was written to it in memory, whatever there is of the file: M4."""
-    only(capabilities().evict, "cannot evict")
+    """In a private map, written pages count as in memory, independent of the file: M4."""
+    only(capabilities().evict, "this system cannot evict")
     write(path, 4 * MIB)
     with MappedFile(path, "c") as file:
         file.advise("random")
@@ -351,14 +353,14 @@ def test_private_pages_count(path: Path) -> None:
         assert {100, 101} == {page for page, there in enumerate(file.residency()) if there}
 
 
-# What is not told
+# Files of other users
 
 
 NOBODY = """
     import os, sys
     from mappedfile import MappedFile
     path, whose = sys.argv[1:]
-    # All that is needed is imported before somebody else is to do it.
+    # Imports happen before the user changes.
     with MappedFile(path) as file:
         file.residency()
     if whose != "root":
@@ -377,15 +379,15 @@ NOBODY = """
 
 @pytest.mark.parametrize("whose", ["root", "nobody", "theirs"])
 def test_told_to_the_owner(path: Path, whose: str) -> None:
-    """Linux says of a file that is neither ours nor ours to write that all of it is in memory,
-    which is no answer: it is a PermissionError. To the owner, and to root, it tells: M4."""
-    only(LINUX, "knows what Linux keeps from others")
-    need(os.geteuid() == 0, "root, to become somebody else")
+    """For a file of another user without write permission, Linux reports all pages as in memory.
+    residency() raises PermissionError instead. The owner and root get the residency: M4."""
+    only(LINUX, "Linux only: depends on its permission checks")
+    need(os.geteuid() == 0, "root, to become another user")
     with here_and_there(path):
-        told_to(path, whose)
+        check_residency_of(path, whose)
 
 
-def told_to(path: Path, whose: str) -> None:
+def check_residency_of(path: Path, whose: str) -> None:
     path.chmod(0o444)
     for folder in path.parents[:3]:
         folder.chmod(0o755)
@@ -398,7 +400,7 @@ def told_to(path: Path, whose: str) -> None:
     assert "1" == second
 
 
-# What the system is asked
+# System calls
 
 
 CALLS = """
@@ -416,10 +418,10 @@ CALLS = """
 
 @pytest.mark.parametrize("kind", [kind.value for kind in Advice])
 def test_madvise(path: Path, folder: Path, kind: str) -> None:
-    """What is asked of madvise: whole pages, rounded outwards or inwards, of the right kind: M1,
+    """madvise gets whole pages, rounded outwards or inwards, and the right kind of advice: M1,
     M3."""
     path.write_bytes(bytes(100 * PAGE_SIZE))
-    only(PAGE_SIZE == 4096, "counts in pages of 4096 bytes")
+    only(PAGE_SIZE == 4096, "needs pages of 4096 bytes")
     lines = traced(textwrap.dedent(CALLS), path, kind, calls="mmap,madvise", folder=folder)
     (view,) = [line for line in lines if f"<{path}>, 0x5000)" in line]
     start = int(view.rpartition(" = ")[2], 16)
@@ -429,7 +431,7 @@ def test_madvise(path: Path, folder: Path, kind: str) -> None:
         for call in calls
         if call and call[3] == f"MADV_{kind.upper()}"
     ]
-    # Python asks for huge pages too, for its own memory.
+    # Python calls madvise for its own memory too.
     (base, size), (inner, part) = [
         each for each in asked if start <= each[0] < start + 5 * PAGE_SIZE
     ]
@@ -444,7 +446,7 @@ def test_madvise(path: Path, folder: Path, kind: str) -> None:
 
 
 def test_evict_writes_back_first(path: Path, folder: Path) -> None:
-    """Evicting writes dirty pages back before it asks the kernel to forget them."""
+    """Evicting writes dirty pages back before it asks the kernel to evict them."""
     program = """
     import sys
     from mappedfile import MappedFile
@@ -463,7 +465,7 @@ def test_evict_writes_back_first(path: Path, folder: Path) -> None:
         assert b"x" * 100 == file[-100:]
 
 
-# What the system does not know, or refuses
+# Missing and refused advice
 
 
 LACKING = """
@@ -472,9 +474,9 @@ LACKING = """
     from mappedfile.contract._memory import in_map
     with MappedFile(sys.argv[1], "r+", populate=True) as file:
         assert in_map(file) == len(file), in_map(file)
-        told = {kind.value: file.advise(kind) for kind in Advice}
-        assert told.pop("populate_read")
-        print(sorted({*told.values()}))
+        known = {kind.value: file.advise(kind) for kind in Advice}
+        assert known.pop("populate_read")
+        print(sorted({*known.values()}))
         able = vars(capabilities()).items()
         print(sorted({value for name, value in able if name.startswith("advise_")}))
         print(file.advise("willneed", 0, 0), file.advise("populate_read", 5, 0))
@@ -483,8 +485,8 @@ LACKING = """
 
 @pytest.mark.parametrize("code", ["EINVAL", "ENOSYS"])
 def test_without_madvise(path: Path, code: str) -> None:
-    """A kernel that does not know a kind (EINVAL) is not told, and that is no error; what is to be
-    populated is touched, page by page: M1, M5. An error of another kind is one."""
+    """If the kernel does not know a kind of advice (EINVAL), advise() returns false, and populating
+    touches each page: M1, M5. Other errors are raised."""
     path.write_bytes(bytes(300 * PAGE_SIZE))
     if code == "EINVAL":
         said = run(LACKING, path, under=injecting("madvise:error=EINVAL"))
@@ -508,7 +510,7 @@ def test_without_madvise(path: Path, code: str) -> None:
 
 
 FAILING = """
-    import errno, gc, os, resource, sys  # nothing is left to import
+    import errno, gc, os, resource, sys  # no import happens later
     from mappedfile import MappedFile
     from mappedfile.contract._probe import file_maps, handles
     path, call, code = sys.argv[1:]
@@ -556,8 +558,8 @@ FAILING = """
     ],
 )
 def test_failures(path: Path, failure: str) -> None:
-    """What else goes wrong is an OSError with number and file name, nothing is left behind, and the
-    object goes on working."""
+    """Other failures are OSErrors with number and file name. Nothing leaks, and the object stays
+    usable."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     call, code = failure.split()
     run(FAILING, path, call, code, under=injecting(f"{call}:error={code}"))
@@ -565,7 +567,7 @@ def test_failures(path: Path, failure: str) -> None:
 
 @pytest.mark.parametrize("call", ["madvise", "mlock", "munlock"])
 def test_interrupted(path: Path, call: str) -> None:
-    """A call that a signal interrupts is made again: PEP 475."""
+    """A call that a signal interrupts is repeated: PEP 475."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     said = run(
         """
@@ -582,9 +584,9 @@ def test_interrupted(path: Path, call: str) -> None:
 
 
 def test_cut_short(path: Path) -> None:
-    """What the file does not have any more can be neither populated nor locked: MappingFault.
-    residency() of it is no fault, and what is left can be had: M5, M6, T1."""
-    only(capabilities().truncate_mapped, "lets nobody cut a mapped file short")
+    """Populating or locking pages behind the end of a truncated file raises MappingFault.
+    residency() does not, and the other pages stay usable: M5, M6, T1."""
+    only(capabilities().truncate_mapped, "this system does not truncate mapped files")
     path.write_bytes(b"x" * (10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file, file.view() as view:
         view[0]
@@ -601,8 +603,8 @@ def test_cut_short(path: Path) -> None:
         assert (10, b"\1" * 5) == ((found := view.residency()).pages, found[:5])
         assert view.advise("populate_read", 0, 5 * PAGE_SIZE)
         assert (b"x" * 10, False) == (view[:10], view.faulted)
-        # The kernel may keep the file in pieces that reach past its end: all of it is in memory,
-        # and that is true.
+        # The kernel may keep the file in folios that reach past its end, so every page is in
+        # memory.
         with MappedFile(path) as other:
             assert b"\1" * 5 == other.residency()
 
@@ -611,8 +613,8 @@ def test_cut_short(path: Path) -> None:
 
 
 def locked() -> int:
-    """Count the pages that this process has locked: proc_pid_status(5)."""
-    only(LINUX, "reads what Linux tells of locks")
+    """Return how many pages this process has locked: proc_pid_status(5)."""
+    only(LINUX, "Linux only: reads the locked pages from /proc")
     text = Path("/proc/self/status").read_text("ascii", "replace")
     return int(re.search(r"^VmLck:\s+(\d+) kB", text, re.MULTILINE)[1]) * 1024 // PAGE_SIZE
 
@@ -634,14 +636,14 @@ LIMITED = """
     if os.geteuid() == 0:
         os.setgid(65534), os.setuid(65534)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (6 * PAGE_SIZE, 6 * PAGE_SIZE))
-    told = []  # errors do not keep maps
+    errors = []  # kept errors do not keep maps
     for kept in (False, True):
         buffer = file.data if kept else None
         for size in (7 * PAGE_SIZE, 6 * PAGE_SIZE + 1, 100 * PAGE_SIZE):
             try:
                 file.resize(size)
             except OSError as error:
-                told.append(error)
+                errors.append(error)
                 assert error.filename == path and "RLIMIT_MEMLOCK" in error.strerror, repr(error)
             else:
                 sys.exit(f"grew to {size}")
@@ -653,7 +655,7 @@ LIMITED = """
     assert bytes(buffer) == content
     del buffer
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (2 * PAGE_SIZE, 2 * PAGE_SIZE))
-    for use in (lambda: file.resize(3 * PAGE_SIZE), lambda: file[0]):  # what was cut off is gone
+    for use in (lambda: file.resize(3 * PAGE_SIZE), lambda: file[0]):  # the first shrinks the file
         try:
             use()
         except OSError as error:
@@ -671,10 +673,10 @@ LIMITED = """
 
 @pytest.mark.parametrize("options", ["{}", "{'reserve': 1 << 20}", "{'sparse': True}"])
 def test_growth_past_the_limit(path: Path, options: str) -> None:
-    """A locked file that cannot be locked once it is larger does not grow: size, content, map and
-    lock are as they were. One that cannot be locked once it is shorter is shorter, and says so
-    until it is unlocked: M8, S4."""
-    only(LINUX, "reads what Linux tells of locks")
+    """If the larger file cannot be locked, the resize fails, and size, content, map and lock do not
+    change. If the smaller file cannot be locked, it is smaller, and each use raises an error until
+    unlock(): M8, S4."""
+    only(LINUX, "Linux only: reads the locked pages from /proc")
     path.write_bytes(os.urandom(4 * PAGE_SIZE))
     path.chmod(0o666)
     for folder in path.parents[:3]:
@@ -683,9 +685,8 @@ def test_growth_past_the_limit(path: Path, options: str) -> None:
 
 
 def test_refresh_keeps_the_lock(path: Path) -> None:
-    """What others append is locked once it is seen, in private maps too, whose copies are kept:
-    M8."""
-    only(LINUX, "reads what Linux tells of locks")
+    """After refresh(), appended bytes are locked too. Private maps keep their written bytes: M8."""
+    only(LINUX, "Linux only: reads the locked pages from /proc")
     for mode in ("r", "r+", "c"):
         path.write_bytes(b"x" * (2 * PAGE_SIZE))
         with MappedFile(path, mode) as file:
@@ -701,7 +702,7 @@ def test_refresh_keeps_the_lock(path: Path) -> None:
 
 
 def test_lock_of_an_empty_file(path: Path) -> None:
-    """An empty file can be locked; what comes to it then is locked: M8."""
+    """An empty file can be locked. Bytes added later are locked: M8."""
     with MappedFile(path, "w+", size=0) as file:
         file.lock()
         file.resize(3 * PAGE_SIZE)
@@ -716,9 +717,9 @@ def test_lock_of_an_empty_file(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "view"])
 def test_lock_of_what_is_gone(path: Path, kind: str) -> None:
-    """A lock that meets a page that is gone raises, and leaves nothing locked."""
+    """Locking a missing page raises MappingFault, and leaves nothing locked."""
     path.write_bytes(bytes(8 * PAGE_SIZE))
-    only(LINUX, "lets nobody cut a mapped file short")
+    only(LINUX, "Linux only: reads the locked pages from /proc")
     with MappedFile(path, "r+") as file, file.view() as view:
         window = file if kind == "file" else view
         window[0]
@@ -730,10 +731,10 @@ def test_lock_of_what_is_gone(path: Path, kind: str) -> None:
 
 
 def test_locking_copies(path: Path) -> None:
-    """To lock a private map copies it beforehand: what others write to the file then does not show.
-    As the docstring says."""
+    """Locking a private map copies its pages: later writes to the file do not show, as the
+    docstring says."""
     path.write_bytes(b"before" * PAGE_SIZE)
-    only(LINUX, "knows what Linux does")
+    only(LINUX, "Linux only: depends on its mlock")
     with MappedFile(path, "c") as plain, MappedFile(path, "c") as file:
         plain[0]
         file.lock()
@@ -743,8 +744,8 @@ def test_locking_copies(path: Path) -> None:
 
 
 def test_dontneed_of_what_is_locked(path: Path) -> None:
-    """Locked pages are not to be given up: the error says so, and they stay. Windows unlocks them:
-    M1, M6."""
+    """On Linux, discarding locked pages raises an error that says so. Windows unlocks them: M1,
+    M6."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file:
         file.lock()
@@ -764,9 +765,9 @@ def test_dontneed_of_what_is_locked(path: Path) -> None:
 
 
 def test_populate_write(path: Path) -> None:
-    """populate_write gives a sparse file its blocks, and a private map its copies, without changing
-    a byte; it needs a map that can be written: M1, M2, M5."""
-    only(capabilities().advise_populate, "populates nothing")
+    """populate_write allocates the blocks of a sparse file, and copies the pages of a private map,
+    without changing a byte. The map must be writable: M1, M2, M5."""
+    only(capabilities().advise_populate, "this system cannot populate")
     with MappedFile(path, "x+", size=50 * PAGE_SIZE, sparse=True) as file:
         assert file.advise("populate_write", 0, 20 * PAGE_SIZE)
         file.flush()
@@ -782,8 +783,8 @@ def test_populate_write(path: Path) -> None:
 
 
 def test_populate_reads_no_more_than_its_view(path: Path) -> None:
-    """populate=True brings in the view, and no more than is read ahead besides: not the file."""
-    only(capabilities().evict, "cannot evict")
+    """populate=True reads the view and its readahead, not the whole file."""
+    only(capabilities().evict, "this system cannot evict")
     write(path, 64 * MIB)
     with MappedFile(path) as file:
         with file.view(MIB, MIB, populate=True) as view:
@@ -802,11 +803,11 @@ def test_populate_is_a_bool_and_a_keyword(path: Path) -> None:
         assert file.mapped
 
 
-# The vocabulary
+# Names and types
 
 
 def test_capabilities_tell() -> None:
-    """Every kind has its capability, and the system knows what that says: M1."""
+    """Each kind of advice has a capability, which says whether the system knows it: M1."""
     assert CAPABILITY.keys() == {kind.value for kind in Advice}
     for kind in Advice:
         assert kind.known == getattr(capabilities(), CAPABILITY[kind.value])
@@ -817,7 +818,7 @@ def test_capabilities_tell() -> None:
 
 
 def test_names() -> None:
-    """Advice and Residency are the package's; importing that costs nothing for them."""
+    """The package exports Advice and Residency, and loads their modules on first use."""
     assert (mappedfile.Advice, mappedfile.Residency) == (Advice, Residency)
     program = """
     import sys
@@ -833,8 +834,7 @@ def test_names() -> None:
 
 
 def test_residency_is_bytes(path: Path) -> None:
-    """A Residency is bytes of 1 and 0 that say in short what they are; slices of it are plain
-    bytes."""
+    """A Residency is bytes of 1 and 0 with a short repr. Its slices are plain bytes."""
     there = Residency(b"\1\0\1\1")
     assert (4, 3, 0.75) == (there.pages, there.resident, there.fraction)
     assert "<Residency: 3 of 4 pages in memory>" == repr(there) == str(there)
@@ -849,7 +849,7 @@ def test_residency_is_bytes(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", list(Advice))
 def test_of_every_kind_while_threads_close(path: Path, kind: Advice) -> None:
-    """advise() of an object that is closed meanwhile is ValueError, or done: L6."""
+    """advise() works or raises ValueError while another thread closes the object: L6."""
     path.write_bytes(bytes(64 * PAGE_SIZE))
     for _ in range(30):
         file = MappedFile(path, "r+")
@@ -867,8 +867,8 @@ def test_of_every_kind_while_threads_close(path: Path, kind: Advice) -> None:
 def test_pages_of_a_range(
     sixteen_pages: MappedFile, pages: int, more: int, data: st.DataObject
 ) -> None:
-    """Rounded outwards are the pages that have a byte of the range; rounded inwards those that have
-    no other byte of the window."""
+    """Rounded outwards, a range has all pages with one of its bytes. Rounded inwards, it has the
+    pages without other bytes of the window."""
     length = pages * PAGE_SIZE + data.draw(st.integers(1, PAGE_SIZE))
     offset = data.draw(st.integers(0, 16 * PAGE_SIZE - length))
     near = st.sampled_from(
@@ -914,7 +914,7 @@ def sixteen_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MappedFi
 
 @pytest.fixture
 def calls() -> object:
-    """The module that watches what the backend asks of kernel32, and has it refused."""
+    """Return the module that records the calls to kernel32, and makes them fail."""
     return pytest.importorskip("kernel32_calls", reason="no kernel32 here", exc_type=ImportError)
 
 
@@ -924,8 +924,8 @@ ERROR_WORKING_SET_QUOTA = 1453
 
 
 def test_working_set_is_raised(path: Path, calls: object) -> None:
-    """VirtualLock that meets the limit has it raised by what is missing, once, and is asked again:
-    M6."""
+    """If VirtualLock meets the limit, the limit is raised by the missing size, once, and
+    VirtualLock is repeated: M6."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file:
         file[0]
@@ -949,8 +949,8 @@ LOCKING = ("VirtualLock", "VirtualUnlock", "GetProcessWorkingSetSize", "SetProce
 
 
 def test_working_set_cannot_be_raised(path: Path, calls: object) -> None:
-    """When it cannot be raised, or that was not enough, lock() is an OSError that says what the
-    limit is: M7."""
+    """If the limit cannot be raised, or the new one is too small, lock() raises OSError with the
+    limit: M7."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file:
         file[0]
@@ -975,8 +975,8 @@ def test_working_set_cannot_be_raised(path: Path, calls: object) -> None:
 
 
 def test_unlock_of_what_is_not_locked(path: Path, calls: object) -> None:
-    """VirtualUnlock calls that an error (158), which it is not: pages leave the working set, and
-    that is what dontneed is for."""
+    """VirtualUnlock of pages that are not locked returns 158, which the backend ignores. The call
+    removes the pages from the working set: dontneed uses this."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path, "r+") as file:
         file[0]
@@ -990,8 +990,8 @@ def test_unlock_of_what_is_not_locked(path: Path, calls: object) -> None:
 
 
 def test_without_prefetch(path: Path, calls: object) -> None:
-    """A Windows without PrefetchVirtualMemory (7 and older) is not told, and populates all the
-    same: M1, M5."""
+    """Without PrefetchVirtualMemory (Windows 7 and older), advise("willneed") returns false, and
+    populating works: M1, M5."""
     path.write_bytes(bytes(10 * PAGE_SIZE))
     with MappedFile(path) as file:
         with calls.watched() as watch:
@@ -1004,7 +1004,7 @@ def test_without_prefetch(path: Path, calls: object) -> None:
 
 
 def test_working_set_query_fails(path: Path, calls: object) -> None:
-    """QueryWorkingSetEx that fails is an OSError with its code and the file's name."""
+    """A failing QueryWorkingSetEx is an OSError with its code and the file's name."""
     path.write_bytes(bytes(300 * PAGE_SIZE))
     with MappedFile(path) as file:
         file[0]
@@ -1017,6 +1017,6 @@ def test_working_set_query_fails(path: Path, calls: object) -> None:
 
 
 def test_view_is_a_window() -> None:
-    """Both kinds of object have the whole vocabulary, from one place."""
+    """Both classes have the same methods."""
     for name in ("advise", "residency"):
         assert getattr(View, name) is getattr(MappedFile, name)

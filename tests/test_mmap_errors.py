@@ -1,5 +1,5 @@
-"""mappedfile.mmap with wrong arguments, and in wrong states: the exceptions are those of the
-standard library's mmap, which is asked in the same tests."""
+"""Wrong arguments and wrong states of mappedfile.mmap. The expected exceptions are those of the
+standard library's mmap, called in the same tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTENT = b"0123456789"
 
 
 class Bad:
-    """Neither a number nor true nor false."""
+    """An object whose __index__ and __bool__ raise."""
 
     def __index__(self) -> int:
         raise KeyError("no number")
@@ -35,14 +35,14 @@ class Bad:
 
 @pytest.fixture
 def descriptor(path: Path) -> Iterator[int]:
-    """A small file that is open."""
+    """Yield the descriptor of a small file."""
     path.write_bytes(CONTENT)
     with open(path, "r+b") as file:
         yield file.fileno()
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call returns, or the type of what it raises."""
+    """Return the result of a call, or the type of its exception."""
     try:
         return call()
     except Exception as error:
@@ -51,7 +51,7 @@ def outcome(call: Callable[[], object]) -> object:
 
 # The constructor
 
-#: What mmap() is given. FD stands for the descriptor.
+#: Arguments of mmap(). FD stands for the descriptor.
 FD = object()
 WRONG: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((), {}),
@@ -91,7 +91,7 @@ WRONG: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("places", "names"), WRONG)
 def test_wrong_arguments(descriptor: int, places: tuple[Any, ...], names: dict[str, Any]) -> None:
-    """The constructor refuses what mmap's refuses, with the same exception."""
+    """The constructor raises the same exceptions as mmap's."""
     given = [descriptor if each is FD else each for each in places]
     named = {name: descriptor if each is FD else each for name, each in names.items()}
     expected = outcome(lambda: mmap.mmap(*given, **named))
@@ -100,7 +100,7 @@ def test_wrong_arguments(descriptor: int, places: tuple[Any, ...], names: dict[s
     assert expected is outcome(lambda: layer.mmap(*given, **named))
 
 
-@pytest.mark.skipif(WINDOWS, reason="there mmap has no flags and prot")
+@pytest.mark.skipif(WINDOWS, reason="mmap has no flags and prot on Windows")
 @pytest.mark.parametrize(
     "names",
     [
@@ -114,7 +114,7 @@ def test_wrong_arguments(descriptor: int, places: tuple[Any, ...], names: dict[s
     ],
 )
 def test_wrong_flags(descriptor: int, names: dict[str, Any]) -> None:
-    """So it does with flags and prot."""
+    """Wrong flags and prot raise the same exceptions as in mmap."""
     expected = outcome(lambda: mmap.mmap(descriptor, 10, **names))
 
     assert isinstance(expected, type)
@@ -122,7 +122,8 @@ def test_wrong_flags(descriptor: int, names: dict[str, Any]) -> None:
 
 
 def test_wrong_arguments_of_other_pythons(descriptor: int) -> None:
-    """What this Python's mmap may not know: both orders of the arguments, and trackfd."""
+    """Arguments that this Python's mmap may lack raise the right exceptions: both orders of the
+    arguments, and trackfd."""
     for wrong in ((descriptor, 10, "tag", 1, 0, 0), (descriptor, 10, None, 1, 0, 0)):
         with pytest.raises(TypeError, match="at most 5"):
             layer.mmap(*wrong)
@@ -135,20 +136,20 @@ def test_wrong_arguments_of_other_pythons(descriptor: int) -> None:
 
 @pytest.mark.parametrize("offset", [1, mmap.ALLOCATIONGRANULARITY, 2**62, 2**63 - 1])
 def test_no_such_address_space(offset: int) -> None:
-    """A map that ends beyond all addresses is an OSError."""
+    """A map that ends past the largest address raises an error."""
     with pytest.raises((OSError, OverflowError)):
         layer.mmap(-1, sys.maxsize, offset=offset)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/zero that can be mapped")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a /dev/zero that can be mapped")
 def test_no_such_address_space_for_a_device() -> None:
-    """So is a part of a device, which has no size."""
+    """The same is true of a device, which has no size."""
     with open("/dev/zero", "rb") as zero, pytest.raises(OSError):
         layer.mmap(zero.fileno(), sys.maxsize, access=layer.ACCESS_READ, offset=1)
 
 
 def test_audit_is_gone(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that has deleted sys.audit can map; one whose hook refuses cannot."""
+    """Mapping works if sys.audit was deleted. It fails if an audit hook raises."""
     monkeypatch.delattr(sys, "audit")
     layer.mmap(descriptor, 0).close()
     monkeypatch.setattr(sys, "audit", lambda *_: 1 / 0, raising=False)
@@ -158,7 +159,7 @@ def test_audit_is_gone(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 # Methods
 
-#: What is done with a map M of ten bytes.
+#: Calls on a map M of ten bytes.
 CALLS = [
     "m.read(1, 2)",
     "m.read('a')",
@@ -288,16 +289,18 @@ if hasattr(mmap.mmap, "madvise"):
 
 
 def call(text: str, m: object) -> object:
-    """Do it."""
+    """Evaluate a call of CALLS."""
     return eval(text, {"m": m, "Bad": Bad, "sys": sys})
 
 
 @pytest.mark.parametrize("text", CALLS)
 @pytest.mark.parametrize("state", ["open", "closed", "readonly"])
 def test_calls(path: Path, text: str, state: str) -> None:
-    """A method returns what mmap's returns, or raises what it raises; so does that of a closed map,
-    and of one that is read-only. If a closed map is given wrong arguments, mmap of Python 3.14
-    raises the error of the argument; before that, and here, it is that the map is closed."""
+    """A method returns or raises the same as mmap's, also on a closed map and on a read-only one.
+
+    For a closed map and wrong arguments, mmap of Python 3.14 raises the error of the argument.
+    Earlier versions and mappedfile raise the error of the closed map.
+    """
     found = []
     for module in (mmap, layer):
         path.write_bytes(CONTENT)
@@ -314,7 +317,7 @@ def test_calls(path: Path, text: str, state: str) -> None:
 
 
 def test_flush_of_a_negative_size(path: Path) -> None:
-    """A size of -1 is refused, as before Python 3.15, whose mmap takes it for all to the end."""
+    """A size of -1 is refused, as before Python 3.15. Newer versions of mmap flush to the end."""
     path.write_bytes(CONTENT)
     with open(path, "r+b") as file:
         made = layer.mmap(file.fileno(), 0)
@@ -323,7 +326,7 @@ def test_flush_of_a_negative_size(path: Path) -> None:
 
 
 class Closing:
-    """A number that closes a map when it is asked for."""
+    """A number that closes a map in its __index__."""
 
     def __init__(self, map: layer.mmap, number: int = 1) -> None:
         self.map, self.number = map, number
@@ -357,9 +360,10 @@ class Closing:
     ],
 )
 def test_closed_meanwhile(descriptor: int, path: Path, text: str) -> None:
-    """A number that closes the map is a ValueError, and nothing is read or written: L6.
+    """An argument that closes the map in its __index__ makes the call raise ValueError. Nothing is
+    read or written: L6.
 
-    mmap is not asked: some releases of it use memory that is gone.
+    mmap is not called here: some versions of it access unmapped memory.
     """
     made = layer.mmap(descriptor, 0)
     with pytest.raises(ValueError, match="mmap closed or invalid"):
@@ -369,8 +373,8 @@ def test_closed_meanwhile(descriptor: int, path: Path, text: str) -> None:
 
 
 def test_closed_by_a_buffer(descriptor: int) -> None:
-    """So is a map that is closed by what gives the bytes to write."""
-    only(sys.version_info >= (3, 12), "a class has buffers from Python 3.12 on")
+    """An argument that closes the map in its __buffer__ makes the call raise ValueError."""
+    only(sys.version_info >= (3, 12), "__buffer__ is new in Python 3.12")
     made = layer.mmap(descriptor, 0)
 
     class Giving:
@@ -385,7 +389,7 @@ def test_closed_by_a_buffer(descriptor: int) -> None:
 
 
 def test_no_buffer(descriptor: int) -> None:
-    """Bytes that cannot be had are the error of whoever has them."""
+    """A released buffer as an argument raises its own error, and changes nothing."""
     gone = memoryview(b"ab")
     gone.release()
     with layer.mmap(descriptor, 0) as made:
@@ -395,11 +399,11 @@ def test_no_buffer(descriptor: int) -> None:
         assert CONTENT == made[:]
 
 
-# What mmap has on some Pythons only
+# Methods that mmap has on some Pythons only
 
 
 def test_seekable(descriptor: int) -> None:
-    """It is seekable, and no less when it is closed."""
+    """seekable() is true, also after close()."""
     made = layer.mmap(descriptor, 0)
     assert made.seekable()
     made.close()
@@ -411,7 +415,7 @@ def test_seekable(descriptor: int) -> None:
 
 
 def test_size_of_the_object(descriptor: int) -> None:
-    """sys.getsizeof() counts what it is made of, and a tagname."""
+    """sys.getsizeof() counts the object and its tagname."""
     with layer.mmap(descriptor, 0) as plain, layer.mmap(descriptor, 0, tagname="tag") as named:
         assert sys.getsizeof(plain) > sys.getsizeof(mmap.mmap(-1, 1))
         assert sys.getsizeof(plain) + 8 == sys.getsizeof(named)
@@ -429,7 +433,7 @@ def test_size_of_the_object(descriptor: int) -> None:
     ],
 )
 def test_no_such_name(name: Any, error: type[Exception]) -> None:
-    """A name is a str of at most 66 bytes, without a NUL: as in Python 3.15."""
+    """A name is a str of at most 66 bytes without a NUL, as in Python 3.15."""
     with layer.mmap(-1, 10) as made:
         assert error is outcome(lambda: made.set_name(name))
         if hasattr(mmap.mmap, "set_name"):
@@ -437,7 +441,7 @@ def test_no_such_name(name: Any, error: type[Exception]) -> None:
 
 
 def test_named(descriptor: int) -> None:
-    """Memory without a file can have a name; a file has its own."""
+    """Memory without a file can have a name; a map of a file cannot."""
     with layer.mmap(-1, 10) as made:
         for name in ("a" * 66, "", "of mine"):
             assert made.set_name(name) is None
@@ -451,7 +455,7 @@ def test_named(descriptor: int) -> None:
 
 
 def test_no_such_size(descriptor: int) -> None:
-    """A size that cannot be is an error, and everything is as it was."""
+    """A size that is not possible raises an error, and changes nothing."""
     memory = layer.mmap(-1, PAGE_SIZE)
     with pytest.raises(OSError) as caught:
         memory.resize(0)
@@ -492,8 +496,8 @@ def test_no_such_size(descriptor: int) -> None:
 
 
 def test_part_of_a_page(path: Path) -> None:
-    """Advice on a part of a page reaches its whole page if it is a hint, and no byte of it if that
-    would discard some."""
+    """Advice on a part of a page applies to the whole page if it is a hint. Advice that discards
+    data skips the page."""
     path.write_bytes(bytes(3 * PAGE_SIZE))
     with open(path, "r+b") as file:
         made = layer.mmap(file.fileno(), 0, access=layer.ACCESS_COPY)
@@ -506,8 +510,8 @@ def test_part_of_a_page(path: Path) -> None:
 
 
 def test_flags_of_a_flush(descriptor: int) -> None:
-    """A flush with flags that exclude each other, or that there are not, is EINVAL; read-only and
-    private maps have nothing to write."""
+    """Contradictory and unknown flags raise EINVAL. Flushing read-only and private maps does
+    nothing."""
     with layer.mmap(descriptor, 0) as made:
         for flags in (layer.MS_SYNC, layer.MS_ASYNC, layer.MS_SYNC | layer.MS_INVALIDATE):
             assert made.flush(0, 10, flags=flags) is None
@@ -521,14 +525,14 @@ def test_flags_of_a_flush(descriptor: int) -> None:
 
 
 def test_length_past_the_end(descriptor: int) -> None:
-    """A map longer than its file is a ValueError on every system."""
+    """A map longer than its file raises ValueError on every system."""
     for wrong in ({"length": 11}, {"length": 10, "offset": 1}, {"length": 0, "offset": 11}):
         with pytest.raises(ValueError, match="greater than file size"):
             layer.mmap(descriptor, **wrong)
 
 
 def test_protection(descriptor: int) -> None:
-    """prot and flags decide what can be written, and repr() shows it."""
+    """prot and flags decide whether a map is writable, and repr() shows it."""
     for names, shown, writable in (
         ({"prot": layer.PROT_READ}, "ACCESS_READ", False),
         ({"flags": layer.MAP_PRIVATE}, "ACCESS_DEFAULT", True),
@@ -542,7 +546,7 @@ def test_protection(descriptor: int) -> None:
 
 
 def test_size_without_a_descriptor(descriptor: int) -> None:
-    """Without a descriptor there is no size to ask for: OSError and ValueError at once."""
+    """Without a descriptor, size() raises an error that is both an OSError and a ValueError."""
     with layer.mmap(descriptor, 0, trackfd=False) as made:
         with pytest.raises(io.UnsupportedOperation, match="trackfd=False") as caught:
             made.size()
@@ -550,10 +554,10 @@ def test_size_without_a_descriptor(descriptor: int) -> None:
     assert ValueError is outcome(made.size)
 
 
-@pytest.mark.skipif(not capabilities().truncate_mapped, reason="this system cuts no mapped file")
+@pytest.mark.skipif(not capabilities().truncate_mapped, reason="maps prevent truncation here")
 def test_a_fault_in_the_middle(path: Path) -> None:
-    """What reaches into bytes that are gone is a MappingFault, with the first of them, and the
-    position stays: T1."""
+    """A call that reaches missing bytes raises MappingFault with the offset of the first one, and
+    the position does not change: T1."""
     path.write_bytes(bytes(3 * GRANULARITY))
     with open(path, "r+b") as file, layer.mmap(file.fileno(), 0) as made:
         made[:]

@@ -1,5 +1,5 @@
-"""Objects in states that nobody means them to be in: opened twice, never opened, closed with errors
-kept, in cycles, at the end: L3, L8."""
+"""Objects in unusual states: opened twice, never opened, closed while errors are kept, in cycles,
+at exit: L3, L8."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTENT = b"0123456789" * 1000
 
 @pytest.fixture
 def file(path: Path) -> Iterator[MappedFile]:
-    """A mapped file."""
+    """Return a mapped file."""
     path.write_bytes(CONTENT)
     with MappedFile(path, "r+") as file:
         yield file
@@ -37,8 +37,7 @@ def file(path: Path) -> Iterator[MappedFile]:
 @pytest.mark.parametrize("mode", ["r", "r+", "w+", "x+", "c"])
 @pytest.mark.parametrize("state", ["open", "mapped", "closed"])
 def test_opened_twice(file: MappedFile, tmp_path: Path, mode: str, state: str) -> None:
-    """An object that has opened a file cannot open another one, and nothing has changed: neither it
-    nor the other file."""
+    """An object with a file cannot open another one. The object and both files do not change."""
     two = tmp_path / "two"
     if mode != "x+":
         two.write_bytes(b"two")
@@ -59,7 +58,7 @@ def test_opened_twice(file: MappedFile, tmp_path: Path, mode: str, state: str) -
 
 
 def test_view_opened(file: MappedFile, tmp_path: Path) -> None:
-    """A view cannot be opened again either, nor made a file of."""
+    """A view cannot be opened again, nor become a mapped file."""
     with file.view(3, 5) as view:
         for wrong in (
             lambda: view.__init__(),
@@ -78,7 +77,7 @@ def test_view_opened(file: MappedFile, tmp_path: Path) -> None:
 
 
 def test_methods_of_another_class(file: MappedFile) -> None:
-    """What only a mapped file has is refused when it is called with a view; nothing has changed."""
+    """Methods of MappedFile called with a view raise TypeError, and change nothing."""
     with file.view(3, 5) as view:
         for wrong in (
             lambda: MappedFile.resize(view, 4),
@@ -95,7 +94,7 @@ def test_methods_of_another_class(file: MappedFile) -> None:
 
 
 def uses(window: Any) -> list[Callable[[], Any]]:
-    """Everything that can be done with an object, in every way that may lead somewhere."""
+    """Return calls of every method and operator of an object, with many kinds of arguments."""
     found: list[Callable[[], Any]] = [
         lambda: window[0],
         lambda: window[:],
@@ -151,7 +150,7 @@ def uses(window: Any) -> list[Callable[[], Any]]:
     ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
 def test_never_opened(kind: Any) -> None:
-    """An object that was made and never opened refuses everything, and can be closed."""
+    """An object that was never opened raises an error for every use, and can be closed."""
     for use in uses(window := kind.__new__(kind)):
         try:
             use()
@@ -172,7 +171,7 @@ def test_never_opened(kind: Any) -> None:
 
 
 def test_opened_at_last(path: Path) -> None:
-    """An object whose opening failed can be opened."""
+    """An object whose constructor failed can be opened later."""
     file = MappedFile.__new__(MappedFile)
     with pytest.raises(FileNotFoundError):
         file.__init__(path)  # type: ignore[misc]
@@ -184,7 +183,7 @@ def test_opened_at_last(path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["w+", "x+"])
 def test_opening_fails(path: Path, mode: str) -> None:
-    """When a file cannot have its size, nothing of it stays open."""
+    """If a new file cannot get its size, no handle or map leaks."""
     before = handles(), file_maps()
     kept = []
     for _ in range(3):
@@ -196,11 +195,11 @@ def test_opening_fails(path: Path, mode: str) -> None:
 
 
 def test_opened_by_two_threads(path: Path) -> None:
-    """Two threads open the same object: one of them has done it, the other is refused, and what it
-    had opened is given back."""
+    """Two threads open the same object. One succeeds. The other raises ValueError, and its file is
+    closed."""
     before = handles(), file_maps()
     outcomes: list[str] = []
-    # Windows empties no file that another one has mapped.
+    # Windows does not truncate a file that another object has mapped.
     owns = [path.with_name(f"own{number}") for number in range(2)]
     with taking_turns():
         for _ in range(100):
@@ -220,7 +219,7 @@ def test_opened_by_two_threads(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "view"])
 def test_closed_refuses(file: MappedFile, kind: str) -> None:
-    """A closed object refuses everything too, and nothing crashes."""
+    """A closed object raises an error for every use, and nothing crashes."""
     window: Any = file if kind == "file" else file.view(3)
     window[0]
     window.close()
@@ -237,7 +236,8 @@ def test_closed_refuses(file: MappedFile, kind: str) -> None:
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 def test_class_exchanged(file: MappedFile) -> None:
-    """An object that is told to be of the other class is what it was, or refuses."""
+    """An object with an assigned __class__ works as before or raises errors, and nothing
+    crashes."""
     with file.view(3, 5) as view:
         view.__class__ = MappedFile  # type: ignore[assignment]
         for use in uses(view):
@@ -259,8 +259,8 @@ def test_class_exchanged(file: MappedFile) -> None:
 
 
 def test_as_bytes(path: Path) -> None:
-    """Numbers of every kind are bytes, steps may be of any length, and a loop ends with the
-    file."""
+    """Numbers of every integer type work as bytes, steps can have any length, and iteration ends at
+    the end of the file."""
     path.write_bytes(bytes(range(256)) * 4)
     with MappedFile(path, "r+") as file, file.view(0, 256) as view:
         for window in (file, view):
@@ -294,7 +294,7 @@ def test_as_bytes(path: Path) -> None:
         file.resize(0)
         assert [] == list(iterator)
         file.resize(5)
-        assert [] == list(iterator), "it has ended"
+        assert [] == list(iterator), "the iterator has ended"
 
 
 # Errors that are kept
@@ -302,8 +302,7 @@ def test_as_bytes(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_errors_kept(path: Path) -> None:
-    """What is closed while errors with all their frames are kept is unmapped at once; so is a view,
-    and what a call had of it."""
+    """Closing unmaps at once, also while errors of many calls are kept with all their frames."""
     path.write_bytes(CONTENT)
     before = handles(), file_maps()
     file = MappedFile(path, "r+")
@@ -340,8 +339,7 @@ def test_errors_kept(path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_buffer_errors_kept(path: Path, mode: str) -> None:
-    """The error of a consumer of the buffer keeps the consumer, and so the map, as long as it is
-    kept; and no longer."""
+    """An error of a consumer of the buffer does not prevent closing."""
     path.write_bytes(CONTENT)
     file = MappedFile(path, mode)
     try:
@@ -357,8 +355,8 @@ def test_buffer_errors_kept(path: Path, mode: str) -> None:
 # Subclasses, weak references, the garbage collector
 
 
-class Told(MappedFile):
-    """A subclass with attributes, which tells when it goes."""
+class Deleted(MappedFile):
+    """A subclass with attributes that records its __del__."""
 
     def __init__(self, path: Path, said: list[str], first: bool = True) -> None:
         super().__init__(path)
@@ -374,14 +372,14 @@ class Told(MappedFile):
 @pytest.mark.parametrize("cycle", ["none", "attribute", "iterator", "view", "bound method"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_subclass_goes(path: Path, first: bool, cycle: str) -> None:
-    """An object of a subclass is given back with all that it has, in a cycle too, whether or not it
-    calls the __del__ it has from us."""
+    """An object of a subclass is released with all its memory and handles, also in a cycle, and
+    also if its __del__ does not call the inherited one."""
     path.write_bytes(CONTENT)
     said: list[str] = []
     before = handles(), file_maps()
     gc.disable()
     try:
-        file: Any = Told(path, said, first)
+        file: Any = Deleted(path, said, first)
         seen: list[Any] = []
         weak = weakref.ref(file, seen.append)
         file[0]
@@ -407,7 +405,7 @@ def test_subclass_goes(path: Path, first: bool, cycle: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_comes_back(path: Path) -> None:
-    """An object that is kept by its own __del__ is closed then, and goes like any other."""
+    """An object that its own __del__ keeps alive is closed, and can be deallocated later."""
     path.write_bytes(CONTENT)
     saved = []
 
@@ -434,8 +432,7 @@ def test_comes_back(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_no_repr(path: Path) -> None:
-    """What goes unclosed is given back though its __repr__ raises, or closes it, or is
-    interrupted."""
+    """An object that is not closed is released, even if its __repr__ closes it."""
     path.write_bytes(CONTENT)
 
     class Bad(MappedFile):
@@ -450,7 +447,7 @@ def test_no_repr(path: Path) -> None:
 
 
 def test_weak_callbacks(file: MappedFile) -> None:
-    """A callback runs when the object has gone: everything is given back by then."""
+    """When a weak reference's callback runs, the memory is released."""
     seen = []
     other = MappedFile(file.name)
     other[0]
@@ -462,7 +459,7 @@ def test_weak_callbacks(file: MappedFile) -> None:
     assert seen[0] != before or file.mapped
 
 
-# In other processes: while somebody traces, and at the end
+# In child processes: with a tracer, and at exit
 
 TRACED = """
 import sys
@@ -500,10 +497,10 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("how", ["nobody", "settrace", "setprofile", "monitoring"])
+@pytest.mark.parametrize("how", ["no tracer", "settrace", "setprofile", "monitoring"])
 def test_traced(path: Path, how: str) -> None:
-    """Buffers stay where they are when the file grows, also if somebody traces while the library is
-    imported, and keeps everything."""
+    """Buffers keep their address when the file grows, even if a tracer keeps every frame and
+    argument."""
     if how == "monitoring" and sys.version_info < (3, 12):
         pytest.skip("sys.monitoring is new in Python 3.12")
     path.write_bytes(CONTENT)
@@ -562,7 +559,7 @@ elif how == "threads":
         for number in itertools.count():
             try:
                 use(file, number)
-            # Windows cuts no file that another object has mapped.
+            # Windows does not truncate a file that another object has mapped.
             except (BufferError, ValueError, OSError):
                 pass
     for use in (lambda f, n: f.resize(10_000 + n % 9), lambda f, n: f.find(b"absent"),
@@ -589,8 +586,7 @@ elif how == "threads":
     ],
 )
 def test_end(path: Path, how: str) -> None:
-    """The interpreter ends well whatever is alive and wherever it is: no finalizer raises, and
-    nothing is said."""
+    """The interpreter exits without a crash and without output, wherever objects are alive."""
     path.write_bytes(CONTENT)
     flags = ("-X", "faulthandler", "-W", "ignore::ResourceWarning")
     for _ in range(5 if how == "threads" else 1):
@@ -598,7 +594,8 @@ def test_end(path: Path, how: str) -> None:
 
 
 def test_no_types_leak(file: MappedFile) -> None:
-    """Objects of the C types that come and go leave no reference to what they were made of."""
+    """Creating and releasing objects of the C types does not change the reference counts of types
+    and files."""
     types = [
         MappedFile,
         View,

@@ -1,4 +1,4 @@
-"""What only POSIX can show: munmap refuses, and descriptors are numbers that others may take."""
+"""POSIX only: errors of munmap, numbers of descriptors, fork."""
 
 import errno
 import os
@@ -20,9 +20,9 @@ CONTENT = bytes(range(256)) * ((4 * GRANULARITY) // 256)
 
 
 def test_munmap_of_an_unaligned_address(path: Path) -> None:
-    """munmap refuses an address that is no page's with EINVAL, and the map stays: L10.
+    """munmap of an unaligned address fails with EINVAL, and the map stays: L10.
 
-    Not shared: UnmapViewOfFile takes any address inside a view.
+    Not shared: UnmapViewOfFile accepts any address inside a view.
     """
     path.write_bytes(CONTENT)
     with MappedFile(path) as file:
@@ -36,26 +36,26 @@ def test_munmap_of_an_unaligned_address(path: Path) -> None:
 
 
 def test_unmap_of_what_was_not_mapped() -> None:
-    """What has no address, since mmap failed, is EINVAL; munmap would give back whatever is at the
-    bottom of memory: L10.
+    """The backend refuses to unmap address 0 with EINVAL, since munmap would unmap the lowest pages
+    of memory: L10.
 
-    Not shared: the code is the system's.
+    Not shared: the code is that of POSIX.
     """
     assert errno.EINVAL == lib.mf_unmap(ffi.new("mf_mapping *", [ffi.NULL, PAGE_SIZE]))
 
 
 def test_no_such_file() -> None:
-    """A descriptor that is closed is EBADF for every call, and advice that there is not ENOTSUP.
+    """Every call with a closed descriptor returns EBADF. Unknown advice returns ENOTSUP.
 
     Not shared: descriptors are those of POSIX.
     """
     closed = ffi.new("mf_file *")
     closed.handle = -1
-    size, told = ffi.new("int64_t *"), ffi.new("int *")
+    size, known = ffi.new("int64_t *"), ffi.new("int *")
     assert errno.EBADF == lib.mf_get_size(closed, size)
     assert errno.EBADF == lib.mf_set_size(closed, 5)
     assert errno.EBADF == lib.mf_sync(closed, True)
-    assert errno.EBADF == lib.mf_residency_is_reliable(closed, told)
+    assert errno.EBADF == lib.mf_residency_is_reliable(closed, known)
     assert 0 != lib.mf_count_cached(closed, 0, 5, size)
     assert errno.ENOTSUP == lib.mf_advise(ffi.NULL, 0, 99)
     assert errno.ENOTSUP == lib.mf_allow_locked(5)
@@ -64,15 +64,15 @@ def test_no_such_file() -> None:
 MANY = Path("/proc/sys/vm/max_map_count")
 
 
-@pytest.mark.skipif(
-    not MANY.exists(), reason="no limit of maps that could be reached: /proc/sys/vm/max_map_count"
-)
+@pytest.mark.skipif(not MANY.exists(), reason="this system has no /proc/sys/vm/max_map_count")
 def test_munmap_that_fails(folder: Path) -> None:
-    """close() tells what munmap said (ENOMEM: the middle of three maps that are one to the system,
-    when no more maps are to be had), with the file's name; the view is closed, and does not pretend
-    that its memory has gone: L10.
+    """close() raises the error of munmap with the file's name. The view is closed, and its memory
+    is still mapped: L10.
 
-    Not shared: on Windows views do not grow together.
+    The error is ENOMEM: at the system's limit of maps, unmapping the middle of a merged map would
+    need one more map.
+
+    Not shared: Windows does not merge views.
     """
     if int(MANY.read_text()) > 300_000:
         pytest.skip(f"{MANY} is so large that it takes too long to reach")
@@ -84,14 +84,14 @@ from mappedfile.contract import _probe
 with open(sys.argv[1], "wb") as file:
     file.truncate(3 * PAGE_SIZE)
 file = MappedFile(sys.argv[1])
-# The system maps from high addresses to low ones: these three are neighbours, in order.
+# The system maps from high addresses to low ones, so these three are neighbours in order.
 views = {number: file.view(number * PAGE_SIZE, PAGE_SIZE) for number in (2, 1, 0)}
 where = [_probe.address_of(views[number].data) for number in (0, 1, 2)]
 if not where[0] + PAGE_SIZE == where[1] == where[2] - PAGE_SIZE:
     sys.exit("not neighbours")
 fill = []
 try:
-    while True:  # two kinds by turns, or they would grow together too
+    while True:  # two kinds in turn: the system would merge equal ones
         prot = (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE)[len(fill) % 2]
         fill.append(mmap.mmap(-1, PAGE_SIZE, prot=prot))
 except OSError:
@@ -111,16 +111,16 @@ for window in (views[0], views[2], file):
     what = (*code(program), folder / "file")
     done = run_python(*what, flags=("-W", "error"), check=False)
     if done.returncode and "not neighbours" in done.stderr:
-        pytest.skip("this system does not put maps side by side")
+        pytest.skip("this system does not map neighbours")
     assert (0, "") == (done.returncode, done.stderr)
     assert f"{(errno.ENOMEM, str(folder / 'file'))} True True" == done.stdout.strip()
 
 
 def test_descriptor_taken_by_others(path: Path, folder: Path) -> None:
-    """After close() the descriptor's number is anybody's: views, their flush and the object touch
-    it no more.
+    """After close(), the number of the descriptor can belong to another file. Views, their flush
+    and the closed object do not use it.
 
-    Not shared: Windows does not use a handle's value again so soon.
+    Not shared: Windows does not reuse the value of a handle so soon.
     """
     path.write_bytes(CONTENT)
     file = MappedFile(path, "r+")
@@ -139,10 +139,9 @@ def test_descriptor_taken_by_others(path: Path, folder: Path) -> None:
 
 
 def test_standard_descriptors_stay_free(path: Path) -> None:
-    """A file is never given the number of a standard stream that is closed, through a duplicate at
-    least: I1.
+    """A duplicated descriptor never gets the number of a closed standard stream: I1.
 
-    Not shared: on Windows it holds a handle, which is no number of a stream.
+    Not shared: on Windows the library has a handle, not a descriptor.
     """
     path.write_bytes(CONTENT)
     program = f"""
@@ -157,8 +156,8 @@ with MappedFile(descriptor) as file:
 
 
 def test_fork_at_exit(path: Path) -> None:
-    """A child that ends with what it got from its parent leaves the parent's alone: L11, with every
-    finaliser run.
+    """When a child exits, it releases its inherited objects. The parent's objects are not affected:
+    L11.
 
     Not shared: Windows has no fork.
     """
@@ -178,8 +177,8 @@ if pid:
 
 
 def test_fork_during_a_resize(path: Path) -> None:
-    """A child that is forked while another thread changes the size, and maps a file, waits for
-    neither: L11.
+    """A child that is forked during another thread's resize and mapping does not wait for them:
+    L11.
 
     Not shared: Windows has no fork.
     """
@@ -199,7 +198,7 @@ file = import_with(grow=grow).MappedFile(sys.argv[1], "r+")
 thread = threading.Thread(target=file.resize, args=(300_000,))
 thread.start()
 begun.wait()
-waiting = threading.Thread(target=lambda: file[5])  # for that resize: the file is not mapped yet
+waiting = threading.Thread(target=lambda: file[5])  # waits: the file is not mapped yet
 waiting.start()
 waiting.join(0.1)
 assert waiting.is_alive()
@@ -223,7 +222,7 @@ file.close()
 
 
 def test_unlock_during_a_resize(path: Path) -> None:
-    """An unlock that comes while another thread resizes takes its turn: nothing stays locked.
+    """unlock() waits for another thread's resize, so that nothing stays locked.
 
     Not shared: it reads /proc.
     """
@@ -241,7 +240,7 @@ def lock(base, size):
     if armed:
         armed = False
         unlocking.start()
-        unlocking.join(0.5)  # it ends by then if it does not wait for the resize
+        unlocking.join(0.5)  # it would end here if it did not wait for the resize
     return lib.mf_lock(base, size)
 file = import_with(lock=lock).MappedFile(sys.argv[1], "r+")
 unlocking = threading.Thread(target=file.unlock)
@@ -260,13 +259,12 @@ file.close()
 
 
 def test_compiles_without_what_openbsd_lacks() -> None:
-    """The POSIX backend needs no posix_fallocate, posix_fadvise, mincore or uc_sigmask.
+    """The POSIX backend compiles without posix_fallocate, posix_fadvise, mincore and uc_sigmask,
+    and reports that it lacks them.
 
-    Without them it says that it cannot.
-
-    Not shared: Windows has a backend of its own.
+    Not shared: Windows has another backend.
     """
-    only(sys.platform == "linux", "plays OpenBSD with the headers of Linux")
+    only(sys.platform == "linux", "Linux only: imitates OpenBSD with its headers")
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     need(compiler, "a C compiler")
     here = Path(__file__).parent

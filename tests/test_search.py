@@ -1,8 +1,8 @@
-"""The search, by every way that this processor has: what is found does not depend on which is
-taken.
+"""Every search algorithm of this processor returns the same results.
 
-tests/search_paths.c has search.c in it. The other tests of searching take the way that this
-processor takes."""
+tests/search_paths.c includes search.c. Other tests of searching only run the algorithm that this
+processor selects.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytest.importorskip("fcntl", reason="no POSIX here")
 
 HERE = Path(__file__).parent
 SANITIZERS = "-fsanitize=address,undefined"
-#: Beside Two-Way and words, which every processor has.
+#: The algorithms besides Two-Way and words, which every processor has.
 VECTORS = {"x86_64": ["sse2"], "AMD64": ["sse2"], "aarch64": ["neon"], "arm64": ["neon"]}
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -35,8 +35,8 @@ def build(folder: Path, *options: str) -> Path:
 
 
 def run(program: Path, *arguments: object) -> list[str]:
-    """Run it, and return the lines that it says."""
-    # A sanitizer that looks for leaks wants to trace the process, which not everybody may.
+    """Run the program, and return the lines of its output."""
+    # Looking for leaks needs permission to trace the process.
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
     command = [str(program), *map(str, arguments)]
     done = subprocess.run(
@@ -47,8 +47,8 @@ def run(program: Path, *arguments: object) -> list[str]:
 
 
 def test_every_way(folder: Path) -> None:
-    """Each finds what a plain search finds, in thousands of inputs, and reads nothing beside them,
-    also while they change."""
+    """Each algorithm finds the same as a simple search, for thousands of inputs. It reads no byte
+    outside, even if the bytes change during the search."""
     found = run(build(folder, "-O2"), "compare", 8000)[-1].split(", ")
     expected = ["two-way", "words", *VECTORS.get(platform.machine(), [])]
     assert expected == [way for way in found if way != "avx2"]
@@ -57,7 +57,7 @@ def test_every_way(folder: Path) -> None:
 
 
 def test_every_way_sanitized(folder: Path) -> None:
-    """The same, where the compiler watches over every step."""
+    """The same with AddressSanitizer and UndefinedBehaviorSanitizer."""
     empty = folder / "empty.c"
     empty.write_text("int main(void) { return 0; }")
     compiler = shutil.which("cc") or "cc"
@@ -69,8 +69,8 @@ def test_every_way_sanitized(folder: Path) -> None:
 
 
 def test_linear(folder: Path) -> None:
-    """No input takes more than some steps for each byte of haystack and needle; without Two-Way
-    there are some that do."""
+    """The number of steps for each byte of haystack and needle is limited for every input. Without
+    Two-Way it is not."""
     program = build(folder, "-O2")
     assert float(run(program, "worst", 4096)[0]) < 4
     assert float(run(program, "worst", 10**12)[0]) > 40

@@ -1,4 +1,4 @@
-"""Sizes, on file systems that are small, sparse or keep what is written behind the end: S1-S8."""
+"""Sizes, on file systems that are small, sparse, or keep bytes behind the end of a file: S1-S8."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ SIZES = [clause for clause in CLAUSES.values() if clause.id[0] == "S"]
 def small(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """A file system of 16 MiB."""
+    """Mount a file system of 16 MiB."""
     with small_file_system(tmp_path_factory.mktemp("small"), request.param, 16 * MIB) as place:
         yield place
 
 
 @pytest.fixture
 def little(small: Path) -> Iterator[Path]:
-    """A folder in it, and all its room."""
+    """Yield a folder in the small file system. Afterwards all space must be free again."""
     free = shutil.disk_usage(small).free
     folder = small / "folder"
     folder.mkdir()
     yield folder
     shutil.rmtree(folder)
-    assert shutil.disk_usage(small).free == free, "all that was taken is given back"
+    assert shutil.disk_usage(small).free == free, "blocks leak"
 
 
 @on_small_disks
@@ -50,15 +50,16 @@ def little(small: Path) -> Iterator[Path]:
     ("id", "subject"), [(c.id, s) for c in SIZES for s in NATIVE if s.mode in c.modes], ids=str
 )
 def test_small_disks(id: str, subject: Subject, little: Path) -> None:
-    """Every clause of size holds on a small tmpfs and a small ext4; S5 fills them: S1-S8."""
+    """Every clause of size holds on a small tmpfs and a small ext4. The check of S5 fills the disk:
+    S1-S8."""
     CLAUSES[id].check(subject, little)
 
 
 @on_small_disks
 @pytest.mark.parametrize(("mode", "reserve"), [("r+", 0), ("r+", 32 * MIB), ("w+", 0), ("x+", 0)])
 def test_full(little: Path, mode: str, reserve: int) -> None:
-    """On a full disk creation and growth are ENOSPC, with the file's name; nothing is left behind,
-    nothing is held, everything goes on working, and what was in the file is in it: S4, S5."""
+    """On a full disk, creation and growth raise ENOSPC with the file's name. Nothing leaks, the
+    objects stay usable, and the content does not change: S4, S5."""
     path = little / "file"
     content = os.urandom(3 * PAGE_SIZE + 5)
     path.write_bytes(content)
@@ -92,8 +93,7 @@ def test_full(little: Path, mode: str, reserve: int) -> None:
 
 @on_small_disks
 def test_no_fault_on_allocated(little: Path) -> None:
-    """Blocks that were reserved are there when the rest of the disk is full: writing every page is
-    no fault: S5."""
+    """Reserved blocks are usable when the rest of the disk is full: no page faults: S5."""
     with MappedFile(little / "mine", "x+", size=4 * MIB) as file:
         file.resize(5 * MIB)
         with (
@@ -111,7 +111,7 @@ def test_no_fault_on_allocated(little: Path) -> None:
 @pytest.mark.parametrize("subject", NATIVE, ids=str)
 @pytest.mark.parametrize("where", ["disk", "shm"])
 def test_past_4_gib(folder: Path, subject: Subject, size: int, where: str) -> None:
-    """Sparse files of 5 GiB and 1 TiB can be mapped, whole and in parts, on disk and on tmpfs:
+    """Sparse files of 5 GiB and 1 TiB can be mapped as a whole and in parts, on disk and on tmpfs:
     S7."""
     if where == "shm":
         only(os.path.isdir("/dev/shm"), "no tmpfs at /dev/shm")
@@ -126,7 +126,8 @@ def test_past_4_gib(folder: Path, subject: Subject, size: int, where: str) -> No
 
 
 def behind_the_end(folder: Path, sparse: bool) -> None:
-    """Write behind the end of files, through maps, and let them grow."""
+    """Write behind the end of files through maps, and grow the files. The written bytes must not
+    appear."""
     path = folder / "file"
     for size in (1, 5, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, GRANULARITY + 7):
         for more in (1, PAGE_SIZE - size % PAGE_SIZE, PAGE_SIZE, 3 * PAGE_SIZE + 1):
@@ -140,20 +141,20 @@ def behind_the_end(folder: Path, sparse: bool) -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_bytes_behind_the_end(folder: Path, sparse: bool) -> None:
-    """What maps write behind the end of the file never shows: not after growth, at any size, not in
-    the file: S2."""
+    """Bytes written through a map behind the end of the file never appear, in the map or in the
+    file, after growth by any size: S2."""
     behind_the_end(folder, sparse)
 
 
 @on_small_disks
 @pytest.mark.parametrize("sparse", [False, True])
 def test_bytes_behind_the_end_on_small_disks(little: Path, sparse: bool) -> None:
-    """Neither on ext4, nor on tmpfs, which keeps them: S2."""
+    """The same on ext4, and on tmpfs, which keeps such bytes: S2."""
     behind_the_end(little, sparse)
 
 
 def test_growing_with_arrays_alive(folder: Path) -> None:
-    """Arrays made at every size stay where they are, and all see the same bytes: S2."""
+    """Arrays made at every size keep their address, and all show the same bytes: S2."""
     with MappedFile(folder / "file", "x+", size=100) as file:
         arrays = []
         for step in range(1, 40):
@@ -172,8 +173,7 @@ def test_growing_with_arrays_alive(folder: Path) -> None:
 
 
 def test_reserve(folder: Path) -> None:
-    """Inside the reserved address space the map of the whole file stays where it is; behind it, it
-    may move: S2."""
+    """Inside the reserved address space the map does not move. Past it, the map may move: S2."""
     only(capabilities().reserve, "no address space can be reserved here")
     with MappedFile(folder / "file", "x+", size=10, reserve=64 * MIB) as file:
         file[0:10] = b"0123456789"
@@ -194,13 +194,13 @@ def test_reserve(folder: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_reserve_costs_no_memory(folder: Path, mode: str) -> None:
-    """A terabyte of address space can be set aside, of private maps too; inside it, growth by
-    others moves nothing: S8."""
+    """A terabyte of address space can be reserved, also for private maps. Growth by others inside
+    it does not move the map: S8."""
     only(capabilities().reserve, "no address space can be reserved here")
-    counting = Path("/proc/sys/vm/overcommit_memory")  # 2: whatever a map asks for, proc(5)
+    counting = Path("/proc/sys/vm/overcommit_memory")  # 2 counts all private maps: proc(5)
     only(
         mode != "c" or not counting.exists() or counting.read_text() != "2\n",
-        "all private maps count as memory here",
+        "this system counts all private maps as memory",
     )
     path = folder / "file"
     path.write_bytes(b"content")
@@ -215,7 +215,7 @@ def test_reserve_costs_no_memory(folder: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "c"])
 def test_no_resize(folder: Path, mode: str) -> None:
-    """A file that is not open for writing cannot be resized, and says how it can: S4."""
+    """Resizing a file that is not open for writing raises an error with advice: S4."""
     path = folder / "file"
     path.write_bytes(b"content")
     with MappedFile(path, mode) as file:
@@ -229,8 +229,9 @@ def test_no_resize(folder: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_cut_short_by_others(folder: Path, mode: str) -> None:
-    """A file that others cut short is shorter after refresh(), and can be read and grown: S8."""
-    only(capabilities().truncate_mapped, "this system cuts no mapped file short")
+    """After others truncate a file, refresh() sets the smaller size. The file can be read and
+    grown: S8."""
+    only(capabilities().truncate_mapped, "this system does not truncate mapped files")
     path = folder / "file"
     path.write_bytes(b"content" * PAGE_SIZE)
     with MappedFile(path, mode) as file:
@@ -242,15 +243,14 @@ def test_cut_short_by_others(folder: Path, mode: str) -> None:
         file.refresh()
         assert (0, b"") == (len(file), file[:])
         if mode == "r+":
-            os.truncate(path, 3)  # and this goes unnoticed
+            os.truncate(path, 3)  # without a refresh()
             file.resize(6)
             assert bytes(6) == file[:] == path.read_bytes()
 
 
 @pytest.mark.parametrize("alive", [False, True])
 def test_private_changes_survive_refresh(folder: Path, alive: bool) -> None:
-    """What was written to a private map of the whole file is not lost when the file has grown: C4,
-    S8."""
+    """Bytes written to a private map are kept by refresh() after the file has grown: C4, S8."""
     path = folder / "file"
     path.write_bytes(b"content" * PAGE_SIZE)
     with MappedFile(path, "c") as file:
@@ -267,7 +267,7 @@ def test_private_changes_survive_refresh(folder: Path, alive: bool) -> None:
 
 
 def test_growth_in_a_page_with_private_changes(folder: Path) -> None:
-    """Growth by others shows after refresh() also in a page that was written to privately: S8."""
+    """After refresh(), appended bytes also show in a page that has private changes: S8."""
     path = folder / "file"
     path.write_bytes(b"content")
     with MappedFile(path, "c") as file:
@@ -279,8 +279,8 @@ def test_growth_in_a_page_with_private_changes(folder: Path) -> None:
 
 
 def test_blocks(folder: Path) -> None:
-    """Created and grown files have their blocks; sparse ones, in every mode, have not: S5."""
-    only(system_leaves_holes(folder, MIB), "this file system has no holes, or does not tell")
+    """Created and grown files have all their blocks. Sparse files have not, in every mode: S5."""
+    only(system_leaves_holes(folder, MIB), "this file system has no holes")
     for mode in ("w+", "x+"):
         for sparse in (False, True):
             path = folder / f"{mode}{sparse}"
@@ -298,10 +298,9 @@ def test_blocks(folder: Path) -> None:
 
 @on_small_disks
 def test_file_systems_that_cannot_allocate(folder: Path) -> None:
-    """Where blocks cannot be reserved zeros are written behind the end, which takes them as well:
-    S5.
+    """If blocks cannot be reserved, they are allocated by writing zeros: S5.
 
-    A file system without fallocate: ext2 on a loop device.
+    The file system is ext2 on a loop device, which has no fallocate.
     """
     with small_file_system(folder, "ext2", 8 * MIB) as place:
         path = place / "file"
@@ -320,7 +319,8 @@ def test_file_systems_that_cannot_allocate(folder: Path) -> None:
 
 
 def test_views_near_the_end(folder: Path) -> None:
-    """Every offset in the last pages, with every length that fits and some that do not: S6."""
+    """Views work at every offset in the last pages with every length that fits. Longer ones raise
+    ValueError: S6."""
     size = 2 * GRANULARITY + 100
     content = np.random.default_rng(1).bytes(size)
     path = folder / "file"
@@ -341,8 +341,7 @@ def test_views_near_the_end(folder: Path) -> None:
 
 
 def test_errors_keep_nothing(folder: Path) -> None:
-    """Who keeps the error of a view that could not be made keeps no view: the file can be cut
-    short: S3."""
+    """A kept error of a failed view() does not prevent shrinking the file: S3."""
     with MappedFile(folder / "file", "x+", size=10) as file:
         with pytest.raises(ValueError, match="past the end") as caught:
             file.view(11)
@@ -351,7 +350,8 @@ def test_errors_keep_nothing(folder: Path) -> None:
 
 
 def test_foreign_maps_see_growth(folder: Path) -> None:
-    """A map that others made of the file before it grew is coherent with ours after: S2, C1."""
+    """A map that others made before the file grew shares its bytes with the library's map: S2,
+    C1."""
     path = folder / "file"
     path.write_bytes(bytes(PAGE_SIZE))
     with (

@@ -1,5 +1,4 @@
-"""mappedfile.mmap against the standard library's mmap: CPython's own tests, and what they do not
-look at."""
+"""mappedfile.mmap against the standard library's mmap: CPython's own tests, and more."""
 
 import copy
 import errno
@@ -24,7 +23,8 @@ from mappedfile.contract._oracle import LAYER_BREAKS
 
 WINDOWS = sys.platform == "win32"
 
-#: The tests of CPython that cannot pass, where they cannot, and why: docs/mmap.md has the clauses.
+#: The tests of CPython that cannot pass, whether this system has them, and why. docs/mmap.md has
+#: the clauses.
 CANNOT = {
     "MmapTests.test_empty_file": (True, "S1: an empty file is mapped, and is empty"),
     "MmapTests.test_flush_return_value": (
@@ -50,8 +50,8 @@ CANNOT = {
 
 @pytest.mark.parametrize("file", ["test_mmap.py", "test_free_threading/test_mmap.py"])
 def test_of_cpython(file, tmp_path):
-    """Each test of this Python's own does on mappedfile.mmap what it does on mmap, but for those
-    that are known not to."""
+    """Each of CPython's tests has the same result on mappedfile.mmap as on mmap, except those in
+    CANNOT."""
     where = path_of_test(file)
     (only if "/" in file else need)(
         where, f"CPython's {file}: Debian has it in libpython3-testsuite"
@@ -61,14 +61,14 @@ def test_of_cpython(file, tmp_path):
         outcomes("mappedfile.mmap", where, tmp_path),
     )
     known = {name for name, (here, _) in CANNOT.items() if here and name in expected}
-    told = {
+    different = {
         name: how
         for name, how in actual.items()
         if how[0] not in (expected[name][0], "passed")
-        and name not in known  # what mmap lacks on a system may be there
+        and name not in known  # mappedfile may pass where mmap fails
     }
 
-    assert {} == told
+    assert {} == different
     assert list(expected) == list(actual)
     assert len(expected) > 5
     assert dict.fromkeys(known, "failed") == {name: actual[name][0] for name in known}
@@ -79,7 +79,7 @@ def test_of_cpython(file, tmp_path):
 
 
 def path_of_test(file):
-    """Where this Python has its own tests; None if it has none."""
+    """Return the path of a file of this Python's own tests, or None."""
     with suppress(ModuleNotFoundError):
         import test
 
@@ -88,26 +88,26 @@ def path_of_test(file):
 
 
 def count(outcomes):
-    """How many have passed."""
+    """Return how many tests passed."""
     return sum(how == "passed" for how, _ in outcomes.values())
 
 
 def outcomes(module, tests, folder):
-    """What becomes of these tests on a module."""
+    """Return the outcome of each test on a module."""
     done = run_python(*child("stdlib_tests"), module, tests, cwd=folder, timeout=300)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture
 def map(tmp_path):
-    """A map of a small file."""
+    """Yield a map of a small file."""
     (tmp_path / "file").write_bytes(b"0123456789")
     with open(tmp_path / "file", "r+b") as file, layer.mmap(file.fileno(), 0) as made:
         yield made
 
 
 def test_has_the_names_of_mmap():
-    """It has the names of the newest mmap and no others: programs look at names."""
+    """The module has exactly the names of the newest mmap: programs check for names."""
     newest = {"seekable", "set_name", "madvise"}
     ours = {"faulted", "_mapped"}
     names = set(dir(layer.mmap))
@@ -121,7 +121,7 @@ def test_has_the_names_of_mmap():
 
 
 def test_is_no_sequence(map):
-    """It is what mmap is to collections.abc."""
+    """collections.abc classifies both modules' maps in the same way."""
     theirs = mmap.mmap(-1, 1)
 
     for kind in (
@@ -139,7 +139,7 @@ def test_is_no_sequence(map):
 
 
 class Made(layer.mmap):
-    """A subclass as programs have them."""
+    """A subclass with a constructor of its own."""
 
     def __new__(cls, descriptor, *, name):
         made = super().__new__(cls, descriptor, 0)
@@ -148,7 +148,7 @@ class Made(layer.mmap):
 
 
 def test_subclass(map, tmp_path):
-    """A subclass has arguments of its own, attributes and weak references."""
+    """A subclass can have other arguments, attributes and weak references."""
     with open(tmp_path / "file", "r+b") as file:
         made = Made(file.fileno(), name="notes")
     assert ("notes", 10, made) == (made.name, len(made), weakref.ref(made)())
@@ -163,7 +163,7 @@ def test_subclass(map, tmp_path):
 
 
 def test_edges(map):
-    """It does what mmap does where the library does otherwise."""
+    """Edge cases follow mmap where the library's other classes differ."""
     assert (-1, -1, -1, 10) == (
         map.find(b"", 11),
         map.rfind(b"", 11),
@@ -177,9 +177,9 @@ def test_edges(map):
     assert (2, b"abcd") == (map.find(memoryview(b"c-d-")[::2], 0), map[:4])
 
 
-@pytest.mark.skipif(WINDOWS, reason="there a tagname names memory")
+@pytest.mark.skipif(WINDOWS, reason="a tagname names memory on Windows")
 def test_tagname_of_a_file(tmp_path):
-    """It does nothing for a file, whose own name is there."""
+    """A tagname has no effect on a map of a file."""
     (tmp_path / "file").write_bytes(b"0123456789")
     with open(tmp_path / "file", "r+b") as file:
         for made in (
@@ -190,9 +190,9 @@ def test_tagname_of_a_file(tmp_path):
             made.close()
 
 
-@pytest.mark.skipif(not LINUX, reason="there is no /proc")
+@pytest.mark.skipif(not LINUX, reason="needs /proc")
 def test_what_cannot_be_mapped(tmp_path):
-    """It is an OSError and a ValueError: mmap raises the one or the other."""
+    """The error is an OSError and a ValueError: mmap raises one of them, depending on the file."""
     os.mkfifo(tmp_path / "fifo")
     for path, flags in (
         ("/proc/self/status", os.O_RDONLY),
@@ -209,9 +209,9 @@ def test_what_cannot_be_mapped(tmp_path):
         os.close(descriptor)
 
 
-@pytest.mark.skipif(not capabilities().truncate_mapped, reason="this system cuts no mapped file")
+@pytest.mark.skipif(not capabilities().truncate_mapped, reason="maps prevent truncation here")
 def test_a_fault_says_what_to_do(map, tmp_path):
-    """A map has no refresh(): another one has what there is."""
+    """The message of a fault says to map the file again, since mmap has no refresh()."""
     os.truncate(tmp_path / "file", 0)
     for use in (
         map.read,
@@ -227,8 +227,7 @@ def test_a_fault_says_what_to_do(map, tmp_path):
 
 
 def test_the_page_tells_it():
-    """docs/mmap.md has every test that cannot pass, and every clause that the layer does not
-    keep."""
+    """docs/mmap.md lists every test that cannot pass, and every clause that the layer breaks."""
     text = (Path(__file__).parents[1] / "docs" / "mmap.md").read_text("utf-8")
 
     assert [] == [name for name, (_, why) in CANNOT.items() if f"| `{name}` | {why} |" not in text]

@@ -1,7 +1,7 @@
-"""Threads that do two things with one object at the same time, in every mode: L3, L6, S4. See
-tests/children/storming.py.
+"""Threads that do two things with one object at the same time, in every mode: L3, L6, S4.
 
-Short runs here; ten minutes each with MAPPEDFILE_STRESS=1 (tox -e stress).
+The programs are in tests/children/storming.py. The runs are short; with MAPPEDFILE_STRESS=1 (tox -e
+stress) each takes ten minutes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LONG = 600  # seconds
 @pytest.mark.parametrize("first", storming.ACTIONS)
 @pytest.mark.parametrize("mode", storming.MODES)
 def test_pairs(folder: Path, mode: str, first: str) -> None:
-    """Whatever two threads do at once, each has its right result or is refused; nothing is left
-    behind."""
+    """Two threads run any two actions at the same time. Each has its right result or an allowed
+    error, and nothing leaks."""
     if not storming.possible(first, mode):
         return
     done = 0
@@ -29,11 +29,11 @@ def test_pairs(folder: Path, mode: str, first: str) -> None:
     for number, second in enumerate(names[names.index(first) :]):
         if storming.possible(second, mode):
             done += storming.storm(folder, (first, second), 4, mode, seed=100 * number)[0]
-    assert done, "nothing was ever done"
+    assert done, "every action was refused"
 
 
 def test_many_threads(folder: Path) -> None:
-    """The same with all that there is at once."""
+    """The same with threads for many actions at the same time."""
     names = [
         "close",
         "grow",
@@ -51,16 +51,21 @@ def test_many_threads(folder: Path) -> None:
 
 
 def test_resize_and_close(folder: Path) -> None:
-    """A file that one thread makes longer and another closes is closed, whoever comes first."""
-    storming.find_1(folder, rounds=5)
+    """After one thread resizes a file and another closes it, the file is closed, in either
+    order."""
+    storming.resize_and_close(folder, rounds=5)
     before = handles(), file_maps()
-    seen = storming.find_1(folder, LONG) if STRESS else storming.find_1(folder, rounds=100)
+    seen = (
+        storming.resize_and_close(folder, LONG)
+        if STRESS
+        else storming.resize_and_close(folder, rounds=100)
+    )
     assert before == storming.left(before)
     print(seen)
-    assert seen["closed before"], "it was never closed before the other thread was through"
+    assert seen["closed before"], "close() never came before the end of a resize"
 
 
 @pytest.mark.skipif(not STRESS, reason="a long run: MAPPEDFILE_STRESS=1")
 def test_pairs_for_long(folder: Path) -> None:
-    """All pairs, again and again."""
+    """All pairs, for a long time."""
     print(storming.storm_for(folder, LONG), "rounds")

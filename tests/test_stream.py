@@ -1,5 +1,5 @@
-"""A stream is a binary file: io.BytesIO is the model, and the programs that read files are the
-judges."""
+"""A stream is a binary file. The model is io.BytesIO, and programs that read files are run on
+it."""
 
 import csv
 import errno
@@ -41,7 +41,7 @@ CONTENT = bytes(random.Random(2).choices(b"abc \n\0", k=SIZE))
 
 @pytest.fixture
 def file(path: Path) -> Iterator[MappedFile]:
-    """A file of a few lines."""
+    """Yield a mapped file of a few lines."""
     path.write_bytes(b"one\ntwo\n\nfour")
     with MappedFile(path, "r+") as file:
         yield file
@@ -73,7 +73,7 @@ def file(path: Path) -> Iterator[MappedFile]:
     ],
 )
 def test_wrong_arguments(file: MappedFile, text: str) -> None:
-    """What io.BytesIO refuses is refused, with the same exception, and the position stays."""
+    """Wrong arguments raise the same exceptions as io.BytesIO, and the position does not change."""
     with file.stream() as stream:
         raised = []
         for s in (io.BytesIO(file[:]), stream):
@@ -90,7 +90,7 @@ def test_wrong_arguments(file: MappedFile, text: str) -> None:
 
 
 def test_is_a_binary_file(file: MappedFile) -> None:
-    """It is what a buffered binary file is, and says so."""
+    """A stream has the properties of a buffered binary file."""
     with file.stream() as s:
         assert isinstance(s, io.BufferedIOBase)
         assert isinstance(s, io.IOBase)
@@ -111,14 +111,14 @@ def test_is_a_binary_file(file: MappedFile) -> None:
 
 
 def test_names_all_of_bufferediobase(file: MappedFile) -> None:
-    """Nothing that a BufferedIOBase, or a BufferedReader but for its raw file, has is missing."""
+    """A stream has every name of BufferedIOBase, and of BufferedReader except ``raw``."""
     with file.stream() as s:
         names = {*dir(io.BufferedIOBase), *dir(io.BufferedReader)} - {"raw"}
         assert [] == sorted(name for name in names if name[0] != "_" and not hasattr(s, name))
 
 
 def test_lines(file: MappedFile) -> None:
-    """Lines end where they do in a file."""
+    """Lines end in the same places as in a file."""
     s = file.stream()
     assert [b"one\n", b"two\n", b"\n", b"four"] == list(s)
     assert b"" == s.readline()
@@ -137,7 +137,7 @@ def test_lines(file: MappedFile) -> None:
 
 
 def test_peek_and_read(file: MappedFile) -> None:
-    """peek() does not move; every way to read does."""
+    """peek() does not change the position; every way to read does."""
     s = file.stream()
     assert (b"one", 0, b"one\ntwo\n\nfour") == (s.peek(3), s.tell(), s.peek())
     assert (b"on", b"e\n", 4) == (s.read(2), s.read1(2), s.tell())
@@ -156,7 +156,7 @@ def test_peek_and_read(file: MappedFile) -> None:
 
 
 def test_positions(file: MappedFile) -> None:
-    """The position goes anywhere from 0 on."""
+    """Any position from 0 on is possible."""
     s = file.stream(4)
     assert (3, 5, 8, 100) == (s.seek(3), s.seek(2, 1), s.seek(-1, 2), s.seek(100))
     assert (b"", b"", b"") == (s.read(), s.readline(), s.peek())
@@ -164,7 +164,7 @@ def test_positions(file: MappedFile) -> None:
     for wrong in ((0, 3), (0, -1)):
         with pytest.raises(ValueError):
             s.seek(*wrong)
-    # An OSError, as of files, and a ValueError, as of io.BytesIO.
+    # The error is an OSError, as of files, and a ValueError, as of io.BytesIO.
     for wrong in ((-1,), (-101, 1), (-10, 2)):
         with pytest.raises(OSError) as caught:
             s.seek(*wrong)
@@ -201,7 +201,7 @@ steps = st.one_of(
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, io.BytesIO]]:
-    """A stream on a part of a file, and its model."""
+    """Yield a stream on a part of a file, and its model."""
     path = tmp_path_factory.mktemp("stream") / "file"
     path.write_bytes(CONTENT)
     with MappedFile(path, "r+") as file, file.stream(5, SIZE - 9) as stream:
@@ -212,8 +212,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, io.Byt
 def test_does_what_bytesio_does(
     pair: tuple[Any, io.BytesIO], todo: list[tuple[str, tuple[Any, ...]]]
 ) -> None:
-    """In any order of calls; but BytesIO grows where a stream has no room, and clamps where it goes
-    before the start."""
+    """A stream and BytesIO give the same results for any calls. Left out are writes past the end
+    and positions before the start, which BytesIO handles differently."""
     stream, model = pair
     length = SIZE - 9
     for name, arguments in todo:
@@ -235,7 +235,7 @@ def test_does_what_bytesio_does(
 
 @pytest.mark.parametrize("size", [65535, 65536, 65537, (1 << 20) + 65536, 3 << 20])
 def test_long_lines(path: Path, size: int) -> None:
-    """A line is as long as it is."""
+    """Lines of any length are read correctly."""
     path.write_bytes(b"x" * size + b"\n" + b"y" * size)
     with MappedFile(path) as file:
         s = file.stream()
@@ -248,7 +248,7 @@ def test_long_lines(path: Path, size: int) -> None:
 
 
 def test_write(file: MappedFile) -> None:
-    """What is written is in the window at once."""
+    """Written bytes are in the window at once."""
     s = file.stream(4)
     other = file.stream()
     assert 2 == s.write(b"TW")
@@ -263,12 +263,12 @@ def test_write(file: MappedFile) -> None:
     with pytest.raises(TypeError):
         s.readinto(memoryview(bytearray(9))[::2])
     s.seek(0)
-    s.write(file.data[1:5])  # over itself
+    s.write(file.data[1:5])  # overlaps its source
     assert b"one\nne\nT-four" == file[:]
 
 
 def test_a_full_window(file: MappedFile) -> None:
-    """What fits is written and counted; then it is as on a full device."""
+    """A write that does not fit writes what fits, and raises ENOSPC with the count."""
     s = file.stream(0, 8)
     s.seek(-3, 2)
     with pytest.raises(OSError, match="3 of 5 bytes") as caught:
@@ -287,8 +287,8 @@ def test_a_full_window(file: MappedFile) -> None:
 
 
 def test_read_only(path: Path) -> None:
-    """A stream on what cannot be written cannot either; one on what is private can, and nobody sees
-    it."""
+    """A stream on a read-only window is read-only. A stream on a private map can be written, and
+    the file does not change."""
     path.write_bytes(b"12345")
     with MappedFile(path) as file, file.stream() as s:
         assert (False, "rb") == (s.writable(), s.mode)
@@ -308,7 +308,7 @@ def test_read_only(path: Path) -> None:
 
 
 def test_truncate(file: MappedFile) -> None:
-    """Nothing but resize(), and a stream with grow=True, sets the size of a file."""
+    """truncate() is refused without grow=True, with advice to use resize()."""
     s = file.stream()
     s.seek(3)
     for size in ((), (None,), (3,), (0,), (13,), (100,)):
@@ -323,7 +323,7 @@ def test_truncate(file: MappedFile) -> None:
 @pytest.mark.parametrize("mode", ["r+", "w+", "x+"])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_grow(path: Path, mode: Any, sparse: bool) -> None:
-    """With grow=True the file is as long as what was written, at every moment."""
+    """With grow=True, the file always has the length of the written data."""
     rng = random.Random(3)
     model = bytearray()
     size: Any = {} if mode == "r+" else {"size": 0}
@@ -354,7 +354,7 @@ def test_grow(path: Path, mode: Any, sparse: bool) -> None:
 
 
 def test_sees_the_file_grow(file: MappedFile) -> None:
-    """A stream that grows the file sees what others add; any other stays with the bytes that it was
+    """A stream with grow=True sees bytes that others append. Any other keeps the range that it was
     made for."""
     growing, steady = file.stream(grow=True), file.stream()
     assert growing.read() == steady.read()
@@ -374,13 +374,13 @@ def test_sees_the_file_grow(file: MappedFile) -> None:
     assert (b"789", 23) == (growing.read(), growing.seek(0, 2))
     with open(file.name, "ab") as other:
         other.write(b"another's")
-    growing.write(b"ours")  # past what this file knows of: it learns of the rest
+    growing.write(b"ours")  # the write makes the appended bytes visible
     assert b"6789oursher's" == file[19:]
     assert (b"her's", 32) == (growing.read(), growing.tell())
 
 
 def test_grow_with_an_offset(file: MappedFile) -> None:
-    """Positions count from where the stream begins."""
+    """Positions are relative to the start of the stream."""
     with file.stream(9, grow=True) as s:
         s.seek(0, 2)
         s.write(b"teen")
@@ -390,7 +390,7 @@ def test_grow_with_an_offset(file: MappedFile) -> None:
 
 
 def test_grow_is_for_whole_files(file: MappedFile) -> None:
-    """A part of a file does not grow."""
+    """grow=True with a part of a file raises ValueError."""
     with pytest.raises(ValueError, match="whole file"):
         file.stream(0, 3, grow=True)
     with file.view(0, 3) as view, pytest.raises(ValueError, match="whole file"):
@@ -398,7 +398,7 @@ def test_grow_is_for_whole_files(file: MappedFile) -> None:
 
 
 def test_grow_after_close(path: Path) -> None:
-    """Once its file is closed a stream has the bytes that there are, and no more."""
+    """After its file is closed, a stream can read and write the existing bytes, and cannot grow."""
     path.write_bytes(b"12345")
     file = MappedFile(path, "r+")
     s = file.stream(grow=True)
@@ -414,7 +414,8 @@ def test_grow_after_close(path: Path) -> None:
 
 
 def test_truncate_with_grow(file: MappedFile) -> None:
-    """A stream that grows its file sets its size both ways, and its position stays."""
+    """With grow=True, truncate() sets the size of the file up and down, and the position does not
+    change."""
     with file.stream(4, grow=True) as s:
         s.seek(3)
         assert (3, 3, b"one\ntwo") == (s.truncate(), s.tell(), file[:])
@@ -430,7 +431,8 @@ def test_truncate_with_grow(file: MappedFile) -> None:
 
 
 def test_truncate_in_use(file: MappedFile) -> None:
-    """It cuts nothing that a view, a buffer or another stream has; then it goes on as before."""
+    """truncate() does not remove bytes that a view, a buffer or another stream uses. The stream
+    stays usable."""
     with file.stream(grow=True) as s:
         for kept in (file.view, lambda: file.data, lambda: file.stream(grow=True)):
             with kept(), pytest.raises(BufferError, match=r"1 (view|buffer)"):
@@ -450,7 +452,7 @@ def test_truncate_in_use(file: MappedFile) -> None:
 
 
 def test_too_far(file: MappedFile) -> None:
-    """No file is that long."""
+    """A write past the largest file size raises an error."""
     with file.stream(grow=True) as s:
         s.seek(2**63 - 1)
         with pytest.raises((OverflowError, OSError)):
@@ -458,9 +460,9 @@ def test_too_far(file: MappedFile) -> None:
         assert (2**63 - 1, 13) == (s.tell(), len(file))
 
 
-@pytest.mark.skipif(not LINUX, reason="mounts a small file system")
+@pytest.mark.skipif(not LINUX, reason="Linux only: mounts a small file system")
 def test_grow_on_a_full_device(tmp_path: Path) -> None:
-    """There is no room: nothing was written, and the file is as long as it was."""
+    """On a full disk, a write writes nothing, and the size of the file does not change."""
     with (
         small_file_system(tmp_path, "tmpfs", 1 << 20) as place,
         MappedFile(place / "file", "w+", size=10) as file,
@@ -475,7 +477,7 @@ def test_grow_on_a_full_device(tmp_path: Path) -> None:
 
 
 def test_small_writes_can_be_buffered(path: Path) -> None:
-    """An io.BufferedWriter on a stream that grows makes few large writes of many small ones."""
+    """An io.BufferedWriter combines small writes to a stream with grow=True."""
     with MappedFile(path, "w+", size=0) as file:
         with io.BufferedWriter(file.stream(grow=True)) as out:
             out.writelines(b"%d\n" % number for number in range(10_000))
@@ -486,8 +488,7 @@ def test_small_writes_can_be_buffered(path: Path) -> None:
 
 
 def test_counts_as_a_buffer(path: Path) -> None:
-    """It keeps the memory: closing with strict=True says that it is alive, and so does
-    shrinking."""
+    """A stream keeps the memory. It counts as a buffer for close(strict=True) and for shrinking."""
     path.write_bytes(CONTENT)
     file = MappedFile(path, "r+")
     view = file.view(3, 100)
@@ -514,7 +515,7 @@ def test_counts_as_a_buffer(path: Path) -> None:
 
 @pytest.mark.parametrize("grow", [False, True])
 def test_shrink_after_close(file: MappedFile, grow: bool) -> None:
-    """A closed stream is in nobody's way."""
+    """A closed stream does not prevent shrinking."""
     s = file.stream(grow=grow)
     with pytest.raises(BufferError):
         file.resize(3)
@@ -526,7 +527,7 @@ def test_shrink_after_close(file: MappedFile, grow: bool) -> None:
 
 
 def test_closed(file: MappedFile) -> None:
-    """Everything else raises ValueError."""
+    """Every other use of a closed stream raises ValueError."""
     s = file.stream()
     with s as same:
         assert s is same
@@ -561,7 +562,7 @@ def test_closed(file: MappedFile) -> None:
 
 
 def test_an_index_closes_it(file: MappedFile) -> None:
-    """An argument that closes the stream half-way meets a closed stream."""
+    """An argument that closes the stream in its __index__ makes the call raise ValueError."""
 
     class Closes:
         def __index__(self) -> int:
@@ -575,7 +576,7 @@ def test_an_index_closes_it(file: MappedFile) -> None:
 
 
 def test_empty(path: Path) -> None:
-    """An empty file, or an empty part, is at its end."""
+    """A stream on an empty file or part is at its end."""
     path.touch()
     with MappedFile(path, "r+") as file:
         s = file.stream()
@@ -606,9 +607,9 @@ def test_empty(path: Path) -> None:
         file.stream()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses to cut a mapped file short")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not truncate mapped files")
 def test_pages_that_are_gone(path: Path) -> None:
-    """Met pages that are gone: MappingFault, and the position is where it was."""
+    """Reaching missing pages raises MappingFault, and the position does not change."""
     size = 4 * PAGE_SIZE
     path.write_bytes(b"x" * (PAGE_SIZE + 5) + b"\n" + b"y" * (size - PAGE_SIZE - 6))
     with MappedFile(path, "r+") as file:
@@ -649,9 +650,9 @@ def test_pages_that_are_gone(path: Path) -> None:
         assert b"again" == file[PAGE_SIZE:]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no signal.setitimer")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signal.setitimer")
 def test_a_long_search_hears_signals(path: Path) -> None:
-    """A line without an end is looked for without the GIL, and Ctrl-C ends it."""
+    """Reading an endless line releases the GIL, and Ctrl-C ends it."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -672,7 +673,7 @@ def test_a_long_search_hears_signals(path: Path) -> None:
 
 
 def test_threads(path: Path) -> None:
-    """Threads that share a stream share its position: every line goes to one of them, whole."""
+    """Threads that share a stream share its position: each gets whole lines, and each line once."""
     lines = [b"%06d\n" % number for number in range(5000)]
     path.write_bytes(b"".join(lines))
     found: list[list[bytes]] = [[], [], [], []]
@@ -683,7 +684,7 @@ def test_threads(path: Path) -> None:
 
 
 def test_threads_that_append(path: Path) -> None:
-    """What threads append to one stream goes one after the other."""
+    """Writes of several threads to one stream do not overlap."""
     with MappedFile(path, "w+", size=0, sparse=True) as file, file.stream(grow=True) as s:
 
         def append(number: int) -> None:
@@ -698,7 +699,7 @@ def test_threads_that_append(path: Path) -> None:
 
 
 def test_threads_that_close(path: Path) -> None:
-    """Closing a stream while others read it ends their reading, and nothing else."""
+    """Closing a stream ends the reading of other threads without any other effect."""
     path.write_bytes(CONTENT)
     with MappedFile(path, "r+") as file:
         for _ in range(30):
@@ -724,7 +725,7 @@ def test_threads_that_close(path: Path) -> None:
 
 @pytest.fixture
 def stream(path: Path) -> Iterator[Any]:
-    """A stream that grows, on an empty file, to be written and then read."""
+    """Yield a stream with grow=True on an empty file."""
     with MappedFile(path, "w+", size=0) as file, file.stream(grow=True) as stream:
         yield stream
 
@@ -747,7 +748,7 @@ def test_zipfile(stream: Any) -> None:
 
 
 def test_zipfile_that_gets_shorter(stream: Any) -> None:
-    """Zipfile cuts what an archive has no more."""
+    """Zipfile truncates an archive that has become shorter."""
     with zipfile.ZipFile(stream, "w") as out:
         out.writestr("a.txt", b"a")
         out.comment = b"a long comment"
@@ -760,7 +761,7 @@ def test_zipfile_that_gets_shorter(stream: Any) -> None:
 
 
 def test_no_archive(file: MappedFile) -> None:
-    """What looks for something at the end of a file is told that this is too short for it."""
+    """Modules that look at the end of a file report that this is not an archive."""
     with file.stream() as s:
         assert not zipfile.is_zipfile(s)
         s.seek(0)
@@ -771,7 +772,7 @@ def test_no_archive(file: MappedFile) -> None:
 
 @pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
 def test_tarfile(stream: Any, kind: str) -> None:
-    """Tarfile writes and reads, compressed too."""
+    """Tarfile writes and reads, also with compression."""
     with tarfile.open(fileobj=stream, mode=f"w:{kind}") as out:
         member = tarfile.TarInfo("content")
         member.size = SIZE
@@ -798,7 +799,7 @@ def test_compressed(stream: Any) -> None:
 
 
 def test_text(stream: Any) -> None:
-    """TextIOWrapper, and csv on it."""
+    """TextIOWrapper and csv write and read."""
     rows = [["a", "b"], ["1", "zwei\nZeilen"], ["\u4e2d", ""]]
     text = io.TextIOWrapper(stream, "utf-8", newline="")
     csv.writer(text).writerows(rows)
@@ -823,7 +824,7 @@ def test_json(stream: Any) -> None:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle(stream: Any, protocol: int) -> None:
-    """Several pickles one after the other, of several protocols."""
+    """Several pickles can be written and read one after the other, in each protocol."""
     objects = [CONTENT, list(range(1000)), {"a": ("b", None, 2.5)}]
     for one in objects:
         pickle.dump(one, stream, protocol)
@@ -834,7 +835,7 @@ def test_pickle(stream: Any, protocol: int) -> None:
 
 
 def test_numpy(stream: Any) -> None:
-    """numpy.save, numpy.load, arrays and archives."""
+    """numpy.save and numpy.load work with arrays and archives."""
     array = np.arange(50_000, dtype="<f4").reshape(50, -1)
     np.save(stream, array)
     np.save(stream, array[:3].T)
@@ -850,14 +851,14 @@ def test_numpy(stream: Any) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="hashlib.file_digest is new in 3.11")
 def test_hashlib(stream: Any) -> None:
-    """hashlib.file_digest reads from the position on."""
+    """hashlib.file_digest reads from the current position."""
     stream.write(CONTENT)
     stream.seek(7)
     assert hashlib.sha256(CONTENT[7:]).digest() == hashlib.file_digest(stream, "sha256").digest()
 
 
 def test_copyfileobj(stream: Any) -> None:
-    """shutil.copyfileobj, both ways; and where there is no room it says so."""
+    """shutil.copyfileobj copies from and to a stream. Without room it raises ENOSPC."""
     shutil.copyfileobj(io.BytesIO(CONTENT), stream)
     stream.seek(0)
     out = io.BytesIO()
@@ -873,7 +874,7 @@ def test_copyfileobj(stream: Any) -> None:
 
 
 def test_buffered(stream: Any) -> None:
-    """BufferedReader and BufferedRandom take it for a raw file."""
+    """BufferedReader and BufferedRandom accept a stream as a raw file."""
     stream.write(CONTENT)
     stream.seek(0)
     reader = io.BufferedReader(stream, 100)

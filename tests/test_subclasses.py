@@ -24,7 +24,7 @@ CONTENT = b"0123456789" * 1000
 
 
 class Logged(MappedFile):
-    """It writes through a stream of its own."""
+    """A mapped file with a stream on itself."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "r+")
@@ -32,15 +32,15 @@ class Logged(MappedFile):
 
 
 class Text(str):
-    """A text with attributes."""
+    """A str with attributes."""
 
 
 class Bytes(bytes):
-    """Bytes with attributes."""
+    """A bytes object with attributes."""
 
 
 class Number(int):
-    """A number with attributes."""
+    """An int with attributes."""
 
 
 class Opened:
@@ -116,8 +116,7 @@ MAKERS = [
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("make", MAKERS)
 def test_cycles_are_collected(path: Path, make: Callable[[Path], object]) -> None:
-    """Objects that refer to their mapped file, and it to them, are collected: no handle and no map
-    stays."""
+    """A cycle through a mapped file is collected: no handle and no map leaks."""
     path.write_bytes(CONTENT)
     make(path)
     gc.collect()
@@ -132,7 +131,7 @@ def test_cycles_are_collected(path: Path, make: Callable[[Path], object]) -> Non
 
 
 class Finalized(MappedFile):
-    """An object with a finalizer of its own is closed when it is deallocated."""
+    """A mapped file with its own __del__."""
 
     def __del__(self) -> None:
         pass
@@ -142,9 +141,9 @@ class Finalized(MappedFile):
 def test_the_exception_in_flight_stays(
     path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An object that is dropped by an exception, and cannot be closed: the exception goes on, and
+    """An exception deallocates an object that cannot be closed. The exception is not changed, and
     the error of closing goes to sys.unraisablehook."""
-    only(kind == "file" or sys.platform != "win32", "has descriptors for maps")
+    only(kind == "file" or sys.platform != "win32", "POSIX only: maps have descriptors")
     path.write_bytes(CONTENT)
     reported: list[BaseException | None] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda one: reported.append(one.exc_value))
@@ -152,13 +151,13 @@ def test_the_exception_in_flight_stays(
     def broken() -> object:
         if kind == "file":
             made: Any = Finalized(path)
-            closes_for(made.handle)
+            close_handle(made.handle)
             return made
         with path.open("r+b") as opened:
             before = set(descriptors())
             made = mmap.mmap(opened.fileno(), 0)
             (ours,) = set(descriptors()) - before
-        closes_for(ours)
+        close_handle(ours)
         return made
 
     with pytest.raises(ZeroDivisionError):
@@ -179,8 +178,8 @@ def descriptors() -> list[int]:
     return found
 
 
-def closes_for(number: int) -> None:
-    """Close a handle behind the back of its owner."""
+def close_handle(number: int) -> None:
+    """Close a handle that the library owns."""
     if sys.platform == "win32":
         import _winapi
 
@@ -193,7 +192,7 @@ def closes_for(number: int) -> None:
 
 
 class Forged:
-    """What a subclass may return instead of a use."""
+    """A wrong result of _use()."""
 
     address, size, offset, handle = 4096, 4096, 0, 12345
 
@@ -205,7 +204,7 @@ class Forged:
 
 
 class Forger(MappedFile):
-    """It overrides the method by which Python code gets addresses."""
+    """A subclass that overrides the method from which Python code gets addresses."""
 
     def _use(self, *arguments: object) -> Any:
         return Forged()
@@ -225,20 +224,20 @@ def test_no_address_is_forged(path: Path) -> None:
     [_memory.Window, _memory.Buffer, _memory.Stream, mmap.mmap],
 )
 def test_types_cannot_be_changed(type_: type) -> None:
-    """Nobody can set an attribute of a C type, and so change what its objects do."""
+    """Attributes of the C types cannot be set."""
     with pytest.raises(TypeError, match="immutable type"):
         type_.__buffer__ = None  # type: ignore[attr-defined]
 
 
 def test_views_and_streams_are_made_by_methods(path: Path) -> None:
-    """Calling these classes is a TypeError."""
+    """Calling these classes raises TypeError."""
     for type_ in (View, _memory.Stream, _memory.Buffer):
         with pytest.raises(TypeError):
             type_()
 
 
 def test_types_without_a_backend() -> None:
-    """The C types, imported once more by themselves, have no backend: RuntimeError."""
+    """A second import of the C types alone has no backend: RuntimeError."""
     program = """
 import sys, mappedfile
 del sys.modules["mappedfile._memory"]
@@ -257,7 +256,7 @@ except RuntimeError as error:
 
 @pytest.mark.parametrize("kind", ["file", "mmap"])
 def test_arrays_in_a_window(path: Path, kind: str) -> None:
-    """An array in a window is searched for as its bytes, as in bytes."""
+    """``in`` searches for the bytes of an array, as for a bytes object."""
     path.write_bytes(CONTENT)
     with path.open("r+b") as opened:
         window: Any = MappedFile(opened, "r+") if kind == "file" else mmap.mmap(opened.fileno(), 0)

@@ -1,4 +1,4 @@
-"""Threads that share one object: with a GIL, and without."""
+"""Threads that share an object, with a GIL and without."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_gil_stays_off() -> None:
 
 
 def test_one_iterator(tmp_path: Path) -> None:
-    """Each byte comes once, to one of the threads."""
+    """Threads that share an iterator get each byte once."""
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 16)
     for _ in range(20):
@@ -51,7 +51,8 @@ def test_one_object_is_opened_once(tmp_path: Path) -> None:
 
 
 def test_close_and_export(tmp_path: Path) -> None:
-    """A strict close and a buffer at once: one of them is first, and the other hears of it."""
+    """A strict close and a new buffer at the same time: the first succeeds, and the other raises an
+    error."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 5000)
     for _ in range(100):

@@ -1,5 +1,5 @@
-"""What only Windows can show: error numbers of its own, handles beside the file's, sharing modes,
-files that resist."""
+"""Windows only: its error numbers, handles, sharing modes, and files that cannot be shrunk or
+deleted."""
 
 import os
 import stat
@@ -32,24 +32,24 @@ FSCTL_SET_SPARSE = 0x900C4
 
 @pytest.fixture
 def file(path: Path) -> Any:
-    """A mapped file."""
+    """Yield a mapped file."""
     path.write_bytes(CONTENT)
     with MappedFile(path, "r+") as file:
         yield file
 
 
 def test_sizes() -> None:
-    """Views begin at multiples of 64 KiB, not of pages: what alignment in views hides.
+    """Maps begin at multiples of 64 KiB. Views hide this.
 
-    Not shared: elsewhere the granularity is the page.
+    Not shared: on POSIX the granularity is the page size.
     """
     assert (4096, 65536) == (PAGE_SIZE, GRANULARITY)
 
 
 def test_unmap_of_what_was_not_mapped() -> None:
-    """UnmapViewOfFile of memory of another kind, and of none, is error 487: L10.
+    """UnmapViewOfFile of other memory, and of address 0, returns error 487: L10.
 
-    Not shared: the code is the system's.
+    Not shared: the code is that of Windows.
     """
     memory = ffi.new("char[]", 100)
     other = {"base": memory, "length": 100, "file": ffi.new("mf_file *")}
@@ -58,10 +58,10 @@ def test_unmap_of_what_was_not_mapped() -> None:
 
 
 def test_unmap_twice(file: MappedFile) -> None:
-    """close() of a view that somebody unmapped before tells error 487, with the file's name; the
-    view is closed: L10.
+    """close() of a view that other code unmapped raises error 487 with the file's name. The view is
+    closed: L10.
 
-    Not shared: POSIX takes back what is not there without a word.
+    Not shared: munmap of unmapped pages succeeds.
     """
     view = file.view(0, 10)
     same = {
@@ -81,9 +81,9 @@ def test_unmap_twice(file: MappedFile) -> None:
 
 
 def test_close_twice(file: MappedFile) -> None:
-    """CloseHandle of a handle that is closed is error 6: L10.
+    """CloseHandle of a closed handle returns error 6: L10.
 
-    Not shared: it is EBADF elsewhere, which the contract's own check sees.
+    Not shared: on POSIX it is EBADF, which the contract checks.
     """
     raw = ffi.new("mf_file *")
     assert lib.mf_duplicate(file.handle, lib.MF_READ, lib.MF_EXISTING, raw) == 0
@@ -95,8 +95,8 @@ def test_close_twice(file: MappedFile) -> None:
 
 
 def test_handles(path: Path) -> None:
-    """A mapped file holds two handles, the file's and the section's; one while it is empty; views
-    hold none: L1.
+    """A mapped file has two handles: of the file and of the section. An empty file has one. Views
+    have none: L1.
 
     Not shared: POSIX has one descriptor.
     """
@@ -116,10 +116,10 @@ def test_handles(path: Path) -> None:
 
 
 def test_misaligned_offset(file: MappedFile) -> None:
-    """MapViewOfFile refuses an offset that is a page's but no multiple of 64 KiB with 1132; a view
-    takes it.
+    """MapViewOfFile refuses an offset that is not a multiple of 64 KiB with error 1132. A view
+    accepts it.
 
-    Not shared: such an offset is aligned elsewhere.
+    Not shared: on POSIX the offset of a page is aligned.
     """
     other = MappedFile(file.name)
     out, section = ffi.new("mf_mapping *"), ffi.new("mf_section *")
@@ -137,8 +137,8 @@ def test_misaligned_offset(file: MappedFile) -> None:
 
 
 def test_flush_of_what_is_being_written(file: MappedFile) -> None:
-    """While the system writes the same pages FlushViewOfFile says ERROR_LOCK_VIOLATION: it is asked
-    again, after pauses that double, and the error stands after half a second: F1, F8.
+    """While the system writes the same pages, FlushViewOfFile returns ERROR_LOCK_VIOLATION. The
+    backend repeats it after pauses that double, and returns the error after half a second: F1, F8.
 
     Not shared: msync waits by itself.
     """
@@ -166,10 +166,10 @@ def test_flush_of_what_is_being_written(file: MappedFile) -> None:
 
 @pytest.mark.parametrize("alive", ["file", "view", "buffer"])
 def test_cut_short(path: Path, alive: str) -> None:
-    """Who shrinks a file that others have mapped gets error 1224, with the file's name, and keeps
-    the size: T2, S4.
+    """Shrinking a file that other objects have mapped raises error 1224 with the file's name, and
+    the size does not change: T2, S4.
 
-    Not shared: POSIX lets them.
+    Not shared: POSIX allows it.
     """
     path.write_bytes(CONTENT)
     file = MappedFile(path)
@@ -196,11 +196,11 @@ def test_cut_short(path: Path, alive: str) -> None:
 
 
 def test_others_without_sharing(file: MappedFile) -> None:
-    """Who wants the file for himself alone is refused while a mapped file is open (32). When views
-    alone are left Windows lets him (L9: without sharing restrictions); Wine counts the section as a
-    user of the file and refuses.
+    """While a mapped file is open, opening it without sharing fails with error 32. If only views
+    are left, Windows allows it (L9: without sharing restrictions). Wine refuses it, since it counts
+    the section as a user.
 
-    Not shared: POSIX knows no sharing modes.
+    Not shared: POSIX has no sharing modes.
     """
     path = str(file.name)
     view = file.view(0, 10)
@@ -213,18 +213,18 @@ def test_others_without_sharing(file: MappedFile) -> None:
         kernel32.close_handle(kernel32.open_exclusively(path))
     except PermissionError as error:
         assert error.winerror == ERROR_SHARING_VIOLATION
-        assert kernel32.is_wine(), "Windows lets him"
+        assert kernel32.is_wine(), "Windows allows it"
     assert CONTENT[:10] == view[:]
     view.close()
     kernel32.close_handle(kernel32.open_exclusively(path))
 
 
 def test_deletion_by_others(file: MappedFile) -> None:
-    """DeleteFile of a file with a view on it: refused (5), or the name goes at once (newer
-    Windows), or when the last view does (Wine): N2, and which it was. The memory is whole in any
-    case.
+    """DeleteFile of a file with a view has one of three results: error 5, the name disappears at
+    once (newer Windows), or it disappears with the last view (Wine): N2. The memory does not
+    change.
 
-    Not shared: elsewhere the name goes at once.
+    Not shared: on POSIX the name disappears at once.
     """
     path = Path(str(file.name))
     view = file.view(0, 10)
@@ -243,11 +243,9 @@ def test_deletion_by_others(file: MappedFile) -> None:
 
 
 def test_crash_is_seen(path: Path) -> None:
-    """A child that touches memory after it was unmapped dies of an access violation, and its parent
-    can tell.
+    """A child that reads unmapped memory ends by an access violation, and its exit status shows it.
 
-    Not shared: elsewhere it is a signal. What this shows is that the contract's checks would see a
-    crash.
+    So the contract's checks would notice a crash. Not shared: on POSIX it ends by a signal.
     """
     path.write_bytes(CONTENT)
     program = """
@@ -262,7 +260,7 @@ ctypes.string_at(where, 1)
 
 
 def regions(address: int, length: int) -> list[tuple[int, int]]:
-    """The views that begin in a range, from its start on."""
+    """Return the views that begin in a range, relative to its start."""
     return [
         (start - address, stop - address)
         for start, stop in kernel32.mapped_regions()
@@ -272,7 +270,7 @@ def regions(address: int, length: int) -> list[tuple[int, int]]:
 
 @pytest.fixture
 def reserving(path: Path) -> Any:
-    """A mapped file of 5 bytes, in 16 pages of address space."""
+    """Yield a mapped file of 5 bytes with 16 pages of reserved address space."""
     if not capabilities().reserve:
         pytest.skip(
             "this Windows has no placeholders: they came with Windows 10, version 1803;"
@@ -284,20 +282,20 @@ def reserving(path: Path) -> Any:
 
 
 def test_placeholders() -> None:
-    """Address space can be reserved where Windows has placeholders, and nowhere else: a witness
-    that is not the backend's own.
+    """Address space can be reserved exactly if Windows has placeholders. The test finds out without
+    the backend.
 
-    Not shared: elsewhere it always can.
+    Not shared: POSIX can always reserve.
     """
     assert kernel32.has_placeholders() == capabilities().reserve
 
 
 @pytest.mark.parametrize("size", [0, 5, PAGE_SIZE + 5, len(CONTENT) + 5])
 def test_size_changes_while_a_section_is_made(path: Path, size: int) -> None:
-    """A section does not tell its size: what others do between the look at the file's and the
-    section is not missed: S8, I2.
+    """A change of the size by others is noticed between reading the size and making the section:
+    S8, I2.
 
-    Not shared: there are no sections elsewhere.
+    Not shared: POSIX has no sections.
     """
     path.write_bytes(CONTENT)
     with kernel32_calls.watched() as calls:
@@ -311,10 +309,10 @@ def test_size_changes_while_a_section_is_made(path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 5])
 def test_size_changes_while_there_is_no_section(file: MappedFile, size: int) -> None:
-    """A shrink leaves none until the next use, so others may cut the file meanwhile: then what is
-    left is mapped, or nothing: S8.
+    """After a shrink there is no section until the next use, so others may truncate the file. The
+    next use maps the rest: S8.
 
-    Not shared: there are no sections elsewhere.
+    Not shared: POSIX has no sections.
     """
     file[0]
     file.resize(10)
@@ -325,10 +323,10 @@ def test_size_changes_while_there_is_no_section(file: MappedFile, size: int) -> 
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_holes(tmp_path: Path, sparse: bool) -> None:
-    """A file that is to have holes is marked so when it grows, however it was opened, or NTFS would
-    allocate its clusters: S5.
+    """With sparse=True a file is marked as sparse when it grows. Otherwise NTFS would allocate its
+    clusters: S5.
 
-    Not shared: elsewhere every file may have holes.
+    Not shared: on POSIX every file can have holes.
     """
     paths = [tmp_path / name for name in ("created", "empty", "there")]
     paths[2].write_bytes(CONTENT)
@@ -341,16 +339,14 @@ def test_holes(tmp_path: Path, sparse: bool) -> None:
     assert [FSCTL_SET_SPARSE] * (3 if sparse else 0) == marks
     for path in paths:
         marked = path.stat().st_file_attributes & stat.FILE_ATTRIBUTE_SPARSE_FILE
-        assert bool(marked) == sparse or kernel32.is_wine(), (
-            "Wine notes nothing: all its files may have holes"
-        )
+        assert bool(marked) == sparse or kernel32.is_wine(), "only Wine does not store the mark"
 
 
 def test_growth_in_place(reserving: MappedFile) -> None:
-    """Each growth past a page maps a further view right behind the others, at any page; all of them
-    go together: S2.
+    """Growth in reserved address space maps a new view right behind the others, at any page.
+    Closing unmaps all views: S2.
 
-    Not shared: a map beyond the end of the file, as elsewhere, cannot be had.
+    Not shared: Windows cannot map beyond the end of a file.
     """
     data = reserving.data
     address = _probe.address_of(data)
@@ -380,10 +376,9 @@ def test_growth_in_place(reserving: MappedFile) -> None:
 
 
 def test_address_space_is_taken_and_given_back(reserving: MappedFile) -> None:
-    """Nobody gets the address space behind the map, until the map is closed: then all of it is
-    free.
+    """The reserved address space is not used by others until the map is closed. Then it is free.
 
-    Not shared: elsewhere it is a part of the map.
+    Not shared: on POSIX it is a part of the map.
     """
     data = reserving.data
     behind = _probe.address_of(data) + GRANULARITY // 2
@@ -394,10 +389,10 @@ def test_address_space_is_taken_and_given_back(reserving: MappedFile) -> None:
 
 
 def test_reserved_map_that_somebody_unmapped(reserving: MappedFile) -> None:
-    """What was unmapped behind the library's back is error 487 at close(), as it is for a map of
-    one view: L10.
+    """If other code unmapped a reserved map, close() raises error 487, as for a map of one view:
+    L10.
 
-    Not shared: POSIX takes back what is not there without a word.
+    Not shared: munmap of unmapped pages succeeds.
     """
     data = reserving.data
     address = _probe.address_of(data)
@@ -407,16 +402,16 @@ def test_reserved_map_that_somebody_unmapped(reserving: MappedFile) -> None:
     with pytest.raises(OSError, match="file") as caught:
         reserving.close()
     assert ERROR_INVALID_ADDRESS == caught.value.winerror
-    # What is behind may be somebody else's by now: it is left alone.
+    # The other views are not unmapped: others may use that address space by now.
     assert [(PAGE_SIZE, 3 * PAGE_SIZE)] == regions(address, 16 * PAGE_SIZE)
     kernel32.unmap(address + PAGE_SIZE)
 
 
 def test_file_pointer_stays(path: Path) -> None:
-    """Growing an open file leaves its position alone, though bytes behind its end are cleared: the
-    duplicate shares it.
+    """Growth does not move the position of the caller's open file, which the duplicated handle
+    shares.
 
-    Not shared: elsewhere pwrite writes anywhere without moving.
+    Not shared: pwrite does not use the position.
     """
     path.write_bytes(b"content")
     with open(path, "r+b", buffering=0) as opened:
@@ -428,10 +423,10 @@ def test_file_pointer_stays(path: Path) -> None:
 
 
 def test_no_address_space(path: Path) -> None:
-    """A file that is to grow beyond what there is of address space stays as it is, with views alive
-    too: S4.
+    """Growth past the address space raises an error, also with views alive, and the file does not
+    change: S4.
 
-    Not shared: elsewhere a limit can be set (RLIMIT_AS).
+    Not shared: POSIX has a limit for the test, RLIMIT_AS.
     """
     path.write_bytes(b"content")
     with MappedFile(path, "r+", sparse=True) as file, file.view() as view:
