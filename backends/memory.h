@@ -139,9 +139,9 @@ typedef struct {
      * such lock. */
     SHARED(int) mlocked;
     SHARED(unsigned long) changer; /* the thread that changes the size, or 0 */
-    int changing_process;    /* and its process: a forked child does not wait for a thread of its
-                                parent */
-    int waiting;             /* how many threads wait for their turn */
+    int changing_process; /* the process of the turns: a forked child does not wait for a thread of
+                             its parent */
+    int waiting;          /* how many threads wait for their turn */
     PyThread_type_lock turn; /* what they wait for. It exists only while it is needed, since it may
                                 be a handle on Windows */
     MUTEX
@@ -406,6 +406,12 @@ int window_set_size(Window *self, int64_t wanted);
  * open until end_change. Or raises and returns -1. */
 int begin_change(Window *self);
 void end_change(Window *self);
+
+/* The standard library's mmap holds the GIL during a call, so resize() of another thread comes
+ * before it or after it. A long call of an Mmap takes a turn like a change of size. begin_call
+ * returns whether it did, or raises and returns -1. */
+int begin_call(Window *self);
+void end_call(Window *self, int begun);
 
 /* Makes a map longer or shorter, and may move it. Returns 0 if the system cannot do that, or if the
  * map has other users. Called with the lock. */

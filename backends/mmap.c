@@ -682,13 +682,34 @@ static PyObject *mmap_move(PyObject *object, PyObject *const *args, Py_ssize_t n
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
+/* Flushes a range; a count of -1 is to the end. The caller has the turn. */
+static PyObject *flush(Mmap *self, Py_ssize_t first, Py_ssize_t count, int flags)
+{
+    Window *window = &self->window;
+
+    if (!window->open) /* another thread has closed it */
+        return raise_closed(window);
+    if (count < 0)
+        count = (Py_ssize_t)window->length - first;
+    if (first < 0 || count < 0 || window->length - first < count) {
+        PyErr_SetString(PyExc_ValueError, "flush values out of range");
+        return NULL;
+    }
+    if ((flags & ~(MS_SYNC | MS_ASYNC | MS_INVALIDATE)) ||
+        ((flags & MS_SYNC) && (flags & MS_ASYNC)))
+        return raise_os_error(window->file, window->file->state->call.system.invalid, "flush");
+    if (count == 0 || window->file->access != MF_WRITE)
+        return Py_NewRef(Py_None);
+    return flush_range(window, first, count, !(flags & MS_ASYNC));
+}
+
 static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     static const char *const known[] = {"offset", "size", "flags"};
-    PyObject *given[3] = {NULL, NULL, NULL};
+    PyObject *given[3] = {NULL, NULL, NULL}, *done;
     Mmap *self = DATA(Mmap, object);
     Py_ssize_t first = 0, count = -1;
-    int flags;
+    int flags, begun;
 
     if (!self->window.open)
         return raise_closed(&self->window);
@@ -701,21 +722,20 @@ static PyObject *mmap_flush(PyObject *object, PyObject *const *args, Py_ssize_t 
         count = PyNumber_AsSsize_t(given[1], PyExc_OverflowError);
     if (PyErr_Occurred())
         return NULL;
-    if (!self->window.open) /* an __index__ method has closed it */
+    if (!self->window.open)
         return raise_closed(&self->window);
-    if (given[1] == NULL)
-        count = (Py_ssize_t)self->window.length - first;
-    if (first < 0 || count < 0 || self->window.length - first < count) {
+    if (given[1] != NULL && count < 0) {
         PyErr_SetString(PyExc_ValueError, "flush values out of range");
         return NULL;
     }
-    if ((flags & ~(MS_SYNC | MS_ASYNC | MS_INVALIDATE)) ||
-        ((flags & MS_SYNC) && (flags & MS_ASYNC)))
-        return raise_os_error(self->window.file, self->window.file->state->call.system.invalid,
-                              "flush");
-    if (count == 0 || self->window.file->access != MF_WRITE)
-        return Py_NewRef(Py_None);
-    return flush_range(&self->window, first, count, !(flags & MS_ASYNC));
+    begun = begin_call(&self->window);
+    if (begun < 0)
+        return NULL;
+    done = flush(self, first, count, flags);
+    end_call(&self->window, begun);
+    if (PyErr_Occurred())
+        Py_CLEAR(done);
+    return done;
 }
 
 /* Rounds a range to pages. Hints are rounded outwards, as the system rounds their end. Advice that
@@ -743,7 +763,7 @@ static PyObject *mmap_madvise(PyObject *object, PyObject *const *args, Py_ssize_
     Mmap *self = DATA(Mmap, object);
     Window *window = &self->window;
     Py_ssize_t first = 0, count = PY_SSIZE_T_MAX;
-    int advice, error = 0;
+    int advice, begun, error = 0;
     int64_t length;
     Map *map;
 
@@ -759,9 +779,14 @@ static PyObject *mmap_madvise(PyObject *object, PyObject *const *args, Py_ssize_
         count = PyNumber_AsSsize_t(args[2], PyExc_OverflowError);
     if (PyErr_Occurred())
         return NULL;
-    map = window_use(window, &length);
-    if (map == NULL && PyErr_Occurred())
+    begun = begin_call(window);
+    if (begun < 0)
         return NULL;
+    map = window_use(window, &length);
+    if (map == NULL && PyErr_Occurred()) {
+        end_call(window, begun);
+        return NULL;
+    }
     if (first < 0 || (first >= length && (first > 0 || length > 0)))
         PyErr_SetString(PyExc_ValueError, "madvise start out of bounds");
     else if (count < 0)
@@ -781,6 +806,7 @@ static PyObject *mmap_madvise(PyObject *object, PyObject *const *args, Py_ssize_
     }
     if (map != NULL)
         window_release(window, map);
+    end_call(window, begun);
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
@@ -832,12 +858,16 @@ static PyObject *mmap_size(PyObject *object, PyObject *unused)
 {
     Mmap *self = DATA(Mmap, object);
     File *file = self->window.file;
-    int64_t size = self->window.length;
-    int error = 0, closing;
+    int64_t size;
+    int begun, error = 0;
 
     (void)unused;
-    if (!self->window.open || !file_use(file))
+    if (!self->window.open)
         return raise_closed(&self->window);
+    begun = begin_call(&self->window);
+    if (begun < 0)
+        return NULL;
+    size = self->window.length;
     if (!self->tracked) /* both an OSError, as mmap raises before Python 3.15, and a ValueError, as
                            it raises since */
         raise_unsupported(Py_BuildValue("(is)", EBADF, "mmap can't get size with trackfd=False."));
@@ -845,9 +875,9 @@ static PyObject *mmap_size(PyObject *object, PyObject *unused)
         size = 0;
     else if (!self->anonymous)
         WITHOUT_GIL(error = file->state->call.get_size(&file->file, &size));
-    closing = file_release(file);
-    if (error != 0 || closing != 0)
-        raise_os_error(file, error != 0 ? error : closing, "read the size of");
+    if (error != 0)
+        raise_os_error(file, error, "read the size of");
+    end_call(&self->window, begun);
     return PyErr_Occurred() ? NULL : PyLong_FromLongLong(size);
 }
 

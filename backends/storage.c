@@ -27,12 +27,29 @@ static int is_no_file(Window *self)
 
 /* Taking turns */
 
+/* How many turns this thread has. In a forked child, a new thread may have the identifier of a
+ * thread that only the parent has. Windows has no fork. */
+#ifndef _WIN32
+static _Thread_local int turns;
+#define COUNT_TURNS(by) (turns += (by))
+#else
+enum { turns = 1 };
+#define COUNT_TURNS(by) ((void)0)
+#endif
+
+/* Whether it is this thread's turn: a signal handler interrupts its own thread. */
+static int has_turn(const File *file)
+{
+    return turns > 0 && file->changer == PyThread_get_thread_ident();
+}
+
 void end_change(Window *self)
 {
     File *file = self->file;
     PyThread_type_lock unused = NULL;
     int error;
 
+    COUNT_TURNS(-1);
     LOCK(file);
     file->changer = 0;
     if (file->waiting > 0) {
@@ -61,41 +78,61 @@ static PyThread_type_lock new_turn(void)
     return turn;
 }
 
+/* A forked child does not have the thread whose turn it was in the parent. It ends the turn. If
+ * that was a call of an Mmap, it also ends the uses of the call, which nobody else would end. */
+static void end_turn_of_parent(Window *self)
+{
+    File *file = self->file;
+    int process = file->state->call.process();
+
+    LOCK(file);
+    if (file->changing_process != process) {
+        if (!has_turn(file)) {
+            if ((file->changer != 0 || file->waiting != 0) && self->mmap && self->open) {
+                file->users = 1;
+                if (self->owns)
+                    self->map->users = 1 + self->map->buffers;
+            }
+            file->changer = 0;
+        }
+        file->waiting = 0;
+        file->turn = NULL;
+        file->changing_process = process;
+    }
+    UNLOCK(file);
+}
+
 int begin_change(Window *self)
 {
     File *file = self->file;
-    unsigned long me = PyThread_get_thread_ident();
-    int process;
+    int waited = 0;
 
+    if (file != NULL)
+        end_turn_of_parent(self);
     if (file == NULL || !self->open || !file_use(file)) {
         raise_closed(self);
         return -1;
     }
-    process = file->state->call.process();
     for (;;) {
         PyThread_type_lock turn;
         PyLockStatus status;
 
         LOCK(file);
-        if (file->changer != 0 &&
-            file->changing_process != process) { /* that thread is in the parent process */
-            file->changer = 0;
-            file->waiting = 0;
-            file->turn = NULL;
-        }
-        if (file->changer == 0) {
-            file->changer = me;
-            file->changing_process = process;
+        if (file->changer == 0 && (waited || file->waiting == 0)) {
+            file->changer = PyThread_get_thread_ident();
+            COUNT_TURNS(1);
             UNLOCK(file);
             return 0;
         }
-        if (file->changer == me) {
+        if (has_turn(file)) {
             UNLOCK(file);
-            PyErr_Format(
-                PyExc_BufferError,
-                "the size of %R is being changed, and this signal handler interrupts the change: "
-                "use the file after the handler has returned",
-                file->name);
+            PyErr_Format(PyExc_BufferError,
+                         self->mmap ? "this signal handler interrupts a call that uses %R: use the "
+                                      "map after the handler has returned"
+                                    : "the size of %R is being changed, and this signal handler "
+                                      "interrupts the change: use the file after the handler has "
+                                      "returned",
+                         file->name);
             break;
         }
         if (file->turn == NULL)
@@ -114,9 +151,32 @@ int begin_change(Window *self)
         UNLOCK(file);
         if (status == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
             break;
+        waited = status == PY_LOCK_ACQUIRED;
     }
     file_release(file);
     return -1;
+}
+
+int begin_call(Window *self)
+{
+    File *file = self->file;
+
+    end_turn_of_parent(self);
+    if (has_turn(file))
+        return 0;
+    for (;;) {
+        if (window_map(self) < 0 || begin_change(self) < 0)
+            return -1;
+        if (self->start != NULL || self->length == 0 || !self->open)
+            return 1;
+        end_change(self); /* a change of the size has failed, and the map is gone */
+    }
+}
+
+void end_call(Window *self, int begun)
+{
+    if (begun)
+        end_change(self);
 }
 
 /* Whether another thread may be changing the size. */
@@ -764,6 +824,8 @@ static int close_window(Window *self, Alive *alive)
     int error, closing = 0;
     Map *map;
 
+    if (self->mmap)
+        end_turn_of_parent(self);
     LOCK(file);
     if (!self->open || (alive != NULL && is_alive(self, alive))) {
         UNLOCK(file);

@@ -501,7 +501,9 @@ static int begin_search(Task *task, int64_t length)
     return 0;
 }
 
-static int search_window(Window *self, Task *task)
+/* Searches a window. With turn set, the caller has the turn of an Mmap. Without it, a search of an
+ * Mmap that takes long is not done: it returns 0, and done is 0. */
+static int try_search(Window *self, Task *task, int turn)
 {
     const mf_table *call;
     int64_t first, last;
@@ -512,6 +514,7 @@ static int search_window(Window *self, Task *task)
         return -1;
     if (!begin_search(task, self->length)) {
         UNLOCK(self->file);
+        task->done = 1;
         return 0;
     }
     call = &self->file->state->call;
@@ -521,7 +524,7 @@ static int search_window(Window *self, Task *task)
      * search. */
     error = search_piece(call, self->map, self->start, task, SHORT_SEARCH);
     map = self->map;
-    if (error == 0 && task->done && is_whole(map)) {
+    if (error == 0 && is_whole(map) && (task->done || !turn)) {
         UNLOCK(self->file);
         return 0;
     }
@@ -533,6 +536,22 @@ static int search_window(Window *self, Task *task)
     if (error >= 0)
         error = check_fault(map, error, first, last - first);
     return window_release(self, map) != 0 ? -1 : error;
+}
+
+static int search_window(Window *self, Task *task)
+{
+    Task again = *task;
+    int begun, error = try_search(self, task, !self->mmap);
+
+    if (error != 0 || task->done)
+        return error;
+    begun = begin_call(self);
+    if (begun < 0)
+        return -1;
+    *task = again;
+    error = try_search(self, task, 1);
+    end_call(self, begun);
+    return PyErr_Occurred() ? -1 : error;
 }
 
 static int to_limit(PyObject *limit, int64_t *out)

@@ -441,6 +441,7 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     path = place / "file"
     path.write_bytes(bytes(PAGE_SIZE))
+    gc.collect()
     before = handles(), file_maps()
     with start_python(*code(OTHER), path) as other:
         dice = random.Random(4)
