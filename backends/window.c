@@ -412,6 +412,7 @@ typedef struct {
     int64_t first; /* the range, which advances */
     int64_t last;
     int64_t result;
+    int64_t length; /* of the window, when it was begun */
     int done;
 } Task;
 
@@ -501,30 +502,37 @@ static int begin_search(Task *task, int64_t length)
     return 0;
 }
 
-/* Searches a window. With turn set, the caller has the turn of an Mmap. Without it, a search of an
- * Mmap that takes long is not done: it returns 0, and done is 0. */
-static int try_search(Window *self, Task *task, int turn)
+/* Searches a window. A long search of an Mmap needs a turn: without one it returns 0 after the
+ * first piece, and done is 0. With it the search goes on, or begins again if the length has
+ * changed. */
+static int try_search(Window *self, Task *task, int has_turn, const Task *begin)
 {
     const mf_table *call;
     int64_t first, last;
     Map *map = NULL;
-    int error = 0;
+    int error = 0, goes_on;
 
     if (acquire(self) < 0)
         return -1;
-    if (!begin_search(task, self->length)) {
-        UNLOCK(self->file);
-        task->done = 1;
-        return 0;
+    goes_on = begin != task && self->length == task->length;
+    if (!goes_on) {
+        *task = *begin;
+        task->length = self->length;
+        if (!begin_search(task, self->length)) {
+            UNLOCK(self->file);
+            task->done = 1;
+            return 0;
+        }
     }
     call = &self->file->state->call;
     first = task->first;
     last = task->last;
+    map = self->map;
     /* The first piece is searched with the GIL: releasing the GIL costs more than such a short
      * search. */
-    error = search_piece(call, self->map, self->start, task, SHORT_SEARCH);
-    map = self->map;
-    if (error == 0 && is_whole(map) && (task->done || !turn)) {
+    if (!goes_on)
+        error = search_piece(call, map, self->start, task, SHORT_SEARCH);
+    if (error == 0 && is_whole(map) && (task->done || !has_turn)) {
         UNLOCK(self->file);
         return 0;
     }
@@ -540,16 +548,15 @@ static int try_search(Window *self, Task *task, int turn)
 
 static int search_window(Window *self, Task *task)
 {
-    Task again = *task;
-    int begun, error = try_search(self, task, !self->mmap);
+    const Task begin = *task;
+    int begun, error = try_search(self, task, !self->mmap, task);
 
     if (error != 0 || task->done)
         return error;
     begun = begin_call(self);
     if (begun < 0)
         return -1;
-    *task = again;
-    error = try_search(self, task, 1);
+    error = try_search(self, task, 1, &begin);
     end_call(self, begun);
     return PyErr_Occurred() ? -1 : error;
 }
@@ -565,7 +572,7 @@ static int to_limit(PyObject *limit, int64_t *out)
 PyObject *search(Window *self, Search kind, const char *name, int64_t first, PyObject *const *args,
                  Py_ssize_t n)
 {
-    Task task = {kind, NULL, 0, first, PY_SSIZE_T_MAX, 0, 0};
+    Task task = {kind, NULL, 0, first, PY_SSIZE_T_MAX, 0, 0, 0};
     Py_buffer data = {0};
     char byte;
     int error;

@@ -166,7 +166,8 @@ for _ in range(10):
             except BaseException as error:
                 errors.append(error)
 
-        ours = [threading.Thread(target=use, args=[(1 << 20) + 4096 * number]) for number in range(1, 4)]
+        sizes = [(1 << 20) + 4096 * number for number in range(1, 4)]
+        ours = [threading.Thread(target=use, args=[size]) for size in sizes]
         for thread in ours:
             thread.start()
         for thread in ours:
