@@ -415,7 +415,7 @@ import os, random, sys, threading
 path = sys.argv[1]
 dice = random.Random(3)
 turns = 0
-reader = threading.Thread(target=sys.stdin.read)
+reader = threading.Thread(target=sys.stdin.readline)
 reader.start()
 with open(path, "r+b", buffering=0) as file:
     while reader.is_alive():
@@ -441,11 +441,10 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
     only(capabilities().reserve or not reserve, "no address space can be reserved here")
     path = place / "file"
     path.write_bytes(bytes(PAGE_SIZE))
-    gc.collect()
-    before = handles(), file_maps()
     with start_python(*code(OTHER), path) as other:
         dice = random.Random(4)
         turns = faults = refreshed = 0
+        before = handles(), file_maps()
         until = time.monotonic() + SECONDS
         with MappedFile(path, mode, reserve=reserve) as file:
             steps = [read(file), look(file), take(file), mark(file), flush(file)]
@@ -463,7 +462,8 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
                     size = len(file)
                     file.refresh()
                     refreshed += size != len(file)
-            theirs = other.end().stdout.strip()
+            other.say("stop")
+            other.process.wait(60)
             file.refresh()
             assert len(file) == path.stat().st_size
             check(file[:], 0)
@@ -472,8 +472,8 @@ def test_another_process(place: Path, mode: str, reserve: int) -> None:
                 file.resize(7 * PAGE_SIZE + 3)
                 file.resize(5)
                 assert file[:] == path.read_bytes()
-    gc.collect()
-    assert before == (handles(), file_maps())
+        assert before == (handles(), file_maps())
+        theirs = other.end().stdout.strip()
     print(f"{theirs} turns of theirs, {turns} of ours, {refreshed} new sizes, {faults} faults")
 
 
