@@ -20,8 +20,12 @@ from mappedfile.contract._probe import handles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from mappedfile.contract._subjects import Subject
+
+    #: A name, the expected errors, and a function that makes the call.
+    Call: TypeAlias = tuple[str, Any, Callable[[], object]]
 
 PAGE = mmap.PAGESIZE
 CONTENT = bytes(range(256)) * (2 * PAGE // 256)
@@ -502,100 +506,116 @@ def opens(path: Path, mode: str) -> bool:
 # I3
 
 
-def calls(
-    subject: Subject, mapped: Any, view: Any
-) -> Iterator[tuple[str, Any, Callable[[], object]]]:
-    """Give invalid calls: a name, the expected errors, and a function that makes the call."""
-    large = OverflowError, ValueError, IndexError
+LARGE = OverflowError, ValueError
+
+
+def calls(subject: Subject, mapped: Any, view: Any) -> Iterator[Call]:
+    """Give invalid calls."""
     for name, window in (("mapped", mapped), ("view", view)):
-        length = len(window)
-        for key in ("0", 1.0, None, b"0", [0], (0, 1)):
-            yield f"{name}[{key!r}]", TypeError, lambda w=window, k=key: w[k]
-        for key in (length, -length - 1, 2**31, 2**32, 2**63, 2**64, -(2**64), 2**200):
-            yield f"{name}[{key}]", IndexError, lambda w=window, k=key: w[k]
-        for key in (slice("0", None), slice(None, 1.5), slice(None, None, "1")):
-            yield f"{name}[{key}]", TypeError, lambda w=window, k=key: w[k]
-        yield f"{name}[::0]", ValueError, lambda w=window: w[::0]
-        for sub in ("a", None, 1.5, ["a"]):
-            for method in ("__contains__", "find", "rfind", "count"):
-                yield (
-                    f"{name}.{method}({sub!r})",
-                    TypeError,
-                    lambda w=window, m=method, s=sub: getattr(w, m)(s),
-                )
-        for sub in (256, -1, 2**64):
-            yield (
-                f"{name}.find({sub})",
-                (ValueError, OverflowError),
-                lambda w=window, s=sub: w.find(s),
-            )
-        for start, end in (("0", None), (0, "1"), (1.5, None), (0, 2.5)):
-            yield (
-                f"{name}.find(b'', {start!r}, {end!r})",
-                TypeError,
-                lambda w=window, s=start, e=end: w.find(b"", s, e),
-            )
-        for offset, count in (("0", None), (0.0, None), (0, "1"), (0, 1.5), (None, 1)):
-            yield (
-                f"{name}.flush({offset!r}, {count!r})",
-                TypeError,
-                lambda w=window, o=offset, c=count: w.flush(o, c),
-            )
-        for offset, count in (
-            (-1, None),
-            (0, -1),
-            (length + 1, 0),
-            (0, length + 1),
-            (2**63, 0),
-            (0, 2**64),
-        ):
-            yield (
-                f"{name}.flush({offset}, {count})",
-                large[:2],
-                lambda w=window, o=offset, c=count: w.flush(o, c),
-            )
-        yield f"{name}.flush(wait=True)", TypeError, lambda w=window: w.flush(wait=True)
-        yield f"{name}.close(True)", TypeError, lambda w=window: w.close(True)
-        yield f"{name} + b'a'", TypeError, lambda w=window: w + b"a"
+        yield from reading_calls(name, window)
         if subject.writable:
-            for value in (256, -1, 2**64, -(2**64)):
-                yield (
-                    f"{name}[0] = {value}",
-                    (ValueError, OverflowError),
-                    lambda w=window, v=value: w.__setitem__(0, v),
-                )
-            for value in ("a", b"a", 1.0, None):
-                yield (
-                    f"{name}[0] = {value!r}",
-                    TypeError,
-                    lambda w=window, v=value: w.__setitem__(0, v),
-                )
-            for key in (length, -length - 1, 2**64):
-                yield f"{name}[{key}] = 1", IndexError, lambda w=window, k=key: w.__setitem__(k, 1)
-            for key in ("0", 1.0, None):
-                yield f"{name}[{key!r}] = 1", TypeError, lambda w=window, k=key: w.__setitem__(k, 1)
-            for value in ("abcd", None, 4, [1, 2, 3, 4]):
-                yield (
-                    f"{name}[0:4] = {value!r}",
-                    TypeError,
-                    lambda w=window, v=value: w.__setitem__(slice(0, 4), v),
-                )
-            for value in (b"", b"abc", b"abcde"):
-                yield (
-                    f"{name}[0:4] = {value!r}",
-                    (ValueError, IndexError),
-                    lambda w=window, v=value: w.__setitem__(slice(4), v),
-                )
+            yield from writing_calls(name, window)
+    yield from sizing_calls(mapped)
+
+
+def reading_calls(name: str, window: Any) -> Iterator[Call]:
+    """Give invalid calls that read, search, flush or close."""
+    length = len(window)
+    for key in ("0", 1.0, None, b"0", [0], (0, 1)):
+        yield f"{name}[{key!r}]", TypeError, lambda w=window, k=key: w[k]
+    for key in (length, -length - 1, 2**31, 2**32, 2**63, 2**64, -(2**64), 2**200):
+        yield f"{name}[{key}]", IndexError, lambda w=window, k=key: w[k]
+    for key in (slice("0", None), slice(None, 1.5), slice(None, None, "1")):
+        yield f"{name}[{key}]", TypeError, lambda w=window, k=key: w[k]
+    yield f"{name}[::0]", ValueError, lambda w=window: w[::0]
+    for sub in ("a", None, 1.5, ["a"]):
+        for method in ("__contains__", "find", "rfind", "count"):
             yield (
-                f"{name}[:0] = b'a'",
-                (ValueError, IndexError),
-                lambda w=window: w.__setitem__(slice(0), b"a"),
+                f"{name}.{method}({sub!r})",
+                TypeError,
+                lambda w=window, m=method, s=sub: getattr(w, m)(s),
             )
-            yield (
-                f"{name}[::2] = too much",
-                (ValueError, IndexError),
-                lambda w=window: w.__setitem__(slice(0, 4, 2), b"abc"),
-            )
+    for sub in (256, -1, 2**64):
+        yield (
+            f"{name}.find({sub})",
+            (ValueError, OverflowError),
+            lambda w=window, s=sub: w.find(s),
+        )
+    for start, end in (("0", None), (0, "1"), (1.5, None), (0, 2.5)):
+        yield (
+            f"{name}.find(b'', {start!r}, {end!r})",
+            TypeError,
+            lambda w=window, s=start, e=end: w.find(b"", s, e),
+        )
+    for offset, count in (("0", None), (0.0, None), (0, "1"), (0, 1.5), (None, 1)):
+        yield (
+            f"{name}.flush({offset!r}, {count!r})",
+            TypeError,
+            lambda w=window, o=offset, c=count: w.flush(o, c),
+        )
+    for offset, count in (
+        (-1, None),
+        (0, -1),
+        (length + 1, 0),
+        (0, length + 1),
+        (2**63, 0),
+        (0, 2**64),
+    ):
+        yield (
+            f"{name}.flush({offset}, {count})",
+            LARGE,
+            lambda w=window, o=offset, c=count: w.flush(o, c),
+        )
+    yield f"{name}.flush(wait=True)", TypeError, lambda w=window: w.flush(wait=True)
+    yield f"{name}.close(True)", TypeError, lambda w=window: w.close(True)
+    yield f"{name} + b'a'", TypeError, lambda w=window: w + b"a"
+
+
+def writing_calls(name: str, window: Any) -> Iterator[Call]:
+    """Give invalid calls that write."""
+    length = len(window)
+    for value in (256, -1, 2**64, -(2**64)):
+        yield (
+            f"{name}[0] = {value}",
+            (ValueError, OverflowError),
+            lambda w=window, v=value: w.__setitem__(0, v),
+        )
+    for value in ("a", b"a", 1.0, None):
+        yield (
+            f"{name}[0] = {value!r}",
+            TypeError,
+            lambda w=window, v=value: w.__setitem__(0, v),
+        )
+    for key in (length, -length - 1, 2**64):
+        yield f"{name}[{key}] = 1", IndexError, lambda w=window, k=key: w.__setitem__(k, 1)
+    for key in ("0", 1.0, None):
+        yield f"{name}[{key!r}] = 1", TypeError, lambda w=window, k=key: w.__setitem__(k, 1)
+    for value in ("abcd", None, 4, [1, 2, 3, 4]):
+        yield (
+            f"{name}[0:4] = {value!r}",
+            TypeError,
+            lambda w=window, v=value: w.__setitem__(slice(0, 4), v),
+        )
+    for value in (b"", b"abc", b"abcde"):
+        yield (
+            f"{name}[0:4] = {value!r}",
+            (ValueError, IndexError),
+            lambda w=window, v=value: w.__setitem__(slice(4), v),
+        )
+    yield (
+        f"{name}[:0] = b'a'",
+        (ValueError, IndexError),
+        lambda w=window: w.__setitem__(slice(0), b"a"),
+    )
+    yield (
+        f"{name}[::2] = too much",
+        (ValueError, IndexError),
+        lambda w=window: w.__setitem__(slice(0, 4, 2), b"abc"),
+    )
+
+
+def sizing_calls(mapped: Any) -> Iterator[Call]:
+    """Give invalid calls of view() and resize()."""
     size = len(mapped)
     for offset, count in (("0", None), (0.0, None), (0, "1"), (0, 1.5), (None, 1), (b"0", 1)):
         yield f"view({offset!r}, {count!r})", TypeError, lambda o=offset, c=count: mapped.view(o, c)
@@ -603,11 +623,11 @@ def calls(
         (-1, None), (0, -1), (size + 1, None), (0, size + 1), (size, 1), (2**63, 0), (0, 2**63),
         (2**64, 2**64), (-(2**64), 1), (2**64, None),
     ):  # fmt: skip
-        yield f"view({offset}, {count})", large[:2], lambda o=offset, c=count: mapped.view(o, c)
+        yield f"view({offset}, {count})", LARGE, lambda o=offset, c=count: mapped.view(o, c)
     for new in ("1", 1.5, None, b"1"):
         yield f"resize({new!r})", TypeError, lambda n=new: mapped.resize(n)
     for new in (-1, 2**63, 2**64, -(2**64)):
-        yield f"resize({new})", large[:2], lambda n=new: mapped.resize(n)
+        yield f"resize({new})", LARGE, lambda n=new: mapped.resize(n)
 
 
 # I4
