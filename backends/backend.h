@@ -260,8 +260,10 @@ int mf_count_cached(const mf_file *file, int64_t offset, int64_t length, int64_t
  * of the whole file for that. */
 int mf_evict(const mf_file *file, char *base, size_t length);
 
-/* The id of the process, and a monotonic clock. */
+/* The id of the process; the thread that forked it (pthread_self), which is the only one that
+ * parent and child have, or 0; and a monotonic clock. */
 int mf_process(void);
+uintptr_t mf_forker(void);
 int64_t mf_milliseconds(void);
 
 /* The functions that the CPython types call. They get a copy of this table at import. */
@@ -301,6 +303,7 @@ typedef struct {
     int (*unlock)(char *base, size_t length);
     int (*allow_locked)(size_t more);
     int (*process)(void);
+    uintptr_t (*forker)(void);
     int64_t (*milliseconds)(void);
 } mf_table;
 

@@ -73,11 +73,13 @@ void mf_guard_unregister(mf_mapping *map)
 /* fork. A child has its parent's list, and only one thread. */
 
 static atomic_int process; /* 0: not read yet */
+static _Atomic(uintptr_t) forker;
 
 static void reset_in_child(void)
 {
     handlers = 0;
     process = 0;
+    forker = (uintptr_t)pthread_self();
     unlock_list();
 }
 
@@ -108,6 +110,11 @@ int mf_process(void)
     if (mf_guard_prepare() == 0 && !WITHOUT_GUARD)
         process = known;
     return known;
+}
+
+uintptr_t mf_forker(void)
+{
+    return forker;
 }
 
 /* The page */

@@ -27,20 +27,10 @@ static int is_no_file(Window *self)
 
 /* Taking turns */
 
-/* How many turns this thread has. In a forked child, a new thread may have the identifier of a
- * thread that only the parent has. Windows has no fork. */
-#ifndef _WIN32
-static _Thread_local int turns;
-#define COUNT_TURNS(by) (turns += (by))
-#else
-enum { turns = 1 };
-#define COUNT_TURNS(by) ((void)0)
-#endif
-
 /* Whether it is this thread's turn: a signal handler interrupts its own thread. */
 static int has_turn(const File *file)
 {
-    return turns > 0 && file->changer == PyThread_get_thread_ident();
+    return file->changer == PyThread_get_thread_ident();
 }
 
 void end_change(Window *self)
@@ -49,7 +39,6 @@ void end_change(Window *self)
     PyThread_type_lock unused = NULL;
     int error;
 
-    COUNT_TURNS(-1);
     LOCK(file);
     file->changer = 0;
     if (file->waiting > 0) {
@@ -78,23 +67,27 @@ static PyThread_type_lock new_turn(void)
     return turn;
 }
 
-/* A forked child does not have the thread whose turn it was in the parent. It ends the turn. If
- * that was a call of an Mmap, it also ends the uses of the call, which nobody else would end. */
+/* A forked child has only one thread of its parent. It ends the turn of any other thread, and the
+ * uses of the file by that thread and by those that waited: nobody else would end them. A call of
+ * an Mmap also uses the map. */
 static void end_turn_of_parent(Window *self)
 {
     File *file = self->file;
-    int process = file->state->call.process();
+    const mf_table *call = &file->state->call;
+    int process = call->process(), gone;
 
     LOCK(file);
     if (file->changing_process != process) {
-        if (!has_turn(file)) {
-            if ((file->changer != 0 || file->waiting != 0) && self->mmap && self->open) {
-                file->users = 1;
-                if (self->owns)
-                    self->map->users = 1 + self->map->buffers;
-            }
-            file->changer = 0;
+        gone = file->changer != 0 && file->changer != call->forker();
+        if (gone && self->mmap && self->open) {
+            file->users = 1;
+            if (self->owns)
+                self->map->users = 1 + self->map->buffers;
+        } else {
+            tally(&file->users, -(intptr_t)(file->waiting + gone));
         }
+        if (gone)
+            file->changer = 0;
         file->waiting = 0;
         file->turn = NULL;
         file->changing_process = process;
@@ -107,6 +100,7 @@ int begin_change(Window *self)
     File *file = self->file;
     int waited = 0;
 
+again:
     if (file != NULL)
         end_turn_of_parent(self);
     if (file == NULL || !self->open || !file_use(file)) {
@@ -118,9 +112,13 @@ int begin_change(Window *self)
         PyLockStatus status;
 
         LOCK(file);
+        if (!self->open) { /* it was closed while this thread waited */
+            UNLOCK(file);
+            raise_closed(self);
+            break;
+        }
         if (file->changer == 0 && (waited || file->waiting == 0)) {
             file->changer = PyThread_get_thread_ident();
-            COUNT_TURNS(1);
             UNLOCK(file);
             return 0;
         }
@@ -149,9 +147,17 @@ int begin_change(Window *self)
         LOCK(file);
         file->waiting--;
         UNLOCK(file);
-        if (status == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
-            break;
         waited = status == PY_LOCK_ACQUIRED;
+        if (status ==
+            PY_LOCK_INTR) { /* a signal handler may fork, so this thread uses nothing then */
+            int closing = file_release(file);
+
+            if (closing != 0)
+                raise_os_error(file, closing, "close");
+            if (PyErr_Occurred() || PyErr_CheckSignals() < 0)
+                return -1;
+            goto again;
+        }
     }
     file_release(file);
     return -1;
@@ -595,7 +601,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     Window *self = DATA(Window, object);
     State *state = PyType_GetModuleState(type);
     const mf_table *call = &state->call;
-    PyObject *path, *name, *mode, *keep = NULL;
+    PyObject *path, *name, *mode, *kept_mode = NULL, *keep = NULL;
     const mf_char *native = NULL;
     int64_t size = 0, reserve;
     intptr_t handle;
@@ -631,8 +637,8 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     file = file_new(state, name);
     if (file == NULL)
         return NULL;
-    mode = plain(mode);
-    if (mode == NULL)
+    kept_mode = plain(mode);
+    if (kept_mode == NULL)
         goto failed;
     file->access = access;
     file->sparse = sparse;
@@ -652,7 +658,7 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
     }
     LOCK(state);
     if (self->file == NULL) {
-        self->mode = mode;
+        self->mode = kept_mode;
         self->whole = 1;
         self->length = file->section.size;
         self->file = file;
@@ -664,11 +670,11 @@ PyObject *window_open(PyObject *object, PyTypeObject *type, PyObject *const *arg
         return Py_NewRef(Py_None);
     }
     PyErr_SetString(PyExc_ValueError, "another thread has opened this object");
-    Py_DECREF(mode);
     file_release(file);
     if (disposition == MF_NEW && path != Py_None)
         remove_path(state, path);
 failed:
+    Py_XDECREF(kept_mode);
     Py_XDECREF(keep);
     Py_DECREF(OBJECT(file));
     return NULL;
@@ -824,7 +830,7 @@ static int close_window(Window *self, Alive *alive)
     int error, closing = 0;
     Map *map;
 
-    if (self->mmap)
+    if (self->whole)
         end_turn_of_parent(self);
     LOCK(file);
     if (!self->open || (alive != NULL && is_alive(self, alive))) {
@@ -1143,6 +1149,11 @@ static int shrink(Window *self, int64_t wanted)
     Alive alive;
 
     LOCK(file);
+    if (!self->open) {
+        UNLOCK(file);
+        raise_closed(self);
+        return -1;
+    }
     busy = is_alive(self, &alive);
     if (!busy) {
         /* A call in progress uses the map of the whole file, or of a closed view. */

@@ -34,16 +34,17 @@ static PyObject *raise_closed_stream(Stream *self)
 static int is_behind(Stream *self)
 {
     Window *window = self->window;
+    const Map *map;
     int64_t length;
-    int behind;
+    int open, behind;
 
-    LOCK(self);
     LOCK(self->file);
+    open = window->open;
     length = window->length > self->offset ? window->length - self->offset : 0;
-    behind = self->open && window->open &&
-             (length != self->length ||
-              (length != 0 && (window->start == NULL || window->map != self->map)));
+    map = window->start == NULL ? NULL : window->map;
     UNLOCK(self->file);
+    LOCK(self);
+    behind = self->open && open && (length != self->length || (length != 0 && map != self->map));
     UNLOCK(self);
     return behind;
 }

@@ -35,5 +35,6 @@ void mf_fill_table(mf_table *out)
     out->unlock = mf_unlock;
     out->allow_locked = mf_allow_locked;
     out->process = mf_process;
+    out->forker = mf_forker;
     out->milliseconds = mf_milliseconds;
 }

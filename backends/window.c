@@ -536,10 +536,14 @@ static int try_search(Window *self, Task *task, int has_turn, const Task *begin)
         UNLOCK(self->file);
         return 0;
     }
+    if (error == 0 && !has_turn) { /* look whether the bytes so far are there */
+        first = task->kind == RFIND ? task->last : first;
+        last = task->kind == RFIND ? last : task->first;
+    }
     Py_INCREF(OBJECT(map));
     tally(&map->users, 1);
     UNLOCK(self->file);
-    if (error == 0 && !task->done)
+    if (error == 0 && !task->done && has_turn)
         error = search_long(call, map, map->map.base + map->padding, task);
     if (error >= 0)
         error = check_fault(map, error, first, last - first);

@@ -309,6 +309,11 @@ int mf_process(void)
     return (int)GetCurrentProcessId();
 }
 
+uintptr_t mf_forker(void)
+{
+    return 0; /* there is no fork */
+}
+
 int64_t mf_milliseconds(void)
 {
     return (int64_t)GetTickCount64();

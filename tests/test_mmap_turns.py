@@ -84,6 +84,34 @@ def test_closed_during_a_call(backend: Backend, path: Path) -> None:
         made.flush()
 
 
+@replacing("flush")
+def test_closed_while_resize_waits(backend: Backend, path: Path) -> None:
+    """A map is closed while resize() waits for a call: ValueError, and the file is unchanged."""
+    path.write_bytes(bytes(SIZE))
+    with open(path, "r+b") as file:
+        made = backend.package.mmap.mmap(file.fileno(), 0)
+    raised: list[BaseException] = []
+
+    def resize() -> None:
+        try:
+            made.resize(PAGE_SIZE)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=resize)
+
+    def close() -> None:
+        thread.start()
+        thread.join(0.05)
+        made.close()
+
+    backend.before["flush"] = once(close)
+    made.flush()
+    thread.join()
+    assert ["ValueError"] == [type(error).__name__ for error in raised]
+    assert SIZE == path.stat().st_size
+
+
 FORKS = """
 import os, sys, threading, warnings
 from mappedfile import mmap

@@ -127,6 +127,17 @@ def test_cycles_are_collected(path: Path, make: Callable[[Path], object]) -> Non
     assert before == (handles(), file_maps())
 
 
+def test_a_failed_opening_keeps_nothing(path: Path) -> None:
+    """An opening that fails keeps no reference to its arguments."""
+    mode: Any = "".join(["r", "+"])
+    name = str(path)
+    before = sys.getrefcount(mode), sys.getrefcount(name)
+    for _ in range(100):
+        with pytest.raises(FileNotFoundError):
+            MappedFile(name, mode)
+    assert before == (sys.getrefcount(mode), sys.getrefcount(name))
+
+
 # Exceptions
 
 
