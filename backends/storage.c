@@ -33,6 +33,16 @@ static int has_turn(const File *file)
     return file->changer == PyThread_get_thread_ident();
 }
 
+/* Wakes a thread that waits for its turn, if there is one. Called with the lock. */
+static void wake_next(File *file)
+{
+    if (file->waiting == 0)
+        return;
+    /* It may be unlocked already, for a thread that has not run yet. One unlocking is enough. */
+    PyThread_acquire_lock(file->turn, NOWAIT_LOCK);
+    PyThread_release_lock(file->turn);
+}
+
 void end_change(Window *self)
 {
     File *file = self->file;
@@ -42,10 +52,7 @@ void end_change(Window *self)
     LOCK(file);
     file->changer = 0;
     if (file->waiting > 0) {
-        /* It may be unlocked already, for a thread that has not run yet. One unlocking is enough.
-         */
-        PyThread_acquire_lock(file->turn, NOWAIT_LOCK);
-        PyThread_release_lock(file->turn);
+        wake_next(file);
     } else {
         unused = file->turn;
         file->turn = NULL;
@@ -113,6 +120,8 @@ again:
 
         LOCK(file);
         if (!self->open) { /* it was closed while this thread waited */
+            if (file->changer == 0)
+                wake_next(file);
             UNLOCK(file);
             raise_closed(self);
             break;

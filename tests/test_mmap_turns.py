@@ -3,16 +3,21 @@ mmap, which holds the GIL: P3. A forked child does not wait for a thread of its 
 
 from __future__ import annotations
 
+import gc
+import random
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from children import code, run_python
+from children.crew import Crew
 from support import only
 from test_backend import WINDOWS, Backend, backend, once, replacing
 
-from mappedfile import GRANULARITY, PAGE_SIZE, capabilities
+from mappedfile import GRANULARITY, PAGE_SIZE, capabilities, mmap
+from mappedfile.contract._probe import file_maps, handles
 
 __all__ = ["backend"]
 
@@ -217,3 +222,52 @@ def test_threads_of_a_forked_child(path: Path) -> None:
     """Threads of a child take turns, although the child was forked during a turn of its parent."""
     path.write_bytes(bytes(1 << 20))
     run_python(*code(THREADS), path)
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+@pytest.mark.parametrize("closing", [False, True])
+def test_storm(path: Path, kind: str, closing: bool) -> None:
+    """Threads that do everything with one map at once: each call does its work, or says that the
+    map is closed or in use. None waits for ever, and nothing is left behind."""
+    before = handles(), file_maps()
+    for seed in range(6):
+        path.write_bytes(b"x" * (1 << 20))
+        with open(path, "r+b") as file:
+            made = (
+                mmap.mmap(-1, 1 << 20, **PRIVATE)
+                if kind == "memory"
+                else mmap.mmap(file.fileno(), 0)
+            )
+        with Crew() as crew:
+            for number in range(5):
+                crew.start(use_all, made, random.Random(10 * seed + number), closing and not number)
+        made.close()
+    gc.collect()
+    assert before == (handles(), file_maps())
+
+
+PRIVATE: dict[str, Any] = {} if WINDOWS else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANON}
+
+
+def use_all(made: Any, dice: random.Random, closes: bool) -> None:
+    """Do everything with a map, and close it in the midst."""
+    calls = [
+        lambda: made.find(b"absent"),
+        lambda: made.rfind(b"absent", 0, 700_000),
+        lambda: b"absent" in made,
+        made.flush,
+        lambda: made.flush(0, 5000),
+        lambda: made.madvise(mmap.MADV_NORMAL),
+        made.size,
+        lambda: made.resize(dice.choice([1, 4096, 1 << 19, 1 << 20, 1 << 21])),
+        lambda: made[dice.randrange(5)],
+        lambda: memoryview(made).release(),
+        lambda: made.read(10),
+        made.readline,
+        lambda: made.seek(0),
+    ]
+    for number in range(100):
+        if closes and number == 50:
+            made.close()
+        with suppress(ValueError, IndexError, BufferError):
+            dice.choice(calls)()
