@@ -33,30 +33,32 @@ static int has_turn(const File *file)
     return file->changer == PyThread_get_thread_ident();
 }
 
-/* Wakes a thread that waits for its turn, if there is one. Called with the lock. */
-static void wake_next(File *file)
+/* Wakes a thread that waits for its turn. If there is none, it returns what they wait for, which
+ * the caller frees without the lock. Called with the lock. */
+static PyThread_type_lock wake_next(File *file)
 {
-    if (file->waiting == 0)
-        return;
-    /* It may be unlocked already, for a thread that has not run yet. One unlocking is enough. */
-    PyThread_acquire_lock(file->turn, NOWAIT_LOCK);
-    PyThread_release_lock(file->turn);
+    PyThread_type_lock unused = file->turn;
+
+    if (file->waiting > 0) {
+        /* It may be unlocked already, for a thread that has not run yet. One unlocking is enough.
+         */
+        PyThread_acquire_lock(file->turn, NOWAIT_LOCK);
+        PyThread_release_lock(file->turn);
+        return NULL;
+    }
+    file->turn = NULL;
+    return unused;
 }
 
 void end_change(Window *self)
 {
     File *file = self->file;
-    PyThread_type_lock unused = NULL;
+    PyThread_type_lock unused;
     int error;
 
     LOCK(file);
     file->changer = 0;
-    if (file->waiting > 0) {
-        wake_next(file);
-    } else {
-        unused = file->turn;
-        file->turn = NULL;
-    }
+    unused = wake_next(file);
     UNLOCK(file);
     if (unused != NULL)
         PyThread_free_lock(unused);
@@ -120,9 +122,10 @@ again:
 
         LOCK(file);
         if (!self->open) { /* it was closed while this thread waited */
-            if (file->changer == 0)
-                wake_next(file);
+            turn = file->changer == 0 ? wake_next(file) : NULL;
             UNLOCK(file);
+            if (turn != NULL)
+                PyThread_free_lock(turn);
             raise_closed(self);
             break;
         }
