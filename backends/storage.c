@@ -160,8 +160,8 @@ again:
         file->waiting--;
         UNLOCK(file);
         waited = status == PY_LOCK_ACQUIRED;
-        if (status ==
-            PY_LOCK_INTR) { /* a signal handler may fork, so this thread uses nothing then */
+        if (status == PY_LOCK_INTR) {
+            /* A signal handler may fork, so this thread uses nothing meanwhile. */
             int closing = file_release(file);
 
             if (closing != 0)
