@@ -251,7 +251,7 @@ static int fill(Mmap *self, File *file, Request *asked)
     Map *map;
 
     /* With MAP_ANONYMOUS the system ignores the descriptor, so it may be of anything. */
-    if (error != 0 && error != EBADF && asked->flags & MAP_ANONYMOUS &&
+    if (error != 0 && error != EBADF && !PyErr_Occurred() && asked->flags & MAP_ANONYMOUS &&
         !file->state->call.system.has_sections) {
         error = 0;
         asked->fd = -1;
