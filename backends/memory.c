@@ -424,7 +424,8 @@ int flush_maps(File *file, int wait)
  * are counted, not Py_buffers: np.ndarray(shape, dtype, memoryview) releases its Py_buffer at once,
  * and keeps obj. */
 typedef struct {
-    HEAD Map *map; /* NULL for an empty window */
+    OBJECT_HEAD
+    Map *map; /* NULL for an empty window */
     char *start;
     Py_ssize_t length;
     int readonly;
@@ -526,7 +527,8 @@ PyType_Spec buffer_spec = {
 /* Use: a call in progress, for the calls that Python makes through cffi. The end of the with
  * statement ends it. If an interrupt comes before that, deallocation ends it. */
 typedef struct {
-    HEAD Map *map; /* NULL after its end, and for an empty range */
+    OBJECT_HEAD
+    Map *map;      /* NULL after its end, and for an empty range */
     File *file;    /* NULL if the file was already closed */
     int64_t first; /* the range, in bytes from the start of the map */
     int64_t count;

@@ -50,10 +50,10 @@
 #ifdef Py_TARGET_ABI3T
 #ifdef _WIN32
 __declspec(dllimport) void __stdcall Sleep(unsigned long milliseconds); /* without windows.h */
-#define PAUSE(long) Sleep(long)
+#define PAUSE(longer) Sleep(longer)
 #else
 #include <time.h>
-#define PAUSE(long) nanosleep(&(struct timespec){0, (long) ? 100000 : 0}, NULL)
+#define PAUSE(longer) nanosleep(&(struct timespec){0, (longer) ? 100000 : 0}, NULL)
 #endif
 
 /* Locks a mutex. The first pauses only let other threads run. */
@@ -71,16 +71,16 @@ static inline void wait_for(mf_word *mutex)
 }
 #endif
 
-/* An object and its struct. The struct begins with HEAD, and so has the address of the object. In
- * abi3t, the stable ABI without a GIL, objects are opaque: the struct follows the head of the
- * object. SIZE is for the types, and RELATIVE for their members. */
+/* An object and its struct. The struct begins with OBJECT_HEAD, and so has the address of the
+ * object. In abi3t, the stable ABI without a GIL, objects are opaque: the struct follows the head
+ * of the object. SIZE is for the types, and RELATIVE for their members. */
 #ifdef Py_TARGET_ABI3T
-#define HEAD
+#define OBJECT_HEAD
 #define SIZE(type) (-(int)sizeof(type))
 #define RELATIVE Py_RELATIVE_OFFSET
 extern size_t head_size; /* bytes, the same in all objects */
 #else
-#define HEAD PyObject_HEAD
+#define OBJECT_HEAD PyObject_HEAD
 #define SIZE(type) ((int)sizeof(type))
 #define RELATIVE 0
 enum { head_size = 0 };
@@ -120,7 +120,8 @@ typedef struct Map Map;
 
 /* An open file. A MappedFile owns it. Its views and maps share it, and may outlive the owner. */
 typedef struct {
-    HEAD State *state;
+    OBJECT_HEAD
+    State *state;
     PyObject *name;
     mf_file file;
     mf_section section;
@@ -155,7 +156,8 @@ typedef struct {
  *     the granularity   range begins
  */
 struct Map {
-    HEAD File *file;
+    OBJECT_HEAD
+    File *file;
     mf_mapping map; /* it must not move: the guard's list has its address */
     int64_t offset; /* of base in the file */
     size_t padding;
@@ -170,7 +172,8 @@ struct Map {
  * change. The other fields change only with the lock of the file, and the memory of the map is read
  * and written with that lock. */
 typedef struct {
-    HEAD SHARED(File *) file; /* NULL: never opened */
+    OBJECT_HEAD
+    SHARED(File *) file; /* NULL: never opened */
     SHARED(Map *)
     map; /* its map, or the map that it had when it was closed. NULL: none yet, or none needed */
     SHARED(char *) start;    /* its first byte; NULL while it is closed, empty or not mapped yet */

@@ -12,7 +12,8 @@
 #define PEEK 8192
 
 typedef struct {
-    HEAD File *file;
+    OBJECT_HEAD
+    File *file;
     Map *map;         /* NULL if it has no bytes or is closed */
     Window *window;   /* for a stream with grow=True; otherwise NULL */
     char *start;      /* the first byte */

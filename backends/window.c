@@ -317,7 +317,8 @@ int window_assign(PyObject *object, PyObject *key, PyObject *value)
 /* Iteration */
 
 typedef struct {
-    HEAD Window *window; /* NULL at the end */
+    OBJECT_HEAD
+    Window *window; /* NULL at the end */
     Py_ssize_t place;
     MUTEX
 } Iterator;

@@ -16,13 +16,7 @@ static void *watching_mmap(void *address, size_t length, int protection, int fla
 #include "posix_guard.c"
 #undef mmap
 
-#define CHECK(condition)                                                      \
-    do {                                                                      \
-        if (!(condition)) {                                                   \
-            fprintf(stderr, "line %d: expected: %s\n", __LINE__, #condition); \
-            exit(1);                                                          \
-        }                                                                     \
-    } while (0)
+#include "check.h"
 
 static mf_file file;
 static mf_section section;

@@ -21,13 +21,7 @@ static size_t soon = 256, late = 4096;
 #define LATE late
 #include "search.c"
 
-#define CHECK(condition)                                                      \
-    do {                                                                      \
-        if (!(condition)) {                                                   \
-            fprintf(stderr, "line %d: expected: %s\n", __LINE__, #condition); \
-            exit(1);                                                          \
-        }                                                                     \
-    } while (0)
+#include "check.h"
 
 enum { FIND, RFIND, COUNT };
 

@@ -1,7 +1,6 @@
 """The contract, checked on the library in each of its modes, and on mmap as the oracle."""
 
 import sys
-from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -74,12 +73,13 @@ def test_layer(id: str, subject: Subject, folder: Path) -> None:
 
 
 def test_ids() -> None:
-    """The numbers of each letter have no gap, clauses are in order, and each text ends with a
+    """Every clause has its check, in the order of the contract, and each text ends with a
     period."""
+    numbers = {
+        "L": 11, "C": 5, "F": 8, "S": 8, "T": 2, "M": 9, "N": 3, "I": 4, "B": 6, "A": 3, "P": 6,
+    }  # fmt: skip
     expected = [
-        f"{letter}{number}"
-        for letter, ids in groupby(CLAUSES, key=lambda id: id[0])
-        for number, _ in enumerate(ids, 1)
+        f"{letter}{number}" for letter, last in numbers.items() for number in range(1, last + 1)
     ]
     assert expected == list(CLAUSES)
     assert [] == [clause.id for clause in CLAUSES.values() if not clause.says.endswith(".")]

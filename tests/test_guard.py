@@ -450,8 +450,9 @@ def test_full_disk(folder: Path, kind: str) -> None:
 def test_full_disk_with_a_few_blocks(folder: Path) -> None:
     """If the disk has less free space than a page needs, the message says that the disk is full."""
     with small_file_system(folder, "ext4", 8 << 20) as place:
-        reasons = json.loads(said("guard_disks", "few_blocks_are_free", place))
-        assert dict.fromkeys("0123", "ENOSPC") | {"4": "EIO"} == reasons
+        blocks, *reasons = said("guard_disks", "few_blocks_are_free", place).split()
+        assert [*["ENOSPC"] * int(blocks), "EIO"] == reasons
+        assert int(blocks) > 1
 
 
 def test_full_disk_inside_a_page(folder: Path) -> None:

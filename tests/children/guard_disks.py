@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import struct
 from contextlib import suppress
@@ -62,22 +61,22 @@ def fills_the_disk(folder: str) -> None:
 
 @task
 def few_blocks_are_free(folder: str) -> None:
-    """Print the error of a missing page in a hole, with 0 to 4 free blocks of a quarter page.
+    """Print the errors of a missing page in a hole, with 0, 1, ... free blocks, up to a page.
 
     The missing page is made by truncation: a real write would use up the free blocks.
     """
     os.chdir(folder)
     block = os.statvfs(".").f_frsize
-    assert 4 * block == PAGE_SIZE
+    assert block < PAGE_SIZE
     with open("hole", "wb") as hole:
         hole.truncate(2 * PAGE_SIZE)
-    reasons = {}
+    reasons = []
     with open("filler", "ab", 0) as filler, MappedFile("hole") as file:
         os.truncate("hole", PAGE_SIZE)
         with faults():
             file[PAGE_SIZE]
         os.truncate("hole", 2 * PAGE_SIZE)
-        for free in reversed(range(5)):
+        for free in reversed(range(PAGE_SIZE // block + 1)):
             while (left := os.statvfs(".").f_bavail) > free:
                 filler.write(bytes(block * max(1, left - 64)))
                 os.fsync(filler.fileno())
@@ -85,8 +84,8 @@ def few_blocks_are_free(folder: str) -> None:
             try:
                 file[PAGE_SIZE]
             except MappingFault as fault:
-                reasons[free] = errno.errorcode[fault.errno or 0]
-    print(json.dumps(reasons))
+                reasons.insert(0, errno.errorcode[fault.errno or 0])
+    print(PAGE_SIZE // block, *reasons)
 
 
 @task
