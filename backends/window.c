@@ -537,7 +537,7 @@ static int try_search(Window *self, Task *task, int has_turn, const Task *begin)
         UNLOCK(self->file);
         return 0;
     }
-    if (error == 0 && !has_turn) { /* look whether the bytes so far are there */
+    if (error == 0 && !has_turn && !task->done) { /* it goes on behind the bytes so far */
         first = task->kind == RFIND ? task->last : first;
         last = task->kind == RFIND ? last : task->first;
     }

@@ -570,6 +570,8 @@ def test_a_fault_in_the_middle(path: Path) -> None:
             lambda: made.__setitem__(slice(None, None, -1), bytes(3 * GRANULARITY)),
             lambda: made[GRANULARITY],
             lambda: made.find(b"x"),
+            lambda: made.find(b"\0", GRANULARITY),
+            lambda: made.rfind(b"\0"),
             lambda: list(made),
         ):
             made.seek(100)
